@@ -1,0 +1,2 @@
+//! The `ringport` binary.
+fn main() {}

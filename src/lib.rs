@@ -1,0 +1,2 @@
+//! Completion-based networking for thread-per-core gateways.
+#![forbid(unsafe_code)]
