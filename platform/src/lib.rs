@@ -1,1 +1,3 @@
-//! The kernel side of ringport.
+//! The kernel side of ringport: drivers, buffers, executor, timers. All `unsafe` and all `cfg(os)` live here.
+
+pub mod buf;

@@ -1,0 +1,335 @@
+//! Bytes that wait: received and not yet read, written and not yet sent.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::ops::Deref;
+
+use bytes::Bytes;
+
+use super::pool::Pool;
+use super::view::{PoolBuf, SharedBuf};
+
+/// Received bytes in order. Neighbours in memory are joined, so a stream that arrives alone stays contiguous.
+#[derive(Debug, Default)]
+pub struct RxQueue {
+    bufs: VecDeque<PoolBuf>,
+    len: usize,
+}
+
+impl RxQueue {
+    /// An empty queue, which holds no memory.
+    pub fn new() -> Self {
+        RxQueue::default()
+    }
+
+    /// Bytes in the queue.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no byte waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends received bytes; empty views are dropped.
+    pub fn push(&mut self, buf: PoolBuf) {
+        if buf.is_empty() {
+            return;
+        }
+        self.len += buf.len();
+        let rest = match self.bufs.back_mut() {
+            Some(last) => last.try_unsplit(buf),
+            None => Err(buf),
+        };
+        if let Err(buf) = rest {
+            self.bufs.push_back(buf);
+        }
+    }
+
+    /// Puts bytes back to the front.
+    pub fn push_front(&mut self, buf: PoolBuf) {
+        if !buf.is_empty() {
+            self.len += buf.len();
+            self.bufs.push_front(buf);
+        }
+    }
+
+    /// The first contiguous bytes; empty when the queue is.
+    pub fn front(&self) -> &[u8] {
+        self.bufs.front().map_or(&[], |buf| buf)
+    }
+
+    /// The first contiguous bytes, writable in place.
+    pub fn front_mut(&mut self) -> &mut [u8] {
+        self.bufs.front_mut().map_or(&mut [], |buf| buf)
+    }
+
+    /// Takes the first contiguous bytes, at most `max`.
+    pub fn pop(&mut self, max: usize) -> Option<PoolBuf> {
+        let front = self.bufs.front_mut()?;
+        let buf = if front.len() <= max { self.bufs.pop_front()? } else { front.split_to(max) };
+        self.len -= buf.len();
+        Some(buf)
+    }
+
+    /// Drops the first `count` bytes.
+    ///
+    /// # Panics
+    /// If fewer wait.
+    pub fn consume(&mut self, mut count: usize) {
+        assert!(count <= self.len, "consume past the end");
+        self.len -= count;
+        while count > 0 {
+            let Some(front) = self.bufs.front_mut() else { break };
+            if front.len() > count {
+                front.advance(count);
+                return;
+            }
+            count -= front.len();
+            self.bufs.pop_front();
+        }
+    }
+
+    /// Makes the first `count` bytes one view. Copies only when they lie in several.
+    ///
+    /// # Panics
+    /// If fewer wait.
+    pub fn gather(&mut self, count: usize) -> &[u8] {
+        assert!(count <= self.len, "gather past the end");
+        if self.front().len() < count {
+            let mut joined = Vec::with_capacity(count);
+            while joined.len() < count {
+                let Some(front) = self.bufs.front_mut() else { break };
+                let take = front.len().min(count - joined.len());
+                joined.extend_from_slice(&front[..take]);
+                front.advance(take);
+                if front.is_empty() {
+                    self.bufs.pop_front();
+                }
+            }
+            self.bufs.push_front(PoolBuf::copied(&joined));
+        }
+        &self.front()[..count]
+    }
+
+    /// Takes exactly `count` bytes as one view. Copies only when they lie in several.
+    ///
+    /// # Panics
+    /// If fewer wait.
+    pub fn take(&mut self, count: usize) -> PoolBuf {
+        self.gather(count);
+        match self.pop(count) {
+            Some(buf) => buf,
+            None => PoolBuf::copied(&[]),
+        }
+    }
+
+    /// Moves everything into memory of its own, so that what waits long pins no chunk.
+    pub fn compact(&mut self) {
+        for buf in &mut self.bufs {
+            *buf = PoolBuf::copied(buf);
+        }
+    }
+
+    /// The contiguous parts in order.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.bufs.iter().map(|buf| &**buf)
+    }
+}
+
+/// A run of bytes to send, kept until the kernel is done with it.
+#[derive(Debug)]
+pub enum Seg {
+    /// Received bytes passed on, or small writes gathered in the pool.
+    Pool(PoolBuf),
+    /// A shared view.
+    Shared(SharedBuf),
+    /// Reference-counted bytes of the `bytes` crate.
+    Bytes(Bytes),
+    /// Bytes in the program's image.
+    Static(&'static [u8]),
+    /// An owned vector.
+    Vec(Vec<u8>),
+}
+
+impl Deref for Seg {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Seg::Pool(buf) => buf,
+            Seg::Shared(buf) => buf,
+            Seg::Bytes(bytes) => bytes,
+            Seg::Static(bytes) => bytes,
+            Seg::Vec(bytes) => bytes,
+        }
+    }
+}
+
+impl From<PoolBuf> for Seg {
+    fn from(buf: PoolBuf) -> Self {
+        Seg::Pool(buf)
+    }
+}
+
+impl From<SharedBuf> for Seg {
+    fn from(buf: SharedBuf) -> Self {
+        Seg::Shared(buf)
+    }
+}
+
+impl From<Bytes> for Seg {
+    fn from(bytes: Bytes) -> Self {
+        Seg::Bytes(bytes)
+    }
+}
+
+impl From<&'static [u8]> for Seg {
+    fn from(bytes: &'static [u8]) -> Self {
+        Seg::Static(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Seg {
+    fn from(bytes: Vec<u8>) -> Self {
+        Seg::Vec(bytes)
+    }
+}
+
+/// What waits to be sent, in order. Unbounded by itself: writers wait while [`TxQueue::len`] is above their mark.
+pub struct TxQueue {
+    segs: VecDeque<Seg>,
+    /// Bytes of the first segment that have been sent. INVARIANT: below its length, or 0 when there is none.
+    head_sent: usize,
+    len: usize,
+    pool: Pool,
+}
+
+impl TxQueue {
+    /// An empty queue whose small writes are gathered in `pool`.
+    pub fn new(pool: Pool) -> Self {
+        TxQueue { segs: VecDeque::new(), head_sent: 0, len: 0, pool }
+    }
+
+    /// Bytes not yet sent.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether everything is sent.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends a segment without copying it; empty ones are dropped.
+    pub fn push(&mut self, seg: impl Into<Seg>) {
+        let mut seg = seg.into();
+        if seg.is_empty() {
+            return;
+        }
+        self.len += seg.len();
+        if let Seg::Pool(next) = seg {
+            if let Some(Seg::Pool(last)) = self.segs.back_mut() {
+                match last.try_unsplit(next) {
+                    Ok(()) => return,
+                    Err(next) => seg = Seg::Pool(next),
+                }
+            } else {
+                seg = Seg::Pool(next);
+            }
+        }
+        self.segs.push_back(seg);
+    }
+
+    /// Appends a copy of `bytes` (heads, chunk sizes, small bodies), joined to the last small write where possible.
+    pub fn put_slice(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.push(self.pool.write_small(bytes));
+        }
+    }
+
+    /// Removes the first `count` bytes, which have been sent.
+    ///
+    /// # Panics
+    /// If fewer wait.
+    pub fn advance(&mut self, mut count: usize) {
+        assert!(count <= self.len, "advance past the end");
+        self.len -= count;
+        while count > 0 {
+            let Some(front) = self.segs.front() else { break };
+            let left = front.len() - self.head_sent;
+            if count < left {
+                self.head_sent += count;
+                return;
+            }
+            count -= left;
+            self.head_sent = 0;
+            self.segs.pop_front();
+        }
+    }
+
+    /// The unsent bytes in order, as the slices to hand to the kernel.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        self.segs.iter().enumerate().map(|(at, seg)| if at == 0 { &seg[self.head_sent..] } else { &seg[..] })
+    }
+
+    /// Fills `out` with slices for a vectored write; returns how many.
+    pub fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        let mut count = 0;
+        for (slot, bytes) in out.iter_mut().zip(self.slices()) {
+            *slot = IoSlice::new(bytes);
+            count += 1;
+        }
+        count
+    }
+
+    /// Moves everything of `other` to the end of this queue.
+    pub fn append(&mut self, other: &mut TxQueue) {
+        other.settle_head();
+        self.len += other.len;
+        other.len = 0;
+        self.segs.append(&mut other.segs);
+    }
+
+    /// Copies segments that pin pool chunks into memory of their own, for a peer that takes long to read.
+    ///
+    /// Only while no send is in flight: the kernel may be reading the segments.
+    pub fn compact(&mut self) {
+        self.settle_head();
+        for seg in &mut self.segs {
+            if matches!(seg, Seg::Pool(_) | Seg::Shared(_)) {
+                *seg = Seg::Pool(PoolBuf::copied(seg));
+            }
+        }
+    }
+
+    /// Drops everything unsent.
+    pub fn clear(&mut self) {
+        self.segs.clear();
+        self.head_sent = 0;
+        self.len = 0;
+    }
+
+    fn settle_head(&mut self) {
+        if self.head_sent == 0 {
+            return;
+        }
+        if let Some(front) = self.segs.front_mut() {
+            match front {
+                Seg::Pool(buf) => buf.advance(self.head_sent),
+                Seg::Shared(buf) => *buf = buf.slice(self.head_sent..buf.len()),
+                Seg::Bytes(bytes) => drop(bytes.split_to(self.head_sent)),
+                Seg::Static(bytes) => *bytes = &bytes[self.head_sent..],
+                Seg::Vec(bytes) => drop(bytes.drain(..self.head_sent)),
+            }
+        }
+        self.head_sent = 0;
+    }
+}
+
+impl std::fmt::Debug for TxQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TxQueue({} bytes in {} segments)", self.len, self.segs.len())
+    }
+}
