@@ -1,0 +1,129 @@
+//! `trait Driver`: gives operations to a kernel, and takes completions from it.
+//!
+//! The contract, which one suite (`tests/driver.rs`) holds every driver to:
+//!
+//! 1. An operation is accepted without failing: a full submission queue is flushed inside. What the kernel refuses
+//!    comes back as a completion.
+//! 2. Each accepted operation ends with exactly one terminal completion (see `op`), cancelled or not. Memory that it
+//!    names may be touched until then and not after.
+//! 3. Nothing completes outside [`Driver::turn`]; a turn never calls back, it appends to a list.
+//! 4. Operations are submitted in the order given, at the latest by the next turn, with one system call a turn where the
+//!    kernel allows.
+//! 5. A received range is reported in stream order and never lost: bytes that the kernel gave before a cancel took
+//!    effect are reported first.
+//! 6. [`Driver::close`] is called only for a descriptor without operations in flight: closing does not cancel.
+//! 7. Dropping a driver cancels everything and reaps to zero; what does not end in time is leaked on purpose and counted.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::buf::TxQueue;
+use crate::op::{Completion, SendMode, Token};
+
+/// Segments that one send takes at most.
+pub const MAX_SEND_SEGMENTS: usize = 64;
+/// Bytes that one send takes at most, but always the whole first segment.
+pub const MAX_SEND_BYTES: usize = 1 << 20;
+
+/// Where a connect goes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ConnectAddr {
+    /// IPv4 or IPv6.
+    Inet(SocketAddr),
+    /// A Unix socket's path; a leading NUL byte means the abstract namespace (Linux).
+    Unix(Vec<u8>),
+}
+
+/// How long a turn may wait for the first completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    Poll,
+    /// At most so long.
+    AtMost(Duration),
+    /// Until a completion or an unpark.
+    Forever,
+}
+
+/// Which kernel interface a driver sits on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DriverKind {
+    /// Linux io_uring.
+    Uring,
+    /// Linux epoll, edge-triggered, try first.
+    Epoll,
+}
+
+impl DriverKind {
+    /// The name in configuration and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            DriverKind::Uring => "uring",
+            DriverKind::Epoll => "epoll",
+        }
+    }
+}
+
+/// Wakes a core that waits in [`Driver::turn`], from any thread. Cheap to clone; harmless after the driver is gone.
+#[derive(Clone)]
+pub struct Unpark(Arc<dyn Fn() + Send + Sync>);
+
+impl Unpark {
+    /// From the driver's way to wake itself.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Unpark(Arc::new(wake))
+    }
+
+    /// Makes the current or the next waiting turn return. Costs a system call.
+    pub fn unpark(&self) {
+        (self.0)();
+    }
+}
+
+/// One core's way to its kernel. See the module for the contract.
+pub trait Driver {
+    /// Which kernel interface this is.
+    fn kind(&self) -> DriverKind;
+
+    /// Introduces a descriptor before its first operation; `index` is the slot of its tokens.
+    ///
+    /// # Errors
+    /// What the kernel says (epoll: out of memory or watches). The descriptor stays the caller's.
+    fn attach(&mut self, fd: RawFd, index: u32) -> io::Result<()>;
+
+    /// Takes connections from a listening socket until cancelled or failed.
+    fn accept(&mut self, fd: RawFd, token: Token);
+
+    /// Receives at most `credit` bytes (not 0) into the pool, as they come.
+    fn recv(&mut self, fd: RawFd, token: Token, credit: u32);
+
+    /// Sends the front of `queue`, at most [`MAX_SEND_SEGMENTS`] and [`MAX_SEND_BYTES`]; returns the bytes taken.
+    ///
+    /// # Safety
+    /// The segments that hold those bytes stay where they are, unchanged and alive, until the terminal completion.
+    unsafe fn send(&mut self, fd: RawFd, token: Token, queue: &TxQueue, mode: SendMode) -> usize;
+
+    /// Connects a fresh non-blocking socket.
+    fn connect(&mut self, fd: RawFd, token: Token, addr: &ConnectAddr);
+
+    /// Asks for the end of an operation that has not ended. Never lost; the terminal completion follows.
+    fn cancel(&mut self, fd: RawFd, token: Token);
+
+    /// Closes a descriptor that has no operation in flight.
+    fn close(&mut self, fd: OwnedFd, index: u32);
+
+    /// Submits what is staged, waits as told, and appends what completed to `out`.
+    ///
+    /// # Errors
+    /// Only what leaves the driver unusable.
+    fn turn(&mut self, wait: Wait, out: &mut Vec<Completion>) -> io::Result<()>;
+
+    /// A handle that ends a waiting turn from any thread.
+    fn unpark(&self) -> Unpark;
+
+    /// Operations that have not reached their terminal completion.
+    fn in_flight(&self) -> usize;
+}
