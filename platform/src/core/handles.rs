@@ -1,0 +1,257 @@
+//! What tasks hold: a listening socket, a connecting one, a connected one.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::Core;
+use crate::buf::{RxQueue, TxQueue};
+use crate::driver::ConnectAddr;
+use crate::op::Errno;
+use crate::socket::{self, ListenOptions, LocalAddr};
+use crate::sockets::{CloseMode, SockId, TxLevel};
+
+/// A slot with its owner; dropping it closes the socket.
+struct Owned {
+    core: Core,
+    id: SockId,
+}
+
+impl Owned {
+    fn new(core: &Core, fd: OwnedFd, listener: bool) -> io::Result<Self> {
+        let raw = fd.as_raw_fd();
+        let id = core.0.sockets.borrow_mut().insert(fd, listener);
+        if let Err(error) = core.0.driver.borrow_mut().attach(raw, id.index) {
+            core.0.sockets.borrow_mut().remove_unused(id);
+            return Err(error);
+        }
+        Ok(Owned { core: core.clone(), id })
+    }
+
+    fn with_fd<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        let raw = self.core.0.sockets.borrow_mut().raw_fd(self.id);
+        // SAFETY: the slot keeps the descriptor open as long as this owner lives.
+        call(unsafe { BorrowedFd::borrow_raw(raw) })
+    }
+
+    fn close(&self, mode: CloseMode) {
+        self.core.close_socket(self.id, mode);
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.close(CloseMode::Graceful);
+    }
+}
+
+/// A descriptor that a listener took and no core has yet: it may cross threads.
+#[derive(Debug)]
+pub struct Accepted(OwnedFd);
+
+impl Accepted {
+    /// A connected stream socket from elsewhere (inherited, or made by a test).
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Accepted(fd)
+    }
+
+    /// The plain descriptor.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+}
+
+/// A listening socket of this core. Dropping it stops listening; connections taken but not accepted are closed.
+pub struct ListenSock(Owned);
+
+impl ListenSock {
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// The kernel's: address in use, permission.
+    pub fn bind(core: &Core, addr: &ConnectAddr, options: ListenOptions) -> io::Result<Self> {
+        Self::from_fd(core, socket::listen(addr, options)?)
+    }
+
+    /// Takes over a non-blocking listening socket.
+    ///
+    /// # Errors
+    /// When the driver cannot watch it.
+    pub fn from_fd(core: &Core, fd: OwnedFd) -> io::Result<Self> {
+        Ok(ListenSock(Owned::new(core, fd, true)?))
+    }
+
+    /// The next connection. Dropping the future loses none.
+    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        let mut sockets = self.0.core.0.sockets.borrow_mut();
+        sockets.poll_accept(self.0.id, cx).map(|result| result.map(Accepted).map_err(io::Error::from))
+    }
+
+    /// The next connection. Dropping the future loses none.
+    ///
+    /// # Errors
+    /// What the kernel says of the listening socket. Running out of descriptors is not an error: it pauses and goes on.
+    pub async fn accept(&mut self) -> io::Result<Accepted> {
+        std::future::poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// Takes no more from the kernel until the next accept; what was taken waits.
+    pub fn pause(&mut self) {
+        self.0.core.0.sockets.borrow_mut().pause_accept(self.0.id);
+    }
+
+    /// Our address. One system call.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn local_addr(&self) -> io::Result<LocalAddr> {
+        self.0.with_fd(socket::local_addr)
+    }
+
+    /// A second descriptor of the same listening socket.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.0.with_fd(|fd| fd.try_clone_to_owned())
+    }
+}
+
+/// A connect under way. Dropping it cancels: the descriptor is closed when the kernel has let go.
+pub struct Connecting(Option<Owned>);
+
+impl Connecting {
+    /// Starts to connect.
+    ///
+    /// # Errors
+    /// Out of descriptors, or an address that no socket can have.
+    pub fn start(core: &Core, addr: &ConnectAddr) -> io::Result<Self> {
+        socket::sock_addr(addr)?;
+        Self::start_with(core, socket::stream_for(addr)?, addr)
+    }
+
+    /// Connects a socket that the caller made and bound. It must be non-blocking.
+    ///
+    /// # Errors
+    /// When the driver cannot watch it.
+    pub fn start_with(core: &Core, fd: OwnedFd, addr: &ConnectAddr) -> io::Result<Self> {
+        let owned = Owned::new(core, fd, false)?;
+        core.0.sockets.borrow_mut().start_connect(owned.id, addr.clone());
+        Ok(Connecting(Some(owned)))
+    }
+}
+
+impl Future for Connecting {
+    type Output = io::Result<StreamSock>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(owned) = self.0.as_ref() else { return Poll::Ready(Err(Errno(libc::EBADF).into())) };
+        let result = {
+            let mut sockets = owned.core.0.sockets.borrow_mut();
+            std::task::ready!(sockets.poll_connect(owned.id, cx))
+        };
+        let owned = self.0.take();
+        match (result, owned) {
+            (Ok(()), Some(owned)) => Poll::Ready(Ok(StreamSock { owned, shut: false })),
+            (Err(errno), _) => Poll::Ready(Err(errno.into())),
+            (Ok(()), None) => Poll::Ready(Err(Errno(libc::EBADF).into())),
+        }
+    }
+}
+
+/// A connected stream socket of this core. Dropping it sends what waits (bounded by the core's linger), then closes.
+pub struct StreamSock {
+    owned: Owned,
+    shut: bool,
+}
+
+impl StreamSock {
+    /// Takes over a connection.
+    ///
+    /// # Errors
+    /// When the driver cannot watch it; the connection is closed then.
+    pub fn new(core: &Core, accepted: Accepted) -> io::Result<Self> {
+        Ok(StreamSock { owned: Owned::new(core, accepted.0, false)?, shut: false })
+    }
+
+    /// The core this socket lives on.
+    pub fn core(&self) -> &Core {
+        &self.owned.core
+    }
+
+    /// Sends small segments at once. See [`socket::set_nodelay`].
+    pub fn set_nodelay(&self) {
+        self.owned.with_fd(socket::set_nodelay);
+    }
+
+    /// Bytes that may wait here for their reader before the peer is held back. Default 64 KiB.
+    pub fn set_rx_limit(&self, bytes: u32) {
+        self.owned.core.0.sockets.borrow_mut().set_rx_limit(self.owned.id, bytes);
+    }
+
+    /// Moves at most `max` received bytes to `into`. `Ok(true)`: some came; `Ok(false)`: the peer's end, for good.
+    ///
+    /// Taking bytes gives the credit for as many back to the peer.
+    pub fn poll_recv(&self, cx: &mut Context<'_>, into: &mut RxQueue, max: usize) -> Poll<io::Result<bool>> {
+        let mut sockets = self.owned.core.0.sockets.borrow_mut();
+        sockets.poll_recv(self.owned.id, cx, into, max).map_err(io::Error::from)
+    }
+
+    /// Hands over what `from` holds; it goes out with this turn. Never waits: see [`StreamSock::poll_sent`].
+    ///
+    /// # Errors
+    /// What an earlier send met: `EPIPE`, `ECONNRESET`. `from` is emptied all the same.
+    pub fn send(&self, from: &mut TxQueue) -> io::Result<()> {
+        if self.shut {
+            from.clear();
+            return Err(Errno(libc::EPIPE).into());
+        }
+        Ok(self.owned.core.0.sockets.borrow_mut().send(self.owned.id, from)?)
+    }
+
+    /// Waits until little enough waits here to be sent.
+    pub fn poll_sent(&self, cx: &mut Context<'_>, level: TxLevel) -> Poll<io::Result<()>> {
+        let mut sockets = self.owned.core.0.sockets.borrow_mut();
+        sockets.poll_sent(self.owned.id, cx, level).map_err(io::Error::from)
+    }
+
+    /// Sends what waits, then tells the peer that no more comes. Idempotent.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.shut {
+            return Poll::Ready(Ok(()));
+        }
+        std::task::ready!(self.poll_sent(cx, TxLevel::Empty))?;
+        self.shut = true;
+        Poll::Ready(self.owned.with_fd(socket::shutdown_write))
+    }
+
+    /// Whether bytes wait, or the peer has ended or reset: an idle connection with news must not be reused.
+    ///
+    /// Exact as of the last turn, once a receive has been polled.
+    pub fn has_news(&self) -> bool {
+        self.owned.core.0.sockets.borrow_mut().has_news(self.owned.id)
+    }
+
+    /// Drops what waits and resets the connection.
+    pub fn reset(self) {
+        self.owned.close(CloseMode::Reset);
+    }
+
+    /// The peer's address. One system call.
+    ///
+    /// # Errors
+    /// `ENOTCONN` when the peer is gone.
+    pub fn peer_addr(&self) -> io::Result<LocalAddr> {
+        self.owned.with_fd(socket::peer_addr)
+    }
+
+    /// Our address. One system call.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn local_addr(&self) -> io::Result<LocalAddr> {
+        self.owned.with_fd(socket::local_addr)
+    }
+}

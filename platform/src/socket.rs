@@ -1,0 +1,148 @@
+//! Makes sockets: what has to happen before the first operation.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use crate::driver::ConnectAddr;
+
+/// Where a local socket is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LocalAddr {
+    /// IPv4 or IPv6.
+    Inet(SocketAddr),
+    /// A Unix socket's path, or with a leading NUL byte an abstract name; empty for an unnamed one.
+    Unix(Vec<u8>),
+}
+
+/// What a listener asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenOptions {
+    /// Connections that the kernel keeps for accept; it caps this at `net.core.somaxconn`.
+    pub backlog: i32,
+    /// Whether several sockets may listen at one address (`SO_REUSEPORT`): one for each core.
+    pub reuse_port: bool,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        ListenOptions { backlog: 4096, reuse_port: false }
+    }
+}
+
+/// A non-blocking, close-on-exec listening socket.
+///
+/// An IPv6 wildcard takes IPv4 too. `SO_REUSEADDR` is set, so that a restart does not wait for old connections.
+///
+/// # Errors
+/// The kernel's: address in use, not available, permission.
+pub fn listen(addr: &ConnectAddr, options: ListenOptions) -> io::Result<OwnedFd> {
+    let socket = match addr {
+        ConnectAddr::Inet(addr) => {
+            let socket = stream_socket(Domain::for_address(*addr), Some(Protocol::TCP))?;
+            socket.set_reuse_address(true)?;
+            if options.reuse_port {
+                socket.set_reuse_port(true)?;
+            }
+            if addr.is_ipv6() {
+                socket.set_only_v6(false)?;
+            }
+            socket.bind(&SockAddr::from(*addr))?;
+            socket
+        }
+        ConnectAddr::Unix(path) => {
+            let socket = stream_socket(Domain::UNIX, None)?;
+            socket.bind(&unix_addr(path)?)?;
+            socket
+        }
+    };
+    socket.listen(options.backlog)?;
+    Ok(socket.into())
+}
+
+/// A fresh non-blocking, close-on-exec stream socket for a connect to `addr`. TCP sockets send at once (`TCP_NODELAY`).
+///
+/// # Errors
+/// The kernel's: out of descriptors, family not supported.
+pub fn stream_for(addr: &ConnectAddr) -> io::Result<OwnedFd> {
+    let socket = match addr {
+        ConnectAddr::Inet(addr) => {
+            let socket = stream_socket(Domain::for_address(*addr), Some(Protocol::TCP))?;
+            socket.set_tcp_nodelay(true)?;
+            socket
+        }
+        ConnectAddr::Unix(_) => stream_socket(Domain::UNIX, None)?,
+    };
+    Ok(socket.into())
+}
+
+fn stream_socket(domain: Domain, protocol: Option<Protocol>) -> io::Result<Socket> {
+    Socket::new(domain, Type::STREAM.nonblocking().cloexec(), protocol)
+}
+
+/// The kernel's form of a Unix path; `InvalidInput` where it is longer than `sun_path` (108 bytes on Linux).
+pub(crate) fn unix_addr(path: &[u8]) -> io::Result<SockAddr> {
+    use std::os::unix::ffi::OsStrExt;
+    SockAddr::unix(std::ffi::OsStr::from_bytes(path))
+}
+
+/// The kernel's form of where a connect goes.
+///
+/// # Errors
+/// `InvalidInput` for a Unix path that is too long.
+pub fn sock_addr(addr: &ConnectAddr) -> io::Result<SockAddr> {
+    match addr {
+        ConnectAddr::Inet(addr) => Ok(SockAddr::from(*addr)),
+        ConnectAddr::Unix(path) => unix_addr(path),
+    }
+}
+
+/// Sends small segments at once instead of gathering them. tcp(7) `TCP_NODELAY`; other families ignore it.
+pub fn set_nodelay(fd: BorrowedFd<'_>) {
+    // A Unix socket answers EOPNOTSUPP, which is the same as done.
+    let _ = SockRef::from(&fd).set_tcp_nodelay(true);
+}
+
+/// Ends the sending side: the peer reads an end. shutdown(2).
+///
+/// # Errors
+/// `ENOTCONN` when the peer is gone.
+pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).shutdown(std::net::Shutdown::Write)
+}
+
+/// The peer's address. One system call.
+///
+/// # Errors
+/// `ENOTCONN` when the peer is gone.
+pub fn peer_addr(fd: BorrowedFd<'_>) -> io::Result<LocalAddr> {
+    SockRef::from(&fd).peer_addr().map(|addr| readable(&addr))
+}
+
+/// Our address. One system call.
+///
+/// # Errors
+/// The kernel's.
+pub fn local_addr(fd: BorrowedFd<'_>) -> io::Result<LocalAddr> {
+    SockRef::from(&fd).local_addr().map(|addr| readable(&addr))
+}
+
+fn readable(addr: &SockAddr) -> LocalAddr {
+    use std::os::unix::ffi::OsStrExt;
+    if let Some(addr) = addr.as_socket() {
+        return LocalAddr::Inet(addr);
+    }
+    if let Some(name) = addr.as_abstract_namespace() {
+        let mut bytes = vec![0];
+        bytes.extend_from_slice(name);
+        return LocalAddr::Unix(bytes);
+    }
+    LocalAddr::Unix(addr.as_pathname().map(|path| path.as_os_str().as_bytes().to_vec()).unwrap_or_default())
+}
+
+/// Whether the descriptor is still what the kernel calls a listening socket.
+pub fn is_listening(fd: BorrowedFd<'_>) -> bool {
+    fd.as_raw_fd() >= 0 && SockRef::from(&fd).is_listener().unwrap_or(false)
+}

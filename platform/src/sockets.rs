@@ -1,0 +1,745 @@
+//! The sockets of one core: each owns its receive, its send, its accept and its queues; futures are views on them.
+//!
+//! ```text
+//! receive   Idle --arm--> Armed --bytes*--> Armed | Idle (credit used) | Parked (pool empty) | Ended (eof, error)
+//! send      Idle --flush--> Busy --Sent--> Idle | Busy (more waits)      --Stalled--> Busy (waits for the peer)
+//! close     Open --close--> Closing: flush what waits (or drop it), cancel what is armed, reap to zero --> fd closed
+//! ```
+//!
+//! Who owns which bytes: a received range belongs to the socket's [`RxQueue`] until a reader takes it, bytes to send to
+//! its [`TxQueue`] until the terminal completion of the send that carried them. Dropping a future changes nothing here,
+//! so it loses no byte and leaks no descriptor. A slot is reused only when no operation is in flight, with a new
+//! generation.
+//!
+//! Credit: a receive is armed for at most `limit - queued` bytes, and only once half of `limit` is free again, so a slow
+//! reader stops its own socket and never the pool.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crate::buf::{Pool, RxQueue, TxQueue};
+use crate::driver::{ConnectAddr, Driver};
+use crate::op::{Completion, Errno, OpKind, Outcome, SendMode, Token};
+use crate::stats::CoreStats;
+
+/// Bytes that may wait in a socket for their reader, unless set otherwise.
+pub const DEFAULT_RX_LIMIT: u32 = 64 * 1024;
+/// Connections that may wait in a listener for an acceptor before it pauses.
+pub const ACCEPT_QUEUE_LIMIT: usize = 256;
+
+/// Names a slot and its generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SockId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// How a socket ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseMode {
+    /// Send what waits, then close; the core's linger deadline bounds it.
+    Graceful,
+    /// Drop what waits and reset the connection.
+    Reset,
+}
+
+/// Why a receive side is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RxEnd {
+    Eof,
+    Failed(Errno),
+}
+
+/// How far [`Sockets::poll_sent`] waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxLevel {
+    /// Until at most so many bytes wait.
+    Below(usize),
+    /// Until the kernel has everything.
+    Empty,
+}
+
+#[derive(Default)]
+struct InFlight {
+    recv: bool,
+    send: bool,
+    accept: bool,
+    connect: bool,
+}
+
+impl InFlight {
+    fn any(&self) -> bool {
+        self.recv || self.send || self.accept || self.connect
+    }
+
+    fn slot(&mut self, kind: OpKind) -> &mut bool {
+        match kind {
+            OpKind::Accept => &mut self.accept,
+            OpKind::Recv => &mut self.recv,
+            OpKind::Send => &mut self.send,
+            OpKind::Connect => &mut self.connect,
+        }
+    }
+
+    fn kinds(&self) -> impl Iterator<Item = OpKind> + use<> {
+        [
+            self.recv.then_some(OpKind::Recv),
+            self.send.then_some(OpKind::Send),
+            self.accept.then_some(OpKind::Accept),
+            self.connect.then_some(OpKind::Connect),
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
+/// What the accept queue of a listener says when it cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AcceptPause {
+    /// Enough connections wait, or the owner asked.
+    Held,
+    /// Out of descriptors: armed again when one is closed or the core's retry timer fires.
+    OutOfFds,
+}
+
+struct Listen {
+    queue: VecDeque<OwnedFd>,
+    paused: Option<AcceptPause>,
+    wanted: bool,
+    failed: Option<Errno>,
+}
+
+struct Slot {
+    generation: u32,
+    fd: Option<OwnedFd>,
+    in_flight: InFlight,
+    canceled: bool,
+    queued: bool,
+    closing: Option<CloseMode>,
+    // Receive side.
+    rx: RxQueue,
+    rx_limit: u32,
+    rx_wanted: bool,
+    rx_parked: bool,
+    rx_end: Option<RxEnd>,
+    rx_waker: Option<Waker>,
+    // Send side.
+    tx: TxQueue,
+    tx_stalled: bool,
+    tx_failed: Option<Errno>,
+    tx_waker: Option<Waker>,
+    // Connect or accept.
+    connect: Option<Result<(), Errno>>,
+    connect_to: Option<Box<ConnectAddr>>,
+    listen: Option<Box<Listen>>,
+}
+
+impl Slot {
+    fn fd(&self) -> RawFd {
+        self.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    fn token(&self, kind: OpKind, index: u32) -> Token {
+        Token::new(kind, index, self.generation)
+    }
+}
+
+/// The slab of one core's sockets, with the list of those that have work for the driver.
+pub(crate) struct Sockets {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Slots whose wishes differ from what the driver does; each at most once (`Slot::queued`).
+    dirty: VecDeque<u32>,
+    parked: Vec<u32>,
+    out_of_fds: Vec<u32>,
+    pool: Pool,
+    returned_seen: u64,
+    stats: Arc<CoreStats>,
+    open: usize,
+    urgent: bool,
+}
+
+impl Sockets {
+    pub(crate) fn new(pool: Pool, stats: Arc<CoreStats>) -> Self {
+        Sockets {
+            slots: Vec::new(),
+            free: Vec::new(),
+            dirty: VecDeque::new(),
+            parked: Vec::new(),
+            out_of_fds: Vec::new(),
+            pool,
+            returned_seen: 0,
+            stats,
+            open: 0,
+            urgent: false,
+        }
+    }
+
+    /// Slots in use, those that are closing included.
+    pub(crate) fn open_count(&self) -> usize {
+        self.open
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    pub(crate) fn has_accept_retry(&self) -> bool {
+        !self.out_of_fds.is_empty()
+    }
+
+    /// Takes over a non-blocking descriptor that the driver has been introduced to under `reserve`'s index.
+    pub(crate) fn insert(&mut self, fd: OwnedFd, listener: bool) -> SockId {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                let index =
+                    u32::try_from(self.slots.len()).expect("descriptors run out long before 2^32 slots");
+                self.slots.push(self.new_slot());
+                index
+            }
+        };
+        self.open += 1;
+        self.stats.open_sockets.set(self.open as u64);
+        let slot = &mut self.slots[index as usize];
+        debug_assert!(slot.fd.is_none() && !slot.in_flight.any());
+        slot.fd = Some(fd);
+        if listener {
+            let queue = VecDeque::new();
+            slot.listen = Some(Box::new(Listen { queue, paused: None, wanted: false, failed: None }));
+        }
+        SockId { index, generation: slot.generation }
+    }
+
+    /// Undoes `insert` for a descriptor that no operation has seen.
+    pub(crate) fn remove_unused(&mut self, id: SockId) {
+        if let Some(slot) = self.slot(id) {
+            slot.fd = None;
+            self.recycle(id.index);
+        }
+    }
+
+    fn new_slot(&self) -> Slot {
+        Slot {
+            generation: 0,
+            fd: None,
+            in_flight: InFlight::default(),
+            canceled: false,
+            queued: false,
+            closing: None,
+            rx: RxQueue::new(),
+            rx_limit: DEFAULT_RX_LIMIT,
+            rx_wanted: false,
+            rx_parked: false,
+            rx_end: None,
+            rx_waker: None,
+            tx: TxQueue::new(self.pool.clone()),
+            tx_stalled: false,
+            tx_failed: None,
+            tx_waker: None,
+            connect: None,
+            connect_to: None,
+            listen: None,
+        }
+    }
+
+    fn slot(&mut self, id: SockId) -> Option<&mut Slot> {
+        self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)
+    }
+
+    fn mark(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if !slot.queued {
+            slot.queued = true;
+            self.dirty.push_back(index);
+        }
+    }
+
+    pub(crate) fn raw_fd(&mut self, id: SockId) -> RawFd {
+        self.slot(id).map_or(-1, |slot| slot.fd())
+    }
+
+    pub(crate) fn set_rx_limit(&mut self, id: SockId, limit: u32) {
+        if let Some(slot) = self.slot(id) {
+            slot.rx_limit = limit.max(1);
+            self.mark(id.index);
+        }
+    }
+
+    /// Moves received bytes to `into`; `Ready(Ok(true))` when some came, `Ready(Ok(false))` at the end.
+    pub(crate) fn poll_recv(
+        &mut self,
+        id: SockId,
+        cx: &mut Context<'_>,
+        into: &mut RxQueue,
+        max: usize,
+    ) -> Poll<Result<bool, Errno>> {
+        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
+        let mut moved = false;
+        let mut left = max;
+        while left > 0
+            && let Some(buf) = slot.rx.pop(left)
+        {
+            left -= buf.len();
+            into.push(buf);
+            moved = true;
+        }
+        let wants_arm = slot.rx_end.is_none() && !slot.in_flight.recv && !slot.rx_parked;
+        if !slot.rx_wanted || wants_arm {
+            slot.rx_wanted = true;
+            self.mark(id.index);
+        }
+        let slot = &mut self.slots[id.index as usize];
+        if moved {
+            return Poll::Ready(Ok(true));
+        }
+        match slot.rx_end {
+            Some(RxEnd::Eof) => Poll::Ready(Ok(false)),
+            Some(RxEnd::Failed(errno)) => Poll::Ready(Err(errno)),
+            None => {
+                register(&mut slot.rx_waker, cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Whether the peer has said anything, or ended, since the last read: an idle connection for which this is true
+    /// must not be reused.
+    pub(crate) fn has_news(&mut self, id: SockId) -> bool {
+        self.slot(id)
+            .is_none_or(|slot| !slot.rx.is_empty() || slot.rx_end.is_some() || slot.tx_failed.is_some())
+    }
+
+    /// Appends everything in `from` to what waits to be sent.
+    pub(crate) fn send(&mut self, id: SockId, from: &mut TxQueue) -> Result<(), Errno> {
+        let Some(slot) = self.slot(id) else { return Err(Errno(libc::EBADF)) };
+        if let Some(errno) = slot.tx_failed {
+            from.clear();
+            return Err(errno);
+        }
+        if !from.is_empty() {
+            slot.tx.append(from);
+            if !slot.in_flight.send {
+                self.mark(id.index);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn poll_sent(
+        &mut self,
+        id: SockId,
+        cx: &mut Context<'_>,
+        level: TxLevel,
+    ) -> Poll<Result<(), Errno>> {
+        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
+        if let Some(errno) = slot.tx_failed {
+            return Poll::Ready(Err(errno));
+        }
+        let mark = match level {
+            TxLevel::Below(mark) => mark,
+            TxLevel::Empty => 0,
+        };
+        if slot.tx.len() <= mark {
+            return Poll::Ready(Ok(()));
+        }
+        register(&mut slot.tx_waker, cx);
+        Poll::Pending
+    }
+
+    pub(crate) fn start_connect(&mut self, id: SockId, addr: ConnectAddr) {
+        if let Some(slot) = self.slot(id) {
+            slot.connect_to = Some(Box::new(addr));
+            self.mark(id.index);
+        }
+    }
+
+    pub(crate) fn poll_connect(&mut self, id: SockId, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
+        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
+        match slot.connect {
+            Some(result) => Poll::Ready(result),
+            None => {
+                register(&mut slot.tx_waker, cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    pub(crate) fn poll_accept(&mut self, id: SockId, cx: &mut Context<'_>) -> Poll<Result<OwnedFd, Errno>> {
+        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
+        let Some(listen) = slot.listen.as_mut() else { return Poll::Ready(Err(Errno(libc::EINVAL))) };
+        let taken = listen.queue.pop_front();
+        if listen.paused == Some(AcceptPause::Held) && listen.queue.len() < ACCEPT_QUEUE_LIMIT / 2 {
+            listen.paused = None;
+        }
+        let failed = listen.failed.take();
+        listen.wanted = true;
+        let arm = listen.paused.is_none() && !slot.in_flight.accept;
+        if taken.is_none() && failed.is_none() {
+            register(&mut slot.rx_waker, cx);
+        }
+        if arm {
+            self.mark(id.index);
+        }
+        match (taken, failed) {
+            (Some(fd), _) => Poll::Ready(Ok(fd)),
+            (None, Some(errno)) => Poll::Ready(Err(errno)),
+            (None, None) => Poll::Pending,
+        }
+    }
+
+    /// Stops taking connections from the kernel until the next `poll_accept`; what was taken stays in the queue.
+    pub(crate) fn pause_accept(&mut self, id: SockId) {
+        if let Some(slot) = self.slot(id)
+            && let Some(listen) = slot.listen.as_mut()
+        {
+            listen.wanted = false;
+            self.stats.accept_paused.inc();
+            self.mark(id.index);
+        }
+    }
+
+    /// Starts the end of a socket; the slot is reused once nothing is in flight. Returns whether bytes still wait.
+    pub(crate) fn close(&mut self, id: SockId, mode: CloseMode) -> bool {
+        let Some(slot) = self.slot(id) else { return false };
+        slot.rx_waker = None;
+        slot.tx_waker = None;
+        slot.rx = RxQueue::new();
+        slot.rx_wanted = false;
+        slot.listen = slot.listen.take().map(|mut listen| {
+            listen.wanted = false;
+            listen.queue.clear();
+            listen
+        });
+        slot.closing = match (slot.closing, mode) {
+            (Some(CloseMode::Reset), _) => Some(CloseMode::Reset),
+            (_, mode) => Some(mode),
+        };
+        let lingers = mode == CloseMode::Graceful && !slot.tx.is_empty() && slot.tx_failed.is_none();
+        self.mark(id.index);
+        lingers
+    }
+
+    /// Turns every open socket's end into a reset, for the end of a core. Returns how many there were.
+    pub(crate) fn reset_all(&mut self) -> usize {
+        let mut count = 0;
+        for index in 0..self.slots.len() as u32 {
+            let slot = &mut self.slots[index as usize];
+            if slot.fd.is_some() {
+                count += 1;
+                let id = SockId { index, generation: slot.generation };
+                slot.canceled = false;
+                self.close(id, CloseMode::Reset);
+            }
+        }
+        count
+    }
+
+    /// Lets listeners that ran out of descriptors try again.
+    pub(crate) fn retry_accept(&mut self) {
+        for index in std::mem::take(&mut self.out_of_fds) {
+            if let Some(listen) = self.slots[index as usize].listen.as_mut()
+                && listen.paused == Some(AcceptPause::OutOfFds)
+            {
+                listen.paused = None;
+                self.mark(index);
+            }
+        }
+    }
+
+    /// Tells the driver what changed since the last flush.
+    ///
+    /// True when somebody waits for a send of this flush to end: the turn must not sleep then, because a send that
+    /// succeeds silently wakes nobody.
+    pub(crate) fn flush(&mut self, driver: &mut (impl Driver + ?Sized)) -> bool {
+        self.urgent = false;
+        if !self.parked.is_empty() && self.pool.returned_count() != self.returned_seen {
+            self.returned_seen = self.pool.returned_count();
+            for index in std::mem::take(&mut self.parked) {
+                self.slots[index as usize].rx_parked = false;
+                self.mark(index);
+            }
+            self.stats.pool_parked.set(0);
+        }
+        while let Some(index) = self.dirty.pop_front() {
+            self.slots[index as usize].queued = false;
+            self.flush_slot(index, driver);
+        }
+        self.urgent
+    }
+
+    fn flush_slot(&mut self, index: u32, driver: &mut (impl Driver + ?Sized)) {
+        let slot = &mut self.slots[index as usize];
+        if slot.fd.is_none() {
+            return;
+        }
+        if let Some(addr) = slot.connect_to.take()
+            && slot.closing.is_none()
+        {
+            slot.in_flight.connect = true;
+            let token = slot.token(OpKind::Connect, index);
+            driver.connect(slot.fd(), token, &addr);
+        }
+        self.flush_accept(index, driver);
+        self.flush_send(index, driver);
+        self.flush_recv(index, driver);
+        if self.slots[index as usize].closing.is_some() {
+            self.flush_close(index, driver);
+        }
+    }
+
+    fn flush_accept(&mut self, index: u32, driver: &mut (impl Driver + ?Sized)) {
+        let slot = &mut self.slots[index as usize];
+        let token = slot.token(OpKind::Accept, index);
+        let fd = slot.fd();
+        let Some(listen) = slot.listen.as_mut() else { return };
+        let should = listen.wanted && listen.paused.is_none() && slot.closing.is_none();
+        if should && !slot.in_flight.accept {
+            slot.in_flight.accept = true;
+            slot.canceled = false;
+            driver.accept(fd, token);
+        } else if !should && slot.in_flight.accept && !slot.canceled {
+            slot.canceled = true;
+            self.stats.cancels.inc();
+            driver.cancel(fd, token);
+        }
+    }
+
+    fn flush_send(&mut self, index: u32, driver: &mut (impl Driver + ?Sized)) {
+        let slot = &mut self.slots[index as usize];
+        let drop_unsent = slot.closing == Some(CloseMode::Reset) || slot.tx_failed.is_some();
+        if slot.in_flight.send {
+            return;
+        }
+        if drop_unsent {
+            slot.tx.clear();
+            return;
+        }
+        if slot.tx.is_empty() || slot.in_flight.connect {
+            return;
+        }
+        let mode = if slot.tx_stalled { SendMode::Wait } else { SendMode::Try };
+        slot.in_flight.send = true;
+        let token = slot.token(OpKind::Send, index);
+        // SAFETY: the segments belong to `slot.tx`, which no handle reaches: it is only appended to while
+        // `in_flight.send` is set, and advanced, compacted or cleared when the terminal completion has cleared it.
+        // A cancel or a close leaves it alone until then; `Core` drops the driver, which reaps, before the slots.
+        let taken = unsafe { driver.send(slot.fd(), token, &slot.tx, mode) };
+        self.urgent |= slot.tx_waker.is_some() || slot.closing.is_some() || taken < slot.tx.len();
+    }
+
+    fn flush_recv(&mut self, index: u32, driver: &mut (impl Driver + ?Sized)) {
+        let slot = &mut self.slots[index as usize];
+        let idle = !slot.in_flight.recv && !slot.rx_parked && !slot.in_flight.connect;
+        if !slot.rx_wanted || !idle || slot.rx_end.is_some() || slot.closing.is_some() {
+            return;
+        }
+        let queued = slot.rx.len();
+        let limit = slot.rx_limit as usize;
+        if queued * 2 > limit {
+            return;
+        }
+        slot.in_flight.recv = true;
+        let token = slot.token(OpKind::Recv, index);
+        driver.recv(slot.fd(), token, (limit - queued) as u32);
+    }
+
+    fn flush_close(&mut self, index: u32, driver: &mut (impl Driver + ?Sized)) {
+        let slot = &mut self.slots[index as usize];
+        let reset = slot.closing == Some(CloseMode::Reset);
+        if slot.in_flight.any() {
+            let lingers = !reset && (slot.in_flight.send || !slot.tx.is_empty());
+            if !lingers && !slot.canceled {
+                slot.canceled = true;
+                let fd = slot.fd();
+                for kind in slot.in_flight.kinds() {
+                    self.stats.cancels.inc();
+                    driver.cancel(fd, Token::new(kind, index, slot.generation));
+                }
+            }
+            return;
+        }
+        debug_assert!(slot.tx.is_empty());
+        let Some(fd) = slot.fd.take() else { return };
+        if reset {
+            set_reset_on_close(&fd);
+        }
+        driver.close(fd, index);
+        self.recycle(index);
+        self.retry_accept();
+    }
+
+    fn recycle(&mut self, index: u32) {
+        if self.slots[index as usize].rx_parked {
+            self.parked.retain(|parked| *parked != index);
+        }
+        let generation = self.slots[index as usize].generation.wrapping_add(1) % Token::GENERATIONS;
+        let queued = self.slots[index as usize].queued;
+        let fresh = self.new_slot();
+        self.slots[index as usize] = Slot { generation, queued, ..fresh };
+        self.free.push(index);
+        self.open -= 1;
+        self.stats.open_sockets.set(self.open as u64);
+    }
+
+    /// Takes in one report of the driver. Wakes tasks, runs none.
+    pub(crate) fn complete(&mut self, completion: Completion) {
+        let Completion { token, outcome, more } = completion;
+        let index = token.index();
+        let current =
+            self.slots.get(index as usize).is_some_and(|slot| slot.generation == token.generation());
+        let (Some(kind), true) = (token.kind(), current) else {
+            // Dropping the outcome closes its descriptor or returns its bytes to the pool.
+            self.stats.stale_completions.inc();
+            return;
+        };
+        let slot = &mut self.slots[index as usize];
+        debug_assert!(*slot.in_flight.slot(kind), "a completion for an operation that is not in flight");
+        if !more {
+            *slot.in_flight.slot(kind) = false;
+        }
+        match kind {
+            OpKind::Recv => self.complete_recv(index, outcome, more),
+            OpKind::Send => self.complete_send(index, outcome),
+            OpKind::Accept => self.complete_accept(index, outcome, more),
+            OpKind::Connect => {
+                slot.connect = Some(match outcome {
+                    Outcome::Connected => Ok(()),
+                    Outcome::Failed(errno) => Err(errno),
+                    _ => Err(Errno(libc::ECANCELED)),
+                });
+                if let Some(waker) = slot.tx_waker.take() {
+                    waker.wake();
+                }
+                self.mark(index);
+            }
+        }
+        if self.slots[index as usize].closing.is_some() {
+            self.mark(index);
+        }
+    }
+
+    fn complete_recv(&mut self, index: u32, outcome: Outcome, more: bool) {
+        let slot = &mut self.slots[index as usize];
+        match outcome {
+            Outcome::Received(buf) => {
+                self.stats.received_bytes.add(buf.len() as u64);
+                if slot.closing.is_none() {
+                    slot.rx.push(buf);
+                }
+                if !more {
+                    self.mark(index);
+                }
+            }
+            Outcome::Eof => slot.rx_end = Some(RxEnd::Eof),
+            Outcome::Failed(errno) => slot.rx_end = Some(RxEnd::Failed(errno)),
+            Outcome::Starved => {
+                slot.rx_parked = true;
+                self.parked.push(index);
+                self.stats.pool_parked.set(self.parked.len() as u64);
+                self.relieve_pool();
+                return;
+            }
+            // A cancel is only asked for by a close.
+            _ => return,
+        }
+        let slot = &mut self.slots[index as usize];
+        if let Some(waker) = &slot.rx_waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The pool is at its cap: what waits for slow readers is copied out of its chunks.
+    fn relieve_pool(&mut self) {
+        for slot in &mut self.slots {
+            if !slot.rx.is_empty() {
+                slot.rx.compact();
+            }
+        }
+    }
+
+    fn complete_send(&mut self, index: u32, outcome: Outcome) {
+        let slot = &mut self.slots[index as usize];
+        match outcome {
+            Outcome::Sent(count) => {
+                slot.tx.advance(count);
+                slot.tx_stalled = false;
+                self.stats.sent_bytes.add(count as u64);
+            }
+            Outcome::Stalled(count) => {
+                slot.tx.advance(count);
+                slot.tx_stalled = true;
+                self.stats.sent_bytes.add(count as u64);
+                if self.pool.under_pressure() {
+                    slot.tx.compact();
+                }
+            }
+            Outcome::Failed(errno) => {
+                slot.tx_failed = Some(errno);
+                slot.tx.clear();
+            }
+            _ => slot.tx.clear(),
+        }
+        if !slot.tx.is_empty() {
+            self.mark(index);
+        }
+        if let Some(waker) = self.slots[index as usize].tx_waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn complete_accept(&mut self, index: u32, outcome: Outcome, more: bool) {
+        let slot = &mut self.slots[index as usize];
+        let closing = slot.closing.is_some();
+        let Some(listen) = slot.listen.as_mut() else { return };
+        match outcome {
+            Outcome::Accepted(fd) if !closing => {
+                self.stats.accepted.inc();
+                listen.queue.push_back(fd);
+                if listen.queue.len() >= ACCEPT_QUEUE_LIMIT && listen.paused.is_none() {
+                    listen.paused = Some(AcceptPause::Held);
+                    self.stats.accept_paused.inc();
+                    self.mark(index);
+                }
+            }
+            Outcome::Failed(Errno(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) => {
+                listen.paused = Some(AcceptPause::OutOfFds);
+                self.out_of_fds.push(index);
+                self.stats.accept_paused.inc();
+            }
+            Outcome::Failed(errno) => listen.failed = Some(errno),
+            _ => {}
+        }
+        if !more {
+            self.slots[index as usize].canceled = false;
+            self.mark(index);
+        }
+        if let Some(waker) = &self.slots[index as usize].rx_waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+fn register(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) if waker.will_wake(cx.waker()) => {}
+        _ => *slot = Some(cx.waker().clone()),
+    }
+}
+
+/// Makes the coming close send RST instead of FIN. socket(7) `SO_LINGER`.
+fn set_reset_on_close(fd: &OwnedFd) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // SAFETY: `fd` is open and the kernel reads `linger` during the call only. A refusal (Unix sockets) changes nothing.
+    unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            std::ptr::from_ref(&linger).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        );
+    }
+}
