@@ -1,2 +1,4 @@
 //! The `ringport` binary.
+#![forbid(unsafe_code)]
+
 fn main() {}
