@@ -1,2 +1,5 @@
 //! Completion-based networking for thread-per-core gateways.
 #![forbid(unsafe_code)]
+
+pub mod net;
+pub mod runtime;

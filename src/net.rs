@@ -1,0 +1,7 @@
+//! Streams for people: plain async methods over any [`Transport`].
+
+mod compat;
+mod stream;
+
+pub use compat::CompatStream;
+pub use stream::{ReadHalf, Stream, WriteHalf, accept};

@@ -1,0 +1,111 @@
+//! Streams for code written against the ready-based traits of futures-io and tokio. Each costs one copy a direction.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::stream::Stream;
+use crate::runtime::{Transport, TxLevel};
+
+/// Unsent bytes above which writes wait.
+const HIGH_WATER: usize = 64 * 1024;
+
+/// A [`Stream`] with `AsyncRead` and `AsyncWrite` of futures-io and of tokio.
+///
+/// Reads copy out of the driver's buffers, writes copy into them. A write is sent by `poll_flush` at the latest.
+pub struct CompatStream<T>(Stream<T>);
+
+impl<T: Transport> CompatStream<T> {
+    /// Wraps a stream.
+    pub fn new(stream: Stream<T>) -> Self {
+        CompatStream(stream)
+    }
+
+    /// The stream again; nothing is lost.
+    pub fn into_inner(self) -> Stream<T> {
+        self.0
+    }
+
+    fn read_some(
+        &mut self,
+        cx: &mut Context<'_>,
+        copy: impl FnOnce(&[u8]) -> usize,
+    ) -> Poll<io::Result<usize>> {
+        if self.0.rx().is_empty() && !std::task::ready!(self.0.poll_fill(cx, usize::MAX))? {
+            return Poll::Ready(Ok(0));
+        }
+        let count = copy(self.0.rx().front());
+        self.0.rx().consume(count);
+        Poll::Ready(Ok(count))
+    }
+
+    fn write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.0.poll_flush(cx, TxLevel::Below(HIGH_WATER)))?;
+        let count = bytes.len().min(HIGH_WATER);
+        self.0.tx().put_slice(&bytes[..count]);
+        self.0.start_send()?;
+        Poll::Ready(Ok(count))
+    }
+
+    fn flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_flush(cx, TxLevel::Empty)
+    }
+
+    fn shut(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.start_send()?;
+        self.0.transport().poll_shutdown(cx)
+    }
+}
+
+impl<T: Transport + Unpin> futures_io::AsyncRead for CompatStream<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().read_some(cx, |bytes| {
+            let count = bytes.len().min(buf.len());
+            buf[..count].copy_from_slice(&bytes[..count]);
+            count
+        })
+    }
+}
+
+impl<T: Transport + Unpin> futures_io::AsyncWrite for CompatStream<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().write_some(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().flush_all(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().shut(cx)
+    }
+}
+
+impl<T: Transport + Unpin> tokio::io::AsyncRead for CompatStream<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = self.get_mut().read_some(cx, |bytes| {
+            let count = bytes.len().min(buf.remaining());
+            buf.put_slice(&bytes[..count]);
+            count
+        });
+        read.map_ok(|_| ())
+    }
+}
+
+impl<T: Transport + Unpin> tokio::io::AsyncWrite for CompatStream<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().write_some(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().flush_all(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().shut(cx)
+    }
+}

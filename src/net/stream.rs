@@ -1,0 +1,252 @@
+//! A stream with queues of its own, whole or in two halves.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
+
+use crate::runtime::{Listener, LocalAddr, Runtime, Transport, TxLevel};
+
+/// Unsent bytes above which [`Stream::send`] waits.
+const HIGH_WATER: usize = 256 * 1024;
+
+/// A connected byte stream.
+///
+/// Reads and writes are cancel-safe: a dropped [`Stream::recv`] has lost nothing, and what [`Stream::send`] was given
+/// belongs to the stream at once, whether its future is polled to the end or not.
+pub struct Stream<T> {
+    transport: T,
+    rx: RxQueue,
+    tx: TxQueue,
+    eof: bool,
+}
+
+impl<T: Transport> Stream<T> {
+    /// Over a transport of `runtime`.
+    pub fn new<R: Runtime<Stream = T>>(runtime: &R, transport: T) -> Self {
+        Stream { transport, rx: RxQueue::new(), tx: runtime.tx_queue(), eof: false }
+    }
+
+    /// The received bytes that have been pulled and not taken, for machines that parse in place.
+    pub fn rx(&mut self) -> &mut RxQueue {
+        &mut self.rx
+    }
+
+    /// What the next flush sends, for machines that write in place.
+    pub fn tx(&mut self) -> &mut TxQueue {
+        &mut self.tx
+    }
+
+    /// Both queues at once.
+    pub fn queues(&mut self) -> (&mut RxQueue, &mut TxQueue) {
+        (&mut self.rx, &mut self.tx)
+    }
+
+    /// The transport below. Bytes already pulled are in [`Stream::rx`].
+    pub fn transport(&mut self) -> &mut T {
+        &mut self.transport
+    }
+
+    /// Pulls received bytes into [`Stream::rx`]. `Ok(true)`: more came; `Ok(false)`: the peer has ended.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<bool>> {
+        if self.eof {
+            return Poll::Ready(Ok(false));
+        }
+        let more = std::task::ready!(self.transport.poll_recv(cx, &mut self.rx, max))?;
+        self.eof = !more;
+        Poll::Ready(Ok(more))
+    }
+
+    /// Pulls received bytes into [`Stream::rx`].
+    ///
+    /// # Errors
+    /// What the peer or the kernel did: `ECONNRESET`, `ETIMEDOUT`.
+    pub async fn fill(&mut self) -> io::Result<bool> {
+        poll_fn(|cx| self.poll_fill(cx, usize::MAX)).await
+    }
+
+    /// The next received bytes, as they lie in the driver's buffer; `None` at the end.
+    ///
+    /// # Errors
+    /// What the peer or the kernel did.
+    pub async fn recv(&mut self) -> io::Result<Option<PoolBuf>> {
+        loop {
+            if let Some(buf) = self.rx.pop(usize::MAX) {
+                return Ok(Some(buf));
+            }
+            if !self.fill().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Copies exactly `into.len()` bytes.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the peer ended before; nothing is consumed then.
+    pub async fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
+        while self.rx.len() < into.len() {
+            if !self.fill().await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let bytes = self.rx.gather(into.len());
+        into.copy_from_slice(bytes);
+        self.rx.consume(into.len());
+        Ok(())
+    }
+
+    /// Takes a segment (`Bytes`, `Vec<u8>`, `&'static [u8]`, a received view) without copying it, starts to send it,
+    /// and waits while much is unsent.
+    ///
+    /// # Errors
+    /// What the peer or the kernel did: `EPIPE`, `ECONNRESET`.
+    pub async fn send(&mut self, seg: impl Into<Seg>) -> io::Result<()> {
+        self.tx.push(seg);
+        self.start_send()?;
+        poll_fn(|cx| self.transport.poll_sent(cx, TxLevel::Below(HIGH_WATER))).await
+    }
+
+    /// Takes several segments as one send.
+    ///
+    /// # Errors
+    /// As [`Stream::send`].
+    pub async fn send_all(&mut self, segs: impl IntoIterator<Item = Seg>) -> io::Result<()> {
+        for seg in segs {
+            self.tx.push(seg);
+        }
+        self.start_send()?;
+        poll_fn(|cx| self.transport.poll_sent(cx, TxLevel::Below(HIGH_WATER))).await
+    }
+
+    /// Hands [`Stream::tx`] to the transport; never waits.
+    ///
+    /// # Errors
+    /// What an earlier send met.
+    pub fn start_send(&mut self) -> io::Result<()> {
+        self.transport.send(&mut self.tx)
+    }
+
+    /// Hands [`Stream::tx`] over and waits until at most as much as `level` allows is unsent.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>, level: TxLevel) -> Poll<io::Result<()>> {
+        self.transport.send(&mut self.tx)?;
+        self.transport.poll_sent(cx, level)
+    }
+
+    /// Waits until the kernel has everything.
+    ///
+    /// # Errors
+    /// What the peer or the kernel did.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_flush(cx, TxLevel::Empty)).await
+    }
+
+    /// Sends what waits, then tells the peer that nothing more comes; receiving goes on.
+    ///
+    /// # Errors
+    /// What the peer or the kernel did.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        self.start_send()?;
+        poll_fn(|cx| self.transport.poll_shutdown(cx)).await
+    }
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// When the peer is gone.
+    pub fn peer_addr(&self) -> io::Result<LocalAddr> {
+        self.transport.peer_addr()
+    }
+
+    /// Our address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<LocalAddr> {
+        self.transport.local_addr()
+    }
+
+    /// Drops what waits and resets the connection.
+    pub fn reset(self) {
+        self.transport.reset();
+    }
+
+    /// Two halves that may live in two tasks of this core. The connection closes when both are gone.
+    pub fn split(self) -> (ReadHalf<T>, WriteHalf<T>) {
+        let Stream { transport, rx, tx, eof } = self;
+        let transport = Rc::new(RefCell::new(transport));
+        (ReadHalf { transport: transport.clone(), rx, eof }, WriteHalf { transport, tx })
+    }
+}
+
+/// The receiving half of a [`Stream`].
+pub struct ReadHalf<T> {
+    transport: Rc<RefCell<T>>,
+    rx: RxQueue,
+    eof: bool,
+}
+
+impl<T: Transport> ReadHalf<T> {
+    /// The next received bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// What the peer or the kernel did.
+    pub async fn recv(&mut self) -> io::Result<Option<PoolBuf>> {
+        loop {
+            if let Some(buf) = self.rx.pop(usize::MAX) {
+                return Ok(Some(buf));
+            }
+            if self.eof {
+                return Ok(None);
+            }
+            let (transport, rx) = (&self.transport, &mut self.rx);
+            self.eof = !poll_fn(|cx| transport.borrow_mut().poll_recv(cx, rx, usize::MAX)).await?;
+        }
+    }
+}
+
+/// The sending half of a [`Stream`].
+pub struct WriteHalf<T> {
+    transport: Rc<RefCell<T>>,
+    tx: TxQueue,
+}
+
+impl<T: Transport> WriteHalf<T> {
+    /// As [`Stream::send`].
+    ///
+    /// # Errors
+    /// What the peer or the kernel did.
+    pub async fn send(&mut self, seg: impl Into<Seg>) -> io::Result<()> {
+        self.tx.push(seg);
+        self.transport.borrow_mut().send(&mut self.tx)?;
+        poll_fn(|cx| self.transport.borrow_mut().poll_sent(cx, TxLevel::Below(HIGH_WATER))).await
+    }
+
+    /// As [`Stream::flush`].
+    ///
+    /// # Errors
+    /// What the peer or the kernel did.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.transport.borrow_mut().poll_sent(cx, TxLevel::Empty)).await
+    }
+
+    /// As [`Stream::shutdown`].
+    ///
+    /// # Errors
+    /// What the peer or the kernel did.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.transport.borrow_mut().poll_shutdown(cx)).await
+    }
+}
+
+/// The next connection of `listener` as a [`Stream`]. Dropping the future loses none.
+///
+/// # Errors
+/// What the kernel says of the listening socket.
+pub async fn accept<R: Runtime>(runtime: &R, listener: &mut R::Listener) -> io::Result<Stream<R::Stream>> {
+    let transport = poll_fn(|cx| listener.poll_accept(cx)).await?;
+    Ok(Stream::new(runtime, transport))
+}

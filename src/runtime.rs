@@ -1,0 +1,124 @@
+//! The seam between the protocols and whatever runs them.
+//!
+//! A [`Runtime`] gives streams, listeners, timers, tasks and the time. Everything above is generic over it and never sees
+//! a driver. The native one sits on `ringport_platform`; adapters for other runtimes implement the same traits.
+//!
+//! All methods are poll-based and cancel-safe by contract: a future that is dropped between two polls has lost no byte,
+//! because received bytes stay with the stream until taken and sent bytes belong to the stream once handed over.
+
+pub mod native;
+
+use std::future::Future;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use ringport_platform::buf::{RxQueue, TxQueue};
+pub use ringport_platform::driver::ConnectAddr;
+pub use ringport_platform::socket::{ListenOptions, LocalAddr};
+pub use ringport_platform::sockets::TxLevel;
+
+/// A connected byte stream. Dropping it sends what was handed over, within the runtime's linger, then closes.
+pub trait Transport: 'static {
+    /// Moves at most `max` received bytes to `into`. `Ok(true)`: some came; `Ok(false)`: the peer has ended, for good.
+    ///
+    /// Taking bytes gives the peer credit for as many; bytes not taken hold the peer back.
+    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut RxQueue, max: usize) -> Poll<io::Result<bool>>;
+
+    /// Hands everything in `from` over for sending. Never waits and takes all: writers wait by [`Transport::poll_sent`].
+    ///
+    /// # Errors
+    /// What an earlier send met; `from` is emptied all the same.
+    fn send(&mut self, from: &mut TxQueue) -> io::Result<()>;
+
+    /// Waits until at most as much as `level` allows is handed over and unsent.
+    fn poll_sent(&mut self, cx: &mut Context<'_>, level: TxLevel) -> Poll<io::Result<()>>;
+
+    /// Sends what waits, then tells the peer that nothing more comes. Idempotent.
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Whether bytes wait, or the peer has ended or reset, as far as is known without asking the kernel.
+    fn has_news(&self) -> bool;
+
+    /// How many received bytes may wait before the peer is held back.
+    fn set_rx_limit(&mut self, bytes: u32);
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// When the peer is gone.
+    fn peer_addr(&self) -> io::Result<LocalAddr>;
+
+    /// Our address.
+    ///
+    /// # Errors
+    /// The system's.
+    fn local_addr(&self) -> io::Result<LocalAddr>;
+
+    /// Drops what waits and resets the connection.
+    fn reset(self);
+}
+
+/// Takes connections.
+pub trait Listener: 'static {
+    /// What it gives.
+    type Stream: Transport;
+
+    /// The next connection. A future over it that is dropped loses none.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Stream>>;
+
+    /// Takes no more from the kernel until the next [`Listener::poll_accept`].
+    fn pause(&mut self);
+
+    /// Our address.
+    ///
+    /// # Errors
+    /// The system's.
+    fn local_addr(&self) -> io::Result<LocalAddr>;
+}
+
+/// A deadline that can be moved; dropping it forgets it.
+pub trait Timer: 'static {
+    /// Moves the deadline. Moving it later is cheap enough to do for every request.
+    fn reset(&mut self, deadline: Instant);
+
+    /// Ready once the deadline has passed.
+    fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// Everything a protocol needs from where it runs. Cheap to clone; stays on its thread.
+pub trait Runtime: Clone + 'static {
+    /// Connected streams.
+    type Stream: Transport;
+    /// Listening sockets.
+    type Listener: Listener<Stream = Self::Stream>;
+    /// Movable deadlines.
+    type Timer: Timer;
+
+    /// The time, at most one turn of the loop old.
+    fn now(&self) -> Instant;
+
+    /// Starts a task on this thread. A panic in it ends that task alone.
+    fn spawn(&self, future: impl Future<Output = ()> + 'static);
+
+    /// Connects. Dropping the future cancels and closes.
+    fn connect(&self, addr: &ConnectAddr) -> impl Future<Output = io::Result<Self::Stream>> + 'static;
+
+    /// Listens.
+    ///
+    /// # Errors
+    /// Address in use, not available, not permitted.
+    fn listen(&self, addr: &ConnectAddr, options: ListenOptions) -> io::Result<Self::Listener>;
+
+    /// A timer that ends at `deadline`.
+    fn timer(&self, deadline: Instant) -> Self::Timer;
+
+    /// An empty queue whose small writes are gathered in the runtime's memory.
+    fn tx_queue(&self) -> TxQueue;
+
+    /// Waits so long.
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
+        let mut timer = self.timer(self.now() + duration);
+        std::future::poll_fn(move |cx| timer.poll_elapsed(cx))
+    }
+}

@@ -1,0 +1,167 @@
+//! The runtime on our own drivers.
+
+use std::future::Future;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use ringport_platform::buf::{RxQueue, TxQueue};
+use ringport_platform::core::{Accepted, Connecting, Core, ListenSock, Sleep, StreamSock};
+
+use super::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime, Timer, Transport, TxLevel};
+
+/// This thread's core as a [`Runtime`].
+#[derive(Clone)]
+pub struct Native {
+    core: Core,
+}
+
+impl Native {
+    /// On this core.
+    pub fn new(core: Core) -> Self {
+        Native { core }
+    }
+
+    /// The core itself, for what the trait does not have.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// A stream from a connection that was accepted elsewhere.
+    ///
+    /// # Errors
+    /// When the driver cannot watch it.
+    pub fn adopt(&self, accepted: Accepted) -> io::Result<NativeStream> {
+        Ok(NativeStream(StreamSock::new(&self.core, accepted)?))
+    }
+
+    /// A listener from a listening socket that was made elsewhere. It must be non-blocking.
+    ///
+    /// # Errors
+    /// When the driver cannot watch it.
+    pub fn adopt_listener(&self, sock: ListenSock) -> NativeListener {
+        NativeListener { core: self.core.clone(), sock }
+    }
+}
+
+impl Runtime for Native {
+    type Stream = NativeStream;
+    type Listener = NativeListener;
+    type Timer = Sleep;
+
+    fn now(&self) -> Instant {
+        self.core.now()
+    }
+
+    fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        // Dropping the handle lets the task run on.
+        drop(self.core.spawn(future));
+    }
+
+    fn connect(&self, addr: &ConnectAddr) -> impl Future<Output = io::Result<NativeStream>> + 'static {
+        let connecting = Connecting::start(&self.core, addr);
+        async move { Ok(NativeStream(connecting?.await?)) }
+    }
+
+    fn listen(&self, addr: &ConnectAddr, options: ListenOptions) -> io::Result<NativeListener> {
+        Ok(self.adopt_listener(ListenSock::bind(&self.core, addr, options)?))
+    }
+
+    fn timer(&self, deadline: Instant) -> Sleep {
+        self.core.sleep_until(deadline)
+    }
+
+    fn tx_queue(&self) -> TxQueue {
+        TxQueue::new(self.core.pool().clone())
+    }
+}
+
+impl Timer for Sleep {
+    fn reset(&mut self, deadline: Instant) {
+        Sleep::reset(self, deadline);
+    }
+
+    fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Sleep::poll_elapsed(self, cx)
+    }
+}
+
+/// A TCP or Unix stream on a core.
+pub struct NativeStream(StreamSock);
+
+impl NativeStream {
+    /// The socket itself.
+    pub fn sock(&self) -> &StreamSock {
+        &self.0
+    }
+}
+
+impl Transport for NativeStream {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut RxQueue, max: usize) -> Poll<io::Result<bool>> {
+        self.0.poll_recv(cx, into, max)
+    }
+
+    fn send(&mut self, from: &mut TxQueue) -> io::Result<()> {
+        self.0.send(from)
+    }
+
+    fn poll_sent(&mut self, cx: &mut Context<'_>, level: TxLevel) -> Poll<io::Result<()>> {
+        self.0.poll_sent(cx, level)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_shutdown(cx)
+    }
+
+    fn has_news(&self) -> bool {
+        self.0.has_news()
+    }
+
+    fn set_rx_limit(&mut self, bytes: u32) {
+        self.0.set_rx_limit(bytes);
+    }
+
+    fn peer_addr(&self) -> io::Result<LocalAddr> {
+        self.0.peer_addr()
+    }
+
+    fn local_addr(&self) -> io::Result<LocalAddr> {
+        self.0.local_addr()
+    }
+
+    fn reset(self) {
+        self.0.reset();
+    }
+}
+
+/// A listening socket on a core. Its streams send small segments at once (`TCP_NODELAY`).
+pub struct NativeListener {
+    core: Core,
+    sock: ListenSock,
+}
+
+impl NativeListener {
+    /// The next connection as a plain descriptor, to be handed to another core.
+    pub fn poll_accept_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        self.sock.poll_accept(cx)
+    }
+}
+
+impl Listener for NativeListener {
+    type Stream = NativeStream;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<NativeStream>> {
+        let accepted = std::task::ready!(self.sock.poll_accept(cx))?;
+        let sock = StreamSock::new(&self.core, accepted)?;
+        sock.set_nodelay();
+        Poll::Ready(Ok(NativeStream(sock)))
+    }
+
+    fn pause(&mut self) {
+        self.sock.pause();
+    }
+
+    fn local_addr(&self) -> io::Result<LocalAddr> {
+        self.sock.local_addr()
+    }
+}
