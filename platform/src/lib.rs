@@ -4,6 +4,7 @@ pub mod buf;
 pub mod core;
 pub mod driver;
 pub mod exec;
+pub mod launch;
 pub mod op;
 mod remote;
 pub mod socket;
