@@ -1,0 +1,432 @@
+//! The rules of a reverse proxy: message in, checked spec or every fault out.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::address::{Address, OriginAddress, request_host};
+use super::error::{Fault, SpecErrors};
+use super::nearest::{did_you_mean, quoted};
+use super::proxy::{
+    AccessLog, Balance, DriverChoice, Forwarded, HealthSpec, HostPattern, Limits, ListenerSpec,
+    OriginPoolSpec, ProxySpec, RouteSpec, RuntimeSpec, Timeouts,
+};
+use super::raw;
+
+pub(super) fn check_proxy(raw: &raw::ProxyConfig) -> Result<ProxySpec, SpecErrors> {
+    let mut check = Check { faults: Vec::new() };
+    let mut addresses = HashMap::new();
+    let listeners = check.listeners(&raw.listeners, &mut addresses);
+    let routes = check.routes(&raw.routes, &raw.pools);
+    let pools = check.pools(&raw.pools);
+    let admin = check.admin(raw.admin.as_ref(), &mut addresses);
+    let access_log = check.access_log(raw.access_log.as_ref());
+    let runtime = check.runtime(&raw.runtime.unwrap_or_default());
+    let limits = check.limits(&raw.limits.unwrap_or_default());
+    let timeouts = check.timeouts(&raw.timeouts.unwrap_or_default());
+    let spec = ProxySpec { listeners, routes, pools, admin, access_log, runtime, limits, timeouts };
+    SpecErrors::or(check.faults, spec)
+}
+
+/// Collects faults. Each method returns what it could make of its part; the whole is used only without faults.
+struct Check {
+    faults: Vec<Fault>,
+}
+
+impl Check {
+    fn listeners(
+        &mut self,
+        raw: &[raw::Listener],
+        addresses: &mut HashMap<Address, String>,
+    ) -> Vec<ListenerSpec> {
+        self.count("listeners", raw.len(), MAX_LISTENERS);
+        self.names("listeners", raw.iter().map(|listener| listener.name.as_str()));
+        let mut listeners = Vec::with_capacity(raw.len());
+        for (index, listener) in raw.iter().enumerate() {
+            let path = format!("listeners[{index}].address");
+            if let Some(address) = self.address(path, &listener.address, addresses) {
+                listeners.push(ListenerSpec { name: listener.name.clone(), address });
+            }
+        }
+        listeners
+    }
+
+    fn admin(
+        &mut self,
+        raw: Option<&raw::Admin>,
+        addresses: &mut HashMap<Address, String>,
+    ) -> Option<Address> {
+        let text = raw.map(|admin| admin.address.as_str()).filter(|text| !text.is_empty())?;
+        self.address("admin.address".to_owned(), text, addresses)
+    }
+
+    /// The address, which must be free; `addresses` tells who has which.
+    fn address(
+        &mut self,
+        path: String,
+        text: &str,
+        addresses: &mut HashMap<Address, String>,
+    ) -> Option<Address> {
+        let address = self.parsed(&path, Address::parse(text))?;
+        match addresses.get(&address) {
+            Some(owner) if address.is_exclusive() => {
+                self.fault(path, format!("{address} is already that of {owner}"))
+            }
+            _ => drop(addresses.insert(address.clone(), path)),
+        }
+        Some(address)
+    }
+
+    fn routes(&mut self, raw: &[raw::Route], pools: &[raw::Pool]) -> Vec<RouteSpec> {
+        self.count("routes", raw.len(), MAX_ROUTES);
+        let known: HashSet<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
+        let mut taken = HashMap::new();
+        let mut suggestions = MAX_SUGGESTIONS;
+        let mut routes = Vec::with_capacity(raw.len());
+        for (index, route) in raw.iter().enumerate() {
+            let path = format!("routes[{index}]");
+            if route.pool.is_empty() {
+                self.fault(format!("{path}.pool"), "a pool is needed");
+            } else if !known.contains(route.pool.as_str()) {
+                let hint = if suggestions > 0 {
+                    did_you_mean(&route.pool, known.iter().copied())
+                } else {
+                    String::new()
+                };
+                suggestions = suggestions.saturating_sub(1);
+                self.fault(format!("{path}.pool"), format!("there is no pool {}{hint}", quoted(&route.pool)));
+            }
+            routes.push(self.route(route, &path, &mut taken));
+        }
+        routes
+    }
+
+    /// `taken` tells which route has which host and prefix.
+    fn route(
+        &mut self,
+        raw: &raw::Route,
+        path: &str,
+        taken: &mut HashMap<(Option<HostPattern>, String), String>,
+    ) -> RouteSpec {
+        let defaults = RouteSpec::new(&raw.pool);
+        let path_prefix = raw.path_prefix.clone().unwrap_or(defaults.path_prefix);
+        if let Err(message) = check_prefix(&path_prefix) {
+            self.fault(format!("{path}.path_prefix"), message);
+        }
+        if raw.hosts.len() > MAX_HOSTS {
+            self.fault(
+                format!("{path}.hosts"),
+                format!("{} are too many: at most {MAX_HOSTS}", raw.hosts.len()),
+            );
+        }
+        let mut hosts = Vec::with_capacity(raw.hosts.len());
+        for (index, host) in raw.hosts.iter().enumerate() {
+            let host_path = format!("{path}.hosts[{index}]");
+            if let Some(host) = self.parsed(&host_path, host_pattern(host)) {
+                self.reachable(host_path, (Some(host.clone()), path_prefix.clone()), path, taken);
+                hosts.push(host);
+            }
+        }
+        if raw.hosts.is_empty() {
+            self.reachable(path.to_owned(), (None, path_prefix.clone()), path, taken);
+        }
+        let forwarded =
+            self.choice(format!("{path}.forwarded"), raw.forwarded, defaults.forwarded, |raw| match raw {
+                raw::Forwarded::Append => Forwarded::Append,
+                raw::Forwarded::Replace => Forwarded::Replace,
+                raw::Forwarded::Off => Forwarded::Off,
+            });
+        let preserve_host = raw.preserve_host.unwrap_or(defaults.preserve_host);
+        RouteSpec { hosts, path_prefix, pool: raw.pool.clone(), forwarded, preserve_host }
+    }
+
+    fn reachable(
+        &mut self,
+        fault_path: String,
+        key: (Option<HostPattern>, String),
+        route: &str,
+        taken: &mut HashMap<(Option<HostPattern>, String), String>,
+    ) {
+        match taken.get(&key) {
+            Some(owner) if owner == route => self.fault(fault_path, "the host is written twice"),
+            Some(owner) => {
+                self.fault(fault_path, format!("never reached: {owner} has the same host and path_prefix"));
+            }
+            None => drop(taken.insert(key, route.to_owned())),
+        }
+    }
+
+    fn pools(&mut self, raw: &[raw::Pool]) -> Vec<OriginPoolSpec> {
+        self.count("pools", raw.len(), MAX_POOLS);
+        self.names("pools", raw.iter().map(|pool| pool.name.as_str()));
+        raw.iter().enumerate().map(|(index, pool)| self.pool(pool, &format!("pools[{index}]"))).collect()
+    }
+
+    fn pool(&mut self, raw: &raw::Pool, path: &str) -> OriginPoolSpec {
+        let defaults = OriginPoolSpec::new(&raw.name, self.origins(&raw.origins, path));
+        let health = raw.health.unwrap_or_default();
+        let at = |field: &str| format!("{path}.{field}");
+        let resolve_interval = self.span(at("resolve_interval"), raw.resolve_interval, Zero::Allowed);
+        OriginPoolSpec {
+            balance: self.choice(at("balance"), raw.balance, defaults.balance, |raw| match raw {
+                raw::Balance::RoundRobin => Balance::RoundRobin,
+                raw::Balance::LeastConnections => Balance::LeastConnections,
+            }),
+            max_idle_per_core: self
+                .range(at("max_idle_per_core"), raw.max_idle_per_core, 0..=65_536)
+                .unwrap_or(defaults.max_idle_per_core),
+            idle_timeout: self
+                .span(at("idle_timeout"), raw.idle_timeout, Zero::Refused)
+                .unwrap_or(defaults.idle_timeout),
+            connect_timeout: self
+                .span(at("connect_timeout"), raw.connect_timeout, Zero::Refused)
+                .unwrap_or(defaults.connect_timeout),
+            response_timeout: self
+                .span(at("response_timeout"), raw.response_timeout, Zero::Refused)
+                .unwrap_or(defaults.response_timeout),
+            resolve_interval: resolve_interval.map_or(defaults.resolve_interval, non_zero),
+            retries: self.range(at("retries"), raw.retries, 0..=10).unwrap_or(defaults.retries),
+            health: self.health(&health, &at("health")),
+            ..defaults
+        }
+    }
+
+    fn origins(&mut self, raw: &[raw::Origin], path: &str) -> Vec<OriginAddress> {
+        self.count(&format!("{path}.origins"), raw.len(), MAX_ORIGINS);
+        let mut seen = HashSet::new();
+        let mut origins = Vec::with_capacity(raw.len());
+        for (index, origin) in raw.iter().enumerate() {
+            let path = format!("{path}.origins[{index}].address");
+            let Some(address) = self.parsed(&path, OriginAddress::parse(&origin.address)) else { continue };
+            if !seen.insert(address.clone()) {
+                self.fault(path, format!("{address} is already in this pool"));
+            }
+            origins.push(address);
+        }
+        origins
+    }
+
+    fn health(&mut self, raw: &raw::Health, path: &str) -> HealthSpec {
+        let defaults = HealthSpec::default();
+        let window = self.span(format!("{path}.fail_window"), raw.fail_window, Zero::Refused);
+        let ejection = self.span(format!("{path}.ejection"), raw.ejection, Zero::Refused);
+        HealthSpec {
+            max_fails: self
+                .range(format!("{path}.max_fails"), raw.max_fails, 0..=1_000)
+                .unwrap_or(defaults.max_fails),
+            fail_window: window.unwrap_or(defaults.fail_window),
+            ejection: ejection.unwrap_or(defaults.ejection),
+        }
+    }
+
+    fn access_log(&mut self, raw: Option<&raw::AccessLog>) -> AccessLog {
+        match raw.map(|log| log.path.as_str()) {
+            None | Some("") => AccessLog::default(),
+            Some("off") => AccessLog::Off,
+            Some("stdout") => AccessLog::Stdout,
+            Some(path) => {
+                if path.contains('\0') || path.ends_with('/') {
+                    self.fault("access_log.path", format!("{} is no path of a file", quoted(path)));
+                }
+                AccessLog::File(path.into())
+            }
+        }
+    }
+
+    fn runtime(&mut self, raw: &raw::Runtime) -> RuntimeSpec {
+        let defaults = RuntimeSpec::default();
+        let cores = self.range("runtime.cores", raw.cores, 0..=1_024).unwrap_or(0);
+        let max = self.range("runtime.pool_max_bytes", raw.pool_max_bytes, POOL_BYTES);
+        let min = self.range("runtime.pool_min_bytes", raw.pool_min_bytes, 0..=*POOL_BYTES.end());
+        // Who sets one of the two means it; the default of the other gives way.
+        let pool_max_bytes = max.unwrap_or(defaults.pool_max_bytes.max(min.unwrap_or(0)));
+        let pool_min_bytes = min.unwrap_or(defaults.pool_min_bytes.min(pool_max_bytes));
+        if pool_min_bytes > pool_max_bytes {
+            let message = format!("{pool_min_bytes} is more than pool_max_bytes, {pool_max_bytes}");
+            self.fault("runtime.pool_min_bytes", message);
+        }
+        RuntimeSpec {
+            cores: (cores > 0).then_some(cores),
+            driver: self.choice("runtime.driver".to_owned(), raw.driver, defaults.driver, |raw| match raw {
+                raw::Driver::Auto => DriverChoice::Auto,
+                raw::Driver::Uring => DriverChoice::Uring,
+                raw::Driver::Epoll => DriverChoice::Epoll,
+            }),
+            pool_min_bytes,
+            pool_max_bytes,
+            affinity: raw.affinity.unwrap_or(defaults.affinity),
+        }
+    }
+
+    fn limits(&mut self, raw: &raw::Limits) -> Limits {
+        let defaults = Limits::default();
+        let line = self.range("limits.request_line_bytes", raw.request_line_bytes, HEAD_BYTES);
+        let header = self.range("limits.header_bytes", raw.header_bytes, HEAD_BYTES);
+        let count = self.range("limits.header_count", raw.header_count, 1..=4_096);
+        let requests = raw.requests_per_connection;
+        Limits {
+            request_line_bytes: line.unwrap_or(defaults.request_line_bytes),
+            header_bytes: header.unwrap_or(defaults.header_bytes),
+            header_count: count.unwrap_or(defaults.header_count),
+            body_bytes: self.range("limits.body_bytes", raw.body_bytes, 1..=u64::MAX),
+            requests_per_connection: self.range("limits.requests_per_connection", requests, 1..=u64::MAX),
+            max_connections: self.range("limits.max_connections", raw.max_connections, 1..=usize::MAX as u64),
+        }
+    }
+
+    fn timeouts(&mut self, raw: &raw::Timeouts) -> Timeouts {
+        let defaults = Timeouts::default();
+        let mut span = |field: &str, value, zero| self.span(format!("timeouts.{field}"), value, zero);
+        Timeouts {
+            header: span("header", raw.header, Zero::Refused).unwrap_or(defaults.header),
+            body_idle: span("body_idle", raw.body_idle, Zero::Refused).unwrap_or(defaults.body_idle),
+            write_idle: span("write_idle", raw.write_idle, Zero::Refused).unwrap_or(defaults.write_idle),
+            keep_alive_idle: span("keep_alive_idle", raw.keep_alive_idle, Zero::Refused)
+                .unwrap_or(defaults.keep_alive_idle),
+            tunnel_idle: span("tunnel_idle", raw.tunnel_idle, Zero::Allowed)
+                .map_or(defaults.tunnel_idle, non_zero),
+            drain: span("drain", raw.drain, Zero::Allowed).unwrap_or(defaults.drain),
+        }
+    }
+
+    fn count(&mut self, path: &str, count: usize, max: usize) {
+        if count == 0 {
+            self.fault(path, "at least one is needed");
+        } else if count > max {
+            self.fault(path, format!("{count} are too many: at most {max}"));
+        }
+    }
+
+    /// Names of the entries of a list: well-formed, none twice.
+    fn names<'a>(&mut self, list: &str, names: impl Iterator<Item = &'a str>) {
+        let mut first: HashMap<&str, usize> = HashMap::new();
+        for (index, name) in names.enumerate() {
+            let path = format!("{list}[{index}].name");
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            if name.is_empty() {
+                self.fault(path, "a name is needed");
+            } else if name.len() > MAX_NAME_BYTES || !name.bytes().all(fits) {
+                let rule = format!("1 to {MAX_NAME_BYTES} letters, digits, '-', '_' or '.'");
+                self.fault(path, format!("{} is no name: {rule}", quoted(name)));
+            } else if let Some(other) = first.get(name) {
+                self.fault(path, format!("{} is already the name of {list}[{other}]", quoted(name)));
+            } else {
+                first.insert(name, index);
+            }
+        }
+    }
+
+    /// A number that is written and in its range; the range must fit `T`.
+    fn range<R: Into<u64>, T: TryFrom<u64>>(
+        &mut self,
+        path: impl Into<String>,
+        value: Option<R>,
+        range: RangeInclusive<u64>,
+    ) -> Option<T> {
+        let value = value?.into();
+        if range.contains(&value)
+            && let Ok(value) = T::try_from(value)
+        {
+            return Some(value);
+        }
+        let (start, end) = range.into_inner();
+        let range =
+            if end >= usize::MAX as u64 { format!("at least {start}") } else { format!("{start} to {end}") };
+        self.fault(path, format!("{value} is out of range: {range}"));
+        None
+    }
+
+    /// A duration that is written and in its range.
+    fn span(&mut self, path: String, value: Option<prost_types::Duration>, zero: Zero) -> Option<Duration> {
+        let value = value?;
+        let nanos = i128::from(value.seconds) * 1_000_000_000 + i128::from(value.nanos);
+        let message = match u64::try_from(nanos).map(Duration::from_nanos) {
+            Ok(Duration::ZERO) if zero == Zero::Allowed => return Some(Duration::ZERO),
+            Ok(duration) if SPAN.contains(&duration) => return Some(duration),
+            Ok(Duration::ZERO) => "zero is not allowed: 1 ms (\"0.001s\") to 30 days (\"2592000s\")",
+            Err(_) if nanos < 0 => "a duration cannot be negative",
+            Ok(_) | Err(_) => "out of range: 1 ms (\"0.001s\") to 30 days (\"2592000s\")",
+        };
+        self.fault(path, message);
+        None
+    }
+
+    /// A value of an enum, which in a message may be any number.
+    fn choice<R: TryFrom<i32>, T>(
+        &mut self,
+        path: String,
+        value: Option<i32>,
+        default: T,
+        checked: impl FnOnce(R) -> T,
+    ) -> T {
+        let Some(number) = value else { return default };
+        match R::try_from(number) {
+            Ok(raw) => checked(raw),
+            Err(_) => {
+                self.fault(path, format!("unknown value {number}"));
+                default
+            }
+        }
+    }
+
+    fn parsed<T>(&mut self, path: &str, parsed: Result<T, String>) -> Option<T> {
+        parsed.map_err(|message| self.fault(path, message)).ok()
+    }
+
+    fn fault(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.faults.push(SpecErrors::fault(path, message));
+    }
+}
+
+/// Whether `0s` has a meaning of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Zero {
+    Allowed,
+    Refused,
+}
+
+fn non_zero(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}
+
+fn host_pattern(text: &str) -> Result<HostPattern, String> {
+    match text.strip_prefix("*.") {
+        _ if text.is_empty() || text == "*" => Err("for every host, leave hosts out".to_owned()),
+        Some(suffix) if suffix.parse::<std::net::Ipv4Addr>().is_ok() || suffix.starts_with('[') => {
+            Err(format!("{} is an address, which has no suffix", quoted(text)))
+        }
+        Some(suffix) => request_host(suffix).map(HostPattern::Suffix),
+        None => request_host(text).map(HostPattern::Exact),
+    }
+}
+
+fn check_prefix(prefix: &str) -> Result<(), String> {
+    if !prefix.starts_with('/') {
+        return Err(format!("{} does not begin with '/'", quoted(prefix)));
+    }
+    if prefix.len() > MAX_PREFIX_BYTES {
+        return Err(format!("longer than {MAX_PREFIX_BYTES} bytes"));
+    }
+    if let Some(stray) = prefix.chars().find(|c| !c.is_ascii_graphic() || "?#\\".contains(*c)) {
+        return Err(format!("{stray:?} cannot be in a path; write it percent-encoded"));
+    }
+    if prefix.split('/').any(|segment| segment == "." || segment == "..") {
+        return Err("a \".\" or \"..\" segment never matches".to_owned());
+    }
+    Ok(())
+}
+
+const MAX_LISTENERS: usize = 256;
+const MAX_ROUTES: usize = 10_000;
+const MAX_HOSTS: usize = 1_000;
+const MAX_POOLS: usize = 1_000;
+const MAX_ORIGINS: usize = 1_000;
+const MAX_NAME_BYTES: usize = 64;
+const MAX_PREFIX_BYTES: usize = 4_096;
+/// Each compares a name with all pools.
+const MAX_SUGGESTIONS: usize = 20;
+const HEAD_BYTES: RangeInclusive<u64> = 256..=1 << 20;
+/// From two chunks of the receive pool to all that it can number.
+const POOL_BYTES: RangeInclusive<u64> = 256 << 10..=4 << 30;
+/// Timers count milliseconds.
+const SPAN: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(30 * 24 * 3600);

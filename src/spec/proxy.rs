@@ -1,0 +1,425 @@
+//! The reverse proxy as checked: what the gateway runs on, and every default.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::address::{Address, OriginAddress};
+use super::check::check_proxy;
+use super::effective::{to_raw, to_text, unwritable};
+use super::error::SpecErrors;
+use super::raw;
+use super::read::{Format, read_with_positions};
+
+/// A reverse proxy in which names refer to something, ranges hold and every default is filled in.
+///
+/// Made by [`ProxySpec::from_text`], [`ProxySpec::check`] or [`ProxySpec::builder`], which obey the same rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxySpec {
+    pub(super) listeners: Vec<ListenerSpec>,
+    pub(super) routes: Vec<RouteSpec>,
+    pub(super) pools: Vec<OriginPoolSpec>,
+    pub(super) admin: Option<Address>,
+    pub(super) access_log: AccessLog,
+    pub(super) runtime: RuntimeSpec,
+    pub(super) limits: Limits,
+    pub(super) timeouts: Timeouts,
+}
+
+impl ProxySpec {
+    /// Reads and checks a text; `file_name` is only quoted in faults.
+    ///
+    /// # Errors
+    /// Every fault of the reading, else every fault of the check, with line and column of what is written. The
+    /// writer of the text is at fault.
+    pub fn from_text(text: &str, format: Format, file_name: &str) -> Result<ProxySpec, SpecErrors> {
+        let (raw, positions) = read_with_positions(text, format, file_name)?;
+        ProxySpec::check(&raw).map_err(|errors| errors.locate(file_name, &positions))
+    }
+
+    /// Checks a message, however it was made, and fills in the defaults.
+    ///
+    /// # Errors
+    /// Every fault, by path; [`SpecErrors::locate`] adds lines where there is a text.
+    pub fn check(raw: &raw::ProxyConfig) -> Result<ProxySpec, SpecErrors> {
+        check_proxy(raw)
+    }
+
+    /// Begins a spec in code: no listener, route or pool, all else by default.
+    pub fn builder() -> ProxySpecBuilder {
+        ProxySpecBuilder {
+            spec: ProxySpec {
+                listeners: Vec::new(),
+                routes: Vec::new(),
+                pools: Vec::new(),
+                admin: None,
+                access_log: AccessLog::default(),
+                runtime: RuntimeSpec::default(),
+                limits: Limits::default(),
+                timeouts: Timeouts::default(),
+            },
+        }
+    }
+
+    /// A builder that begins with this spec, to change it.
+    pub fn into_builder(self) -> ProxySpecBuilder {
+        ProxySpecBuilder { spec: self }
+    }
+
+    /// Where clients connect; at least one.
+    pub fn listeners(&self) -> &[ListenerSpec] {
+        &self.listeners
+    }
+
+    /// Which requests go where; at least one, in the order written, which has no meaning.
+    pub fn routes(&self) -> &[RouteSpec] {
+        &self.routes
+    }
+
+    /// The pools of origins; at least one.
+    pub fn pools(&self) -> &[OriginPoolSpec] {
+        &self.pools
+    }
+
+    /// The pool of this name. Costs a walk over the pools: for start-up.
+    pub fn pool(&self, name: &str) -> Option<&OriginPoolSpec> {
+        self.pools.iter().find(|pool| pool.name == name)
+    }
+
+    /// The administrative endpoint.
+    pub fn admin(&self) -> Option<&Address> {
+        self.admin.as_ref()
+    }
+
+    /// Where a line per request goes.
+    pub fn access_log(&self) -> &AccessLog {
+        &self.access_log
+    }
+
+    /// Cores, memory and the kernel interface.
+    pub fn runtime(&self) -> &RuntimeSpec {
+        &self.runtime
+    }
+
+    /// What a client may make the gateway hold.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How long the gateway waits.
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
+    /// The message that means this spec, with the defaults written out.
+    pub fn to_raw(&self) -> raw::ProxyConfig {
+        to_raw(self)
+    }
+
+    /// The spec with the defaults written out, as indented JSON that [`ProxySpec::from_text`] reads back to an equal one.
+    pub fn effective(&self) -> String {
+        to_text(self)
+    }
+}
+
+/// A [`ProxySpec`] that is being written in code; checked as a whole at the end.
+#[derive(Clone, Debug)]
+pub struct ProxySpecBuilder {
+    spec: ProxySpec,
+}
+
+impl ProxySpecBuilder {
+    /// Adds a listener.
+    pub fn listener(mut self, name: impl Into<String>, address: Address) -> Self {
+        self.spec.listeners.push(ListenerSpec { name: name.into(), address });
+        self
+    }
+
+    /// Adds a route.
+    pub fn route(mut self, route: RouteSpec) -> Self {
+        self.spec.routes.push(route);
+        self
+    }
+
+    /// Adds a pool.
+    pub fn pool(mut self, pool: OriginPoolSpec) -> Self {
+        self.spec.pools.push(pool);
+        self
+    }
+
+    /// Sets the administrative endpoint.
+    pub fn admin(mut self, address: Address) -> Self {
+        self.spec.admin = Some(address);
+        self
+    }
+
+    /// Sets where a line per request goes.
+    pub fn access_log(mut self, access_log: AccessLog) -> Self {
+        self.spec.access_log = access_log;
+        self
+    }
+
+    /// Sets cores, memory and the kernel interface.
+    pub fn runtime(mut self, runtime: RuntimeSpec) -> Self {
+        self.spec.runtime = runtime;
+        self
+    }
+
+    /// Sets what a client may make the gateway hold.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.spec.limits = limits;
+        self
+    }
+
+    /// Sets how long the gateway waits.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.spec.timeouts = timeouts;
+        self
+    }
+
+    /// Checks the whole.
+    ///
+    /// # Errors
+    /// Every fault, by path. The caller is at fault.
+    pub fn build(self) -> Result<ProxySpec, SpecErrors> {
+        SpecErrors::or(unwritable(&self.spec), ())?;
+        ProxySpec::check(&self.spec.to_raw())
+    }
+}
+
+/// One address on which clients are accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSpec {
+    /// Unique among listeners.
+    pub name: String,
+    /// Unique among listeners and the administrative endpoint, but for TCP port 0.
+    pub address: Address,
+}
+
+/// Sends the requests that match to a pool; the most specific route wins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteSpec {
+    /// Any of them; none = every host.
+    pub hosts: Vec<HostPattern>,
+    /// Begins with `/`; compared at segment borders.
+    pub path_prefix: String,
+    /// Name of a pool of this spec.
+    pub pool: String,
+    /// What happens to forwarding fields.
+    pub forwarded: Forwarded,
+    /// Whether the origin sees the client's `Host`.
+    pub preserve_host: bool,
+}
+
+impl RouteSpec {
+    /// Every request to the pool: any host, prefix `/`, forwarding fields appended, `Host` of the origin.
+    pub fn new(pool: impl Into<String>) -> Self {
+        RouteSpec {
+            hosts: Vec::new(),
+            path_prefix: "/".to_owned(),
+            pool: pool.into(),
+            forwarded: Forwarded::Append,
+            preserve_host: false,
+        }
+    }
+}
+
+/// Which hosts a route takes. In lower case, IPv6 in brackets, no port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// This host.
+    Exact(String),
+    /// One or more labels before this name, which is kept without `*.`.
+    Suffix(String),
+}
+
+/// What happens to `Forwarded` and `X-Forwarded-*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Forwarded {
+    /// Adds this hop to what the client sent.
+    Append,
+    /// Drops what the client sent and states this hop only.
+    Replace,
+    /// Passes what the client sent and adds nothing.
+    Off,
+}
+
+/// Origins that answer alike, and how connections to them are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginPoolSpec {
+    /// Unique among pools.
+    pub name: String,
+    /// At least one, none twice.
+    pub origins: Vec<OriginAddress>,
+    /// How a request chooses its origin.
+    pub balance: Balance,
+    /// Idle connections kept to each origin by each core, at most 65,536; 0 = none is kept.
+    pub max_idle_per_core: usize,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// For one attempt to connect.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the head of the final response.
+    pub response_timeout: Duration,
+    /// How often host names are resolved again; `None` = only at start.
+    pub resolve_interval: Option<Duration>,
+    /// Attempts after the first, at most 10.
+    pub retries: u32,
+    /// When an origin is left out after failures.
+    pub health: HealthSpec,
+}
+
+impl OriginPoolSpec {
+    /// A pool with all else by default; idle connections end before the 60 s or more that most origins keep them.
+    pub fn new(name: impl Into<String>, origins: impl IntoIterator<Item = OriginAddress>) -> Self {
+        OriginPoolSpec {
+            name: name.into(),
+            origins: origins.into_iter().collect(),
+            balance: Balance::RoundRobin,
+            max_idle_per_core: 64,
+            idle_timeout: Duration::from_secs(55),
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(60),
+            resolve_interval: Some(Duration::from_secs(30)),
+            retries: 1,
+            health: HealthSpec::default(),
+        }
+    }
+}
+
+/// How a request chooses among the origins of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Balance {
+    /// Each in turn, per core.
+    RoundRobin,
+    /// The origin with the fewest requests of this core in flight.
+    LeastConnections,
+}
+
+/// When an origin is left out: after `max_fails` failures within `fail_window`, for `ejection`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthSpec {
+    /// At most 1,000; 0 = an origin is never left out.
+    pub max_fails: u32,
+    /// The time over which failures are counted.
+    pub fail_window: Duration,
+    /// How long the origin is left out.
+    pub ejection: Duration,
+}
+
+impl Default for HealthSpec {
+    /// 3 failures in 10 s, for 30 s.
+    fn default() -> Self {
+        HealthSpec { max_fails: 3, fail_window: Duration::from_secs(10), ejection: Duration::from_secs(30) }
+    }
+}
+
+/// Where a line per request goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// To standard output.
+    Stdout,
+    /// Appended to this file.
+    File(PathBuf),
+}
+
+/// Cores, memory and the kernel interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeSpec {
+    /// 1 to 1,024; `None` = all that the process may use.
+    pub cores: Option<usize>,
+    /// Which kernel interface is used.
+    pub driver: DriverChoice,
+    /// Receive memory that each core keeps when idle, at most `pool_max_bytes`.
+    pub pool_min_bytes: usize,
+    /// Receive memory of each core at most, 256 KiB to 4 GiB.
+    pub pool_max_bytes: usize,
+    /// Whether each thread is pinned to its core.
+    pub affinity: bool,
+}
+
+impl Default for RuntimeSpec {
+    /// All cores, the best driver, 1 to 32 MiB a core, not pinned: a neighbour on the same core must not stop us.
+    fn default() -> Self {
+        RuntimeSpec {
+            cores: None,
+            driver: DriverChoice::Auto,
+            pool_min_bytes: 1 << 20,
+            pool_max_bytes: 32 << 20,
+            affinity: false,
+        }
+    }
+}
+
+/// Which kernel interface is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DriverChoice {
+    /// io_uring where it works, else epoll.
+    Auto,
+    /// io_uring, or the process does not start.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// What a client may make the gateway hold or do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Method, target and version of a request, 256 bytes to 1 MiB.
+    pub request_line_bytes: usize,
+    /// All field lines of a message, 256 bytes to 1 MiB.
+    pub header_bytes: usize,
+    /// Field lines of a message, 1 to 4,096.
+    pub header_count: usize,
+    /// Body of one request, at least 1; `None` = no limit.
+    pub body_bytes: Option<u64>,
+    /// Requests on one connection, at least 1; `None` = no limit.
+    pub requests_per_connection: Option<u64>,
+    /// Client connections of the process, at least 1; `None` = derived from the limit of open files.
+    pub max_connections: Option<usize>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            request_line_bytes: 8 << 10,
+            header_bytes: 32 << 10,
+            header_count: 100,
+            body_bytes: None,
+            requests_per_connection: None,
+            max_connections: None,
+        }
+    }
+}
+
+/// How long the gateway waits; 1 ms to 30 days each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the first byte of a request to the end of its head.
+    pub header: Duration,
+    /// Between two pieces of a body that is received.
+    pub body_idle: Duration,
+    /// While a peer takes nothing of what is sent.
+    pub write_idle: Duration,
+    /// Between two requests on one connection.
+    pub keep_alive_idle: Duration,
+    /// Without a byte in either direction of an upgraded connection; `None` = no limit.
+    pub tunnel_idle: Option<Duration>,
+    /// For requests in flight when the process is asked to stop; zero = they are cut at once.
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            header: Duration::from_secs(30),
+            body_idle: Duration::from_secs(60),
+            write_idle: Duration::from_secs(60),
+            keep_alive_idle: Duration::from_secs(75),
+            tunnel_idle: Some(Duration::from_secs(3600)),
+            drain: Duration::from_secs(30),
+        }
+    }
+}

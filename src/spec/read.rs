@@ -1,0 +1,251 @@
+//! Text to message: every key and value is compared with the schema.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::Path;
+
+use prost::{Message, Name};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value};
+
+use super::error::{Fault, SpecErrors};
+use super::json::parse_json;
+use super::nearest::{did_you_mean, quoted};
+use super::raw;
+use super::scalar;
+use super::tree::{self, Key, Node, Position, parse_toml};
+use super::yaml::parse_yaml;
+
+/// How a text is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// JSON (RFC 8259).
+    Json,
+    /// TOML 1.0.
+    Toml,
+    /// YAML 1.2.
+    Yaml,
+}
+
+impl Format {
+    /// The format that the ending of a file name states: `.yaml`, `.yml`, `.json` or `.toml`, in any case.
+    ///
+    /// # Errors
+    /// The ending is missing or another one; the fault names those that are known.
+    pub fn from_path(path: &Path) -> Result<Format, SpecErrors> {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+        match ending.as_deref() {
+            Some("json") => Ok(Format::Json),
+            Some("toml") => Ok(Format::Toml),
+            Some("yaml" | "yml") => Ok(Format::Yaml),
+            _ => {
+                let message = "the file name must end in .yaml, .yml, .json or .toml";
+                Err(SpecErrors::one(&path.to_string_lossy(), None, message))
+            }
+        }
+    }
+}
+
+/// Where each part of a text is written, by path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Positions(HashMap<String, Position>);
+
+impl Positions {
+    /// Line and column, from 1, of the part; where it is not written, of the nearest part that holds it.
+    pub fn nearest(&self, path: &str) -> Option<(u32, u32)> {
+        let mut path = path;
+        loop {
+            if let Some(position) = self.0.get(path) {
+                return Some(*position);
+            }
+            path = &path[..path.rfind(['.', '['])?];
+        }
+    }
+}
+
+/// Reads a message of `schema/` from a text; `file_name` is only quoted in faults.
+///
+/// Names of fields are accepted in snake_case and camelCase, durations as seconds (`"75s"`), enums by name with or
+/// without prefix or by number, integers also as strings, bytes as base64; a null is a field left out.
+///
+/// # Errors
+/// Every unknown or repeated key, wrong type, number out of range, unknown enum value and malformed duration, with
+/// line, column and path. A text that is no YAML, JSON or TOML is one fault with line and column.
+pub fn read<T: Message + Name + Default>(
+    text: &str,
+    format: Format,
+    file_name: &str,
+) -> Result<T, SpecErrors> {
+    read_with_positions(text, format, file_name).map(|(message, _)| message)
+}
+
+/// As [`read()`], and says where each field is written, for [`SpecErrors::locate`].
+///
+/// # Errors
+/// As [`read()`].
+pub fn read_with_positions<T: Message + Name + Default>(
+    text: &str,
+    format: Format,
+    file_name: &str,
+) -> Result<(T, Positions), SpecErrors> {
+    let Some(descriptor) = raw::descriptors().get_message_by_name(&T::full_name()) else {
+        return Err(SpecErrors::one(
+            file_name,
+            None,
+            format!("the schema has no message {}", T::full_name()),
+        ));
+    };
+    let (dynamic, positions) = read_dynamic(text, format, file_name, &descriptor)?;
+    let message = dynamic
+        .transcode_to()
+        .map_err(|error| SpecErrors::one(file_name, None, format!("not a {}: {error}", T::NAME)))?;
+    Ok((message, positions))
+}
+
+pub(super) fn read_dynamic(
+    text: &str,
+    format: Format,
+    file_name: &str,
+    descriptor: &MessageDescriptor,
+) -> Result<(DynamicMessage, Positions), SpecErrors> {
+    if text.len() > MAX_TEXT_BYTES {
+        let message = format!("the text is longer than {MAX_TEXT_BYTES} bytes");
+        return Err(SpecErrors::one(file_name, None, message));
+    }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let parsed = match format {
+        Format::Json => parse_json(text),
+        Format::Toml => parse_toml(text),
+        Format::Yaml => parse_yaml(text),
+    };
+    let root = parsed.map_err(|(position, message)| SpecErrors::one(file_name, position, message))?;
+    let mut reader = Reader { file: file_name, faults: Vec::new(), positions: HashMap::new() };
+    let message = match root.value {
+        // A file of comments only asks for nothing.
+        tree::Value::Null => DynamicMessage::new(descriptor.clone()),
+        _ => reader.message(&root, descriptor, "").unwrap_or_else(|| DynamicMessage::new(descriptor.clone())),
+    };
+    SpecErrors::or(reader.faults, (message, Positions(reader.positions)))
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    faults: Vec<Fault>,
+    positions: HashMap<String, Position>,
+}
+
+impl Reader<'_> {
+    fn message(&mut self, node: &Node, descriptor: &MessageDescriptor, path: &str) -> Option<DynamicMessage> {
+        if let Some(well_known) = scalar::well_known(&node.value, descriptor) {
+            return well_known.map_err(|message| self.fault(node.position, path, message)).ok();
+        }
+        let tree::Value::Table(entries) = &node.value else {
+            self.fault(node.position, path, format!("expected a table, found {}", node.value.kind()));
+            return None;
+        };
+        let mut message = DynamicMessage::new(descriptor.clone());
+        let mut seen: HashMap<u32, Position> = HashMap::new();
+        for (key, child) in entries {
+            let Some(field) = self.field(key, descriptor, path) else { continue };
+            let child_path =
+                if path.is_empty() { field.name().to_owned() } else { format!("{path}.{}", field.name()) };
+            if let Some((line, _)) = seen.insert(field.number(), key.position) {
+                self.fault(key.position, &child_path, format!("written twice, first in line {line}"));
+                continue;
+            }
+            self.positions.insert(child_path.clone(), child.position);
+            if matches!(child.value, tree::Value::Null) {
+                continue;
+            }
+            if let Some(oneof) = field.containing_oneof()
+                && oneof.fields().any(|other| other != field && message.has_field(&other))
+            {
+                self.fault(
+                    key.position,
+                    &child_path,
+                    format!("only one field of `{}` may be written", oneof.name()),
+                );
+                continue;
+            }
+            if let Some(value) = self.value(child, &field, &child_path) {
+                message.set_field(&field, value);
+            }
+        }
+        Some(message)
+    }
+
+    fn field(&mut self, key: &Key, descriptor: &MessageDescriptor, path: &str) -> Option<FieldDescriptor> {
+        let name = key.name.as_str();
+        let found = descriptor.get_field_by_name(name).or_else(|| descriptor.get_field_by_json_name(name));
+        if found.is_none() {
+            let names: Vec<_> = descriptor.fields().collect();
+            let known = names.iter().flat_map(|field| [field.name(), field.json_name()]);
+            let hint = did_you_mean(name, known);
+            self.fault(key.position, path, format!("unknown key {}{hint}", quoted(name)));
+        }
+        found
+    }
+
+    fn value(&mut self, node: &Node, field: &FieldDescriptor, path: &str) -> Option<Value> {
+        match (&node.value, field.kind()) {
+            (_, Kind::Message(entry)) if field.is_map() => self.map(node, &entry, path),
+            (tree::Value::List(items), kind) if field.is_list() => {
+                let mut values = Vec::with_capacity(items.len());
+                for (index, item) in items.iter().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    self.positions.insert(path.clone(), item.position);
+                    values.extend(self.single(item, &kind, &path));
+                }
+                Some(Value::List(values))
+            }
+            (other, _) if field.is_list() => {
+                self.fault(node.position, path, format!("expected a list, found {}", other.kind()));
+                None
+            }
+            (_, kind) => self.single(node, &kind, path),
+        }
+    }
+
+    fn map(&mut self, node: &Node, entry: &MessageDescriptor, path: &str) -> Option<Value> {
+        let tree::Value::Table(entries) = &node.value else {
+            self.fault(node.position, path, format!("expected a table, found {}", node.value.kind()));
+            return None;
+        };
+        let (key_kind, value_kind) =
+            (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
+        let mut values: HashMap<MapKey, Value> = HashMap::with_capacity(entries.len());
+        for (key, child) in entries {
+            let child_path = format!("{path}[{}]", quoted(&key.name));
+            self.positions.insert(child_path.clone(), child.position);
+            let parsed = match scalar::map_key(&key.name, &key_kind) {
+                Ok(parsed) => parsed,
+                Err(message) => {
+                    self.fault(key.position, &child_path, message);
+                    continue;
+                }
+            };
+            let Entry::Vacant(vacant) = values.entry(parsed) else {
+                self.fault(key.position, &child_path, "written twice".to_owned());
+                continue;
+            };
+            if let Some(value) = self.single(child, &value_kind, &child_path) {
+                vacant.insert(value);
+            }
+        }
+        Some(Value::Map(values))
+    }
+
+    fn single(&mut self, node: &Node, kind: &Kind, path: &str) -> Option<Value> {
+        if let Kind::Message(descriptor) = kind {
+            return self.message(node, descriptor, path).map(Value::Message);
+        }
+        scalar::scalar(&node.value, kind).map_err(|message| self.fault(node.position, path, message)).ok()
+    }
+
+    fn fault(&mut self, (line, column): Position, path: &str, message: String) {
+        let (file, path) = (self.file.to_owned(), path.to_owned());
+        self.faults.push(Fault { file, line: Some(line), column: Some(column), path, message });
+    }
+}
+
+/// Bounds the memory of a tree; the largest spec that the limits allow is well below.
+const MAX_TEXT_BYTES: usize = 16 << 20;
