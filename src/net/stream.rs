@@ -50,6 +50,11 @@ impl<T: Transport> Stream<T> {
         &mut self.transport
     }
 
+    /// Whether nothing has come since the last read, not even an end: without that an idle connection is not reused.
+    pub fn is_quiet(&self) -> bool {
+        self.rx.is_empty() && !self.eof && !self.transport.has_news()
+    }
+
     /// Pulls received bytes into [`Stream::rx`]. `Ok(true)`: more came; `Ok(false)`: the peer has ended.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<bool>> {
         if self.eof {

@@ -1,0 +1,154 @@
+//! What one core's proxy counts, and the Prometheus text of all of them.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringport_platform::stats::{CoreStats, Counter};
+
+/// Upper bounds of the latency buckets, in microseconds.
+const BUCKETS_US: [u64; 12] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 10_000_000];
+
+/// The counters of one core's proxy. One writer, the core; any number of readers.
+#[derive(Default)]
+#[repr(align(128))]
+pub struct ProxyStats {
+    pub connections: Counter,
+    pub connections_active: Counter,
+    pub connections_refused: Counter,
+    pub requests: Counter,
+    pub requests_active: Counter,
+    /// Final responses by class: 1xx (switches), 2xx, 3xx, 4xx, 5xx.
+    pub responses: [Counter; 5],
+    pub requests_aborted: Counter,
+    pub tunnels_active: Counter,
+    pub retries: Counter,
+    pub origin_connects: Counter,
+    pub origin_reused: Counter,
+    pub origin_idle: Counter,
+    pub origin_refused: Counter,
+    pub origin_timeouts: Counter,
+    pub origin_bad_responses: Counter,
+    pub origin_ejections: Counter,
+    pub no_origin: Counter,
+    pub log_dropped: Counter,
+    latency_us_sum: Counter,
+    latency_buckets: [Counter; BUCKETS_US.len() + 1],
+}
+
+impl ProxyStats {
+    /// Counts a final response.
+    pub fn responded(&self, status: u16, took: Duration) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.responses[class].inc();
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.latency_us_sum.add(micros);
+        let bucket = BUCKETS_US.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS_US.len());
+        self.latency_buckets[bucket].inc();
+    }
+}
+
+/// The counters of a whole gateway: one pair a core.
+#[derive(Clone)]
+pub struct Sources {
+    pub cores: Vec<Arc<CoreStats>>,
+    pub proxies: Vec<Arc<ProxyStats>>,
+}
+
+impl Sources {
+    /// Everything in Prometheus text format 0.0.4.
+    pub fn render(&self) -> String {
+        let mut out = String::with_capacity(16 * 1024);
+        for (name, kind, help, pick) in SERIES {
+            self.series(&mut out, name, kind, help, pick);
+        }
+        self.responses(&mut out);
+        self.latency(&mut out);
+        self.core_counters(&mut out);
+        self.process(&mut out);
+        out
+    }
+
+    fn series(&self, out: &mut String, name: &str, kind: &str, help: &str, pick: &fn(&ProxyStats) -> &Counter) {
+        let total: u64 = self.proxies.iter().map(|proxy| pick(proxy).load()).sum();
+        header(out, name, kind, help);
+        line(out, format_args!("ringport_{name} {total}"));
+    }
+
+    fn responses(&self, out: &mut String) {
+        header(out, "responses_total", "counter", "Final responses to clients by class of status.");
+        for class in 0..5 {
+            let total: u64 = self.proxies.iter().map(|proxy| proxy.responses[class].load()).sum();
+            line(out, format_args!("ringport_responses_total{{class=\"{}xx\"}} {total}", class + 1));
+        }
+    }
+
+    fn latency(&self, out: &mut String) {
+        header(out, "request_seconds", "histogram", "From a request's head to the end of its response.");
+        let mut running = 0;
+        for bucket in 0..=BUCKETS_US.len() {
+            running += self.proxies.iter().map(|proxy| proxy.latency_buckets[bucket].load()).sum::<u64>();
+            let bound = BUCKETS_US.get(bucket).map_or("+Inf".to_owned(), |us| format!("{}", *us as f64 / 1e6));
+            line(out, format_args!("ringport_request_seconds_bucket{{le=\"{bound}\"}} {running}"));
+        }
+        let sum: u64 = self.proxies.iter().map(|proxy| proxy.latency_us_sum.load()).sum();
+        line(out, format_args!("ringport_request_seconds_sum {}", sum as f64 / 1e6));
+        line(out, format_args!("ringport_request_seconds_count {running}"));
+    }
+
+    fn core_counters(&self, out: &mut String) {
+        let per_core: Vec<_> = self.cores.iter().map(|core| core.entries()).collect();
+        let Some(first) = per_core.first() else { return };
+        for (at, (name, help, _)) in first.iter().enumerate() {
+            let kind = if help.ends_with("(gauge).") { "gauge" } else { "counter" };
+            header(out, &format!("core_{name}"), kind, help);
+            for (core, entries) in per_core.iter().enumerate() {
+                line(out, format_args!("ringport_core_{name}{{core=\"{core}\"}} {}", entries[at].2));
+            }
+        }
+    }
+
+    fn process(&self, out: &mut String) {
+        header(out, "cores", "gauge", "Cores that serve.");
+        line(out, format_args!("ringport_cores {}", self.cores.len()));
+    }
+}
+
+type Series = (&'static str, &'static str, &'static str, fn(&ProxyStats) -> &Counter);
+
+const SERIES: &[Series] = &[
+    ("connections_total", "counter", "Client connections accepted.", |s| &s.connections),
+    ("connections_active", "gauge", "Client connections open.", |s| &s.connections_active),
+    ("connections_refused_total", "counter", "Connections closed at once: over the limit.", |s| {
+        &s.connections_refused
+    }),
+    ("requests_total", "counter", "Requests whose head was complete.", |s| &s.requests),
+    ("requests_active", "gauge", "Requests being answered.", |s| &s.requests_active),
+    ("requests_aborted_total", "counter", "Requests cut off before their response was complete.", |s| {
+        &s.requests_aborted
+    }),
+    ("tunnels_active", "gauge", "Upgraded and CONNECT tunnels open.", |s| &s.tunnels_active),
+    ("retries_total", "counter", "Requests sent again to an origin.", |s| &s.retries),
+    ("origin_connects_total", "counter", "Connections made to origins.", |s| &s.origin_connects),
+    ("origin_reused_total", "counter", "Requests on a connection that was kept.", |s| &s.origin_reused),
+    ("origin_idle", "gauge", "Kept connections to origins that wait.", |s| &s.origin_idle),
+    ("origin_refused_total", "counter", "Failed connects to origins.", |s| &s.origin_refused),
+    ("origin_timeouts_total", "counter", "Origins that were too slow to connect or answer.", |s| &s.origin_timeouts),
+    ("origin_bad_responses_total", "counter", "Origins that broke off or answered nonsense.", |s| {
+        &s.origin_bad_responses
+    }),
+    ("origin_ejections_total", "counter", "Times an origin was left out after failures.", |s| &s.origin_ejections),
+    ("no_origin_total", "counter", "Requests for which no origin was in.", |s| &s.no_origin),
+    ("log_dropped_total", "counter", "Access log lines dropped because the log was slow.", |s| &s.log_dropped),
+];
+
+fn header(out: &mut String, name: &str, kind: &str, help: &str) {
+    line(out, format_args!("# HELP ringport_{name} {help}"));
+    line(out, format_args!("# TYPE ringport_{name} {kind}"));
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{text}");
+}

@@ -1,0 +1,146 @@
+//! A connection that makes requests: the HTTP/1.1 machine driven over a stream.
+
+use std::fmt;
+use std::io;
+use std::task::{Context, Poll};
+
+use ringport_platform::buf::{RxQueue, Seg};
+
+use crate::net::Stream;
+use crate::proto::http1::{BodyLen, ClientConn, ClientEvent, Error, Limits, RequestLine, SendError};
+use crate::runtime::{Runtime, Transport, TxLevel};
+
+/// Bytes pulled at once.
+const PULL_BYTES: usize = 256 * 1024;
+
+/// Why no response can be read.
+#[derive(Debug)]
+pub enum ClientError {
+    /// The origin's bytes are not HTTP that we take, or ended too early.
+    Protocol(Error),
+    /// The connection failed.
+    Io(io::Error),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientError::Protocol(error) => write!(f, "bad response: {error}"),
+            ClientError::Io(error) => write!(f, "origin connection: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl From<Error> for ClientError {
+    fn from(error: Error) -> Self {
+        ClientError::Protocol(error)
+    }
+}
+
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> Self {
+        ClientError::Io(error)
+    }
+}
+
+/// A connection to an origin in the client's role. What is written goes out with [`ClientStream::start_send`].
+pub struct ClientStream<T> {
+    stream: Stream<T>,
+    conn: ClientConn,
+    /// Stays empty: the machine is asked about reuse only when nothing waits in the stream.
+    none: RxQueue,
+}
+
+impl<T: Transport> ClientStream<T> {
+    /// Over a fresh connection.
+    pub fn new<R: Runtime<Stream = T>>(runtime: &R, transport: T, limits: Limits) -> Self {
+        ClientStream { stream: Stream::new(runtime, transport), conn: ClientConn::new(limits), none: RxQueue::new() }
+    }
+
+    /// The next event of the origin.
+    ///
+    /// # Errors
+    /// In the `Poll`: what the origin or the connection did.
+    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<ClientEvent, ClientError>> {
+        loop {
+            match self.conn.poll_event(self.stream.rx())? {
+                ClientEvent::NeedInput => {
+                    if !std::task::ready!(self.stream.poll_fill(cx, PULL_BYTES))? {
+                        self.conn.handle_eof();
+                    }
+                }
+                event => return Poll::Ready(Ok(event)),
+            }
+        }
+    }
+
+    /// Whether another request may be sent: the last exchange ended cleanly and nothing came since.
+    pub fn is_reusable(&self) -> bool {
+        self.stream.is_quiet() && self.conn.reusable(&self.none)
+    }
+
+    /// The machine, for questions about its state.
+    pub fn conn(&mut self) -> &mut ClientConn {
+        &mut self.conn
+    }
+
+    /// Writes the head of a request.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn send_head<'a>(
+        &mut self,
+        line: RequestLine<'_>,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        len: BodyLen,
+    ) -> Result<(), SendError> {
+        self.conn.send_request_head(line, fields, len, self.stream.tx())
+    }
+
+    /// Writes a part of the body, or of a tunnel.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn send_data(&mut self, seg: impl Into<Seg>) -> Result<(), SendError> {
+        self.conn.send_data(seg, self.stream.tx())
+    }
+
+    /// Ends the request with trailers.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn send_trailers<'a>(
+        &mut self,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<(), SendError> {
+        self.conn.send_trailers(fields, self.stream.tx())
+    }
+
+    /// Ends the request.
+    ///
+    /// # Errors
+    /// The body was shorter than announced: the connection must be dropped.
+    pub fn finish(&mut self) -> Result<(), SendError> {
+        self.conn.finish(self.stream.tx())
+    }
+
+    /// Hands what was written to the transport; never waits.
+    ///
+    /// # Errors
+    /// What an earlier send met.
+    pub fn start_send(&mut self) -> io::Result<()> {
+        self.stream.start_send()
+    }
+
+    /// Waits until at most as much as `level` allows is unsent.
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>, level: TxLevel) -> Poll<io::Result<()>> {
+        self.stream.poll_flush(cx, level)
+    }
+
+    /// The stream below.
+    pub fn stream(&mut self) -> &mut Stream<T> {
+        &mut self.stream
+    }
+}

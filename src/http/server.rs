@@ -1,0 +1,205 @@
+//! A connection that answers requests: the HTTP/1.1 machine driven over a stream.
+
+use std::fmt;
+use std::io;
+use std::task::{Context, Poll};
+
+use http::StatusCode;
+use ringport_platform::buf::Seg;
+
+use crate::net::Stream;
+use crate::proto::http1::{BodyLen, Error, Limits, SendError, ServerConn, ServerEvent};
+use crate::runtime::{Runtime, Transport, TxLevel};
+
+/// Bytes pulled at once, and pipelined bytes that may wait while a request is answered.
+const PULL_BYTES: usize = 64 * 1024;
+
+/// Why no more requests can be read.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The client's bytes are not HTTP that we take; [`ServerStream::can_respond`] says whether to answer.
+    Protocol(Error),
+    /// The connection failed.
+    Io(io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Protocol(error) => write!(f, "bad request: {error}"),
+            ServeError::Io(error) => write!(f, "client connection: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+impl From<Error> for ServeError {
+    fn from(error: Error) -> Self {
+        ServeError::Protocol(error)
+    }
+}
+
+impl From<io::Error> for ServeError {
+    fn from(error: io::Error) -> Self {
+        ServeError::Io(error)
+    }
+}
+
+/// A client's connection in the server's role. What is written goes out with [`ServerStream::start_send`].
+pub struct ServerStream<T> {
+    stream: Stream<T>,
+    conn: ServerConn,
+}
+
+impl<T: Transport> ServerStream<T> {
+    /// Over a fresh connection.
+    pub fn new<R: Runtime<Stream = T>>(runtime: &R, transport: T, limits: Limits) -> Self {
+        ServerStream { stream: Stream::new(runtime, transport), conn: ServerConn::new(limits) }
+    }
+
+    /// The next event of the client. `Paused` while a response is due; a reset is noticed then, too.
+    ///
+    /// # Errors
+    /// In the `Poll`: what the client or the connection did. The same error comes again if polled again.
+    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<ServerEvent, ServeError>> {
+        loop {
+            match self.conn.poll_event(self.stream.rx())? {
+                ServerEvent::NeedInput => {
+                    if !std::task::ready!(self.stream.poll_fill(cx, PULL_BYTES))? {
+                        self.conn.handle_eof();
+                    }
+                }
+                event => return Poll::Ready(Ok(event)),
+            }
+        }
+    }
+
+    /// While a response is due: ready with an error if the client has reset the connection.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        while self.stream.rx().len() < PULL_BYTES {
+            match self.stream.poll_fill(cx, PULL_BYTES) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => {
+                    self.conn.handle_eof();
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(error),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// The machine, for questions about its state.
+    pub fn conn(&mut self) -> &mut ServerConn {
+        &mut self.conn
+    }
+
+    /// Bytes of the next request that have come.
+    pub fn has_input(&mut self) -> bool {
+        !self.stream.rx().is_empty()
+    }
+
+    /// Moves what has come of an incomplete head out of the driver's buffers, for a connection that may wait long.
+    pub fn compact(&mut self) {
+        self.stream.rx().compact();
+    }
+
+    /// Writes the head of a final response (or 101).
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn send_head<'a>(
+        &mut self,
+        status: StatusCode,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        len: BodyLen,
+    ) -> Result<(), SendError> {
+        self.conn.send_head(status, fields, len, self.stream.tx())
+    }
+
+    /// Writes an informational response.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn send_informational<'a>(
+        &mut self,
+        status: StatusCode,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<(), SendError> {
+        if status == StatusCode::CONTINUE {
+            self.conn.send_continue(self.stream.tx());
+            return Ok(());
+        }
+        self.conn.send_informational(status, fields, self.stream.tx())
+    }
+
+    /// Writes a part of the body, or of a tunnel.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn send_data(&mut self, seg: impl Into<Seg>) -> Result<(), SendError> {
+        self.conn.send_data(seg, self.stream.tx())
+    }
+
+    /// Ends the response with trailers.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn send_trailers<'a>(
+        &mut self,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<(), SendError> {
+        self.conn.send_trailers(fields, self.stream.tx())
+    }
+
+    /// Ends the response.
+    ///
+    /// # Errors
+    /// The body was shorter than announced: the connection must be dropped.
+    pub fn finish(&mut self) -> Result<(), SendError> {
+        self.conn.finish(self.stream.tx())
+    }
+
+    /// A whole small response.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn respond<'a>(
+        &mut self,
+        status: StatusCode,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        body: impl Into<Seg>,
+    ) -> Result<(), SendError> {
+        let body = body.into();
+        self.send_head(status, fields, BodyLen::Length(body.len() as u64))?;
+        if !self.conn.skips_body() {
+            self.send_data(body)?;
+        }
+        self.finish()
+    }
+
+    /// Hands what was written to the transport; never waits.
+    ///
+    /// # Errors
+    /// What an earlier send met.
+    pub fn start_send(&mut self) -> io::Result<()> {
+        self.stream.start_send()
+    }
+
+    /// Waits until at most as much as `level` allows is unsent.
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>, level: TxLevel) -> Poll<io::Result<()>> {
+        self.stream.poll_flush(cx, level)
+    }
+
+    /// The stream below, for the end of the connection.
+    pub fn into_stream(self) -> Stream<T> {
+        self.stream
+    }
+
+    /// The stream below.
+    pub fn stream(&mut self) -> &mut Stream<T> {
+        &mut self.stream
+    }
+}
