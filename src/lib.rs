@@ -1,2 +1,4 @@
 //! Completion-based networking for thread-per-core gateways.
 #![forbid(unsafe_code)]
+
+pub mod proto;
