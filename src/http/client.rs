@@ -56,7 +56,11 @@ pub struct ClientStream<T> {
 impl<T: Transport> ClientStream<T> {
     /// Over a fresh connection.
     pub fn new<R: Runtime<Stream = T>>(runtime: &R, transport: T, limits: Limits) -> Self {
-        ClientStream { stream: Stream::new(runtime, transport), conn: ClientConn::new(limits), none: RxQueue::new() }
+        ClientStream {
+            stream: Stream::new(runtime, transport),
+            conn: ClientConn::new(limits),
+            none: RxQueue::new(),
+        }
     }
 
     /// The next event of the origin.

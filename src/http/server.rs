@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::task::{Context, Poll};
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use ringport_platform::buf::Seg;
 
 use crate::net::Stream;
@@ -50,12 +50,18 @@ impl From<io::Error> for ServeError {
 pub struct ServerStream<T> {
     stream: Stream<T>,
     conn: ServerConn,
+    /// The request being answered is HEAD: its response has no body.
+    bodyless: bool,
 }
 
 impl<T: Transport> ServerStream<T> {
     /// Over a fresh connection.
     pub fn new<R: Runtime<Stream = T>>(runtime: &R, transport: T, limits: Limits) -> Self {
-        ServerStream { stream: Stream::new(runtime, transport), conn: ServerConn::new(limits) }
+        ServerStream {
+            stream: Stream::new(runtime, transport),
+            conn: ServerConn::new(limits),
+            bodyless: false,
+        }
     }
 
     /// The next event of the client. `Paused` while a response is due; a reset is noticed then, too.
@@ -70,7 +76,12 @@ impl<T: Transport> ServerStream<T> {
                         self.conn.handle_eof();
                     }
                 }
-                event => return Poll::Ready(Ok(event)),
+                event => {
+                    if let ServerEvent::Head(head, _) = &event {
+                        self.bodyless = head.method() == Method::HEAD;
+                    }
+                    return Poll::Ready(Ok(event));
+                }
             }
         }
     }
@@ -129,8 +140,7 @@ impl<T: Transport> ServerStream<T> {
         fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
     ) -> Result<(), SendError> {
         if status == StatusCode::CONTINUE {
-            self.conn.send_continue(self.stream.tx());
-            return Ok(());
+            return self.conn.send_continue(self.stream.tx());
         }
         self.conn.send_informational(status, fields, self.stream.tx())
     }
@@ -174,7 +184,7 @@ impl<T: Transport> ServerStream<T> {
     ) -> Result<(), SendError> {
         let body = body.into();
         self.send_head(status, fields, BodyLen::Length(body.len() as u64))?;
-        if !self.conn.skips_body() {
+        if !self.bodyless {
             self.send_data(body)?;
         }
         self.finish()

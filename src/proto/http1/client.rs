@@ -1,0 +1,366 @@
+//! The client's side of a connection to an origin.
+//!
+//! ```text
+//! in:   Idle --send_request_head--> Head --final head--> Body --last byte--> End --event--> Idle
+//!                                   |  ^`-1xx-'           `--101, 2xx to CONNECT--> Tunnel    |
+//!       Closed <--fault, end of input, or bytes nobody asked for------------------------------'
+//!
+//! out:  Idle --send_request_head--> Body --finish or send_trailers--> Done --response read--> Idle
+//! ```
+
+use std::rc::Rc;
+
+use http::StatusCode;
+use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
+
+use super::body::{Decoded, Decoder};
+use super::error::{Error, SendError};
+use super::head::{ResponseHead, Spare, Trailers};
+use super::parse::parse_response;
+use super::scan::{HeadScan, ScanLimits};
+use super::write::{
+    Encoder, Framing, HeadEnd, RequestLine, announce, put_fields, put_head_end, put_request_line,
+};
+use super::{BodyLen, Limits};
+
+/// What an origin sent.
+#[derive(Debug)]
+pub enum ClientEvent {
+    /// Nothing to say before more bytes arrive.
+    NeedInput,
+    /// A response before the final one: 100, 103 and others, never 101.
+    Informational(ResponseHead),
+    /// The final response. With [`BodyLen::Tunnel`] both ways are a tunnel from here on.
+    ///
+    /// [`BodyLen::None`] for HEAD and 304, whatever length the head tells.
+    Head(ResponseHead, BodyLen),
+    /// A part of the body, never empty: a view of what was received.
+    Data(PoolBuf),
+    /// The fields behind a chunked body; [`ClientEvent::End`] follows.
+    Trailers(Trailers),
+    /// The response is read to its end.
+    End,
+    /// Bytes of the protocol that took over.
+    Tunnel(PoolBuf),
+    /// Nothing more will be read: the origin closed between responses, or the connection does not persist.
+    Closed,
+}
+
+/// The client's side of an HTTP/1 connection.
+///
+/// A request is sent with [`ClientConn::send_request_head`], any number of [`ClientConn::send_data`], then once either
+/// [`ClientConn::finish`] or [`ClientConn::send_trailers`], also where there is no body. Events may be polled all the
+/// while: a response may come before its request is sent to the end, and then the connection is not reused. CONNECT and
+/// a request to upgrade are finished too; after [`BodyLen::Tunnel`], `finish` ends our side of the tunnel.
+///
+/// A connection kept for reuse is polled when bytes or the end arrive, and asked [`ClientConn::reusable`] when taken.
+pub struct ClientConn {
+    limits: Limits,
+    rx: Rx,
+    tx: Tx,
+    scan: HeadScan,
+    spare: Spare,
+    scratch: Vec<u8>,
+    eof: bool,
+    /// Whether the connection may carry another request.
+    persists: bool,
+    failed: Option<Error>,
+    informational_count: u16,
+    request: Request,
+}
+
+#[derive(Debug)]
+enum Rx {
+    Idle,
+    Head,
+    Body(Decoder),
+    End,
+    Tunnel,
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tx {
+    Idle,
+    Body(Encoder),
+    Done,
+}
+
+/// What the response's framing depends on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Request {
+    head: bool,
+    connect: bool,
+    upgrade: bool,
+}
+
+impl ClientConn {
+    /// A connection on which nothing has been sent.
+    pub fn new(limits: Limits) -> Self {
+        ClientConn {
+            limits: limits.clamped(),
+            rx: Rx::Idle,
+            tx: Tx::Idle,
+            scan: HeadScan::default(),
+            spare: Rc::default(),
+            scratch: Vec::new(),
+            eof: false,
+            persists: true,
+            failed: None,
+            informational_count: 0,
+            request: Request::default(),
+        }
+    }
+
+    /// Sends the head of a request. Host, framing fields and `Connection` are written by the machine and skipped among
+    /// `fields`; `upgrade` and `te` are kept, and `Connection` names them.
+    ///
+    /// # Errors
+    /// If the connection is not [`ClientConn::reusable`] (bytes in its queue aside), or the line, a field or the body
+    /// length is not valid. Nothing is sent then.
+    pub fn send_request_head<'a>(
+        &mut self,
+        line: RequestLine<'_>,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        body: BodyLen,
+        tx: &mut TxQueue,
+    ) -> Result<(), SendError> {
+        if self.tx != Tx::Idle || !matches!(self.rx, Rx::Idle) || self.eof {
+            return Err(SendError::State);
+        }
+        let connect = line.method == "CONNECT";
+        let (framing, encoder) = match body {
+            BodyLen::None if matches!(line.method, "POST" | "PUT" | "PATCH") => announce(BodyLen::Length(0)),
+            BodyLen::None => announce(body),
+            BodyLen::Tunnel if connect => announce(BodyLen::None),
+            BodyLen::Length(_) | BodyLen::Chunked if !connect => announce(body),
+            _ => return Err(SendError::BodyLen),
+        };
+        put_request_line(&mut self.scratch, line)?;
+        let options = put_fields(&mut self.scratch, fields)?;
+        if options.upgrade && framing != Framing::Unsaid && encoder != Encoder::Length(0) {
+            // A body may be taken for the other protocol by one of two readers.
+            return Err(SendError::BodyLen);
+        }
+        put_head_end(
+            &mut self.scratch,
+            HeadEnd { framing, close: !self.persists, keep_alive: false },
+            options,
+        );
+        tx.put_slice(&self.scratch);
+        self.request = Request { head: line.method == "HEAD", connect, upgrade: options.upgrade };
+        self.informational_count = 0;
+        self.tx = Tx::Body(encoder);
+        self.rx = Rx::Head;
+        Ok(())
+    }
+
+    /// Sends a part of the body, or bytes of the tunnel. The payload is not copied.
+    ///
+    /// # Errors
+    /// If no body is being sent, or it is longer than announced; then nothing of the segment is sent.
+    pub fn send_data(&mut self, seg: impl Into<Seg>, tx: &mut TxQueue) -> Result<(), SendError> {
+        match &mut self.tx {
+            Tx::Body(encoder) => encoder.send_data(seg.into(), tx),
+            Tx::Idle | Tx::Done => Err(SendError::State),
+        }
+    }
+
+    /// Ends a chunked body with trailers.
+    ///
+    /// # Errors
+    /// If the body is not chunked, or a field is not valid or not allowed behind a body.
+    pub fn send_trailers<'a>(
+        &mut self,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        tx: &mut TxQueue,
+    ) -> Result<(), SendError> {
+        let Tx::Body(encoder) = &mut self.tx else { return Err(SendError::State) };
+        encoder.send_trailers(fields, &mut self.scratch, tx)?;
+        self.end_request();
+        Ok(())
+    }
+
+    /// Ends the request, or our side of the tunnel.
+    ///
+    /// # Errors
+    /// If no request is being sent, or its body is shorter than announced: then only closing is left.
+    pub fn finish(&mut self, tx: &mut TxQueue) -> Result<(), SendError> {
+        let Tx::Body(encoder) = &mut self.tx else { return Err(SendError::State) };
+        encoder.finish(tx).inspect_err(|_| self.persists = false)?;
+        self.end_request();
+        Ok(())
+    }
+
+    fn end_request(&mut self) {
+        self.tx = if matches!(self.rx, Rx::Idle | Rx::Closed) { Tx::Idle } else { Tx::Done };
+    }
+
+    /// Takes the next event out of `rx`. Call it until it says [`ClientEvent::NeedInput`] or [`ClientEvent::Closed`].
+    ///
+    /// # Errors
+    /// What the origin did wrong, a gateway's 502; the same again on every later call.
+    pub fn poll_event(&mut self, rx: &mut RxQueue) -> Result<ClientEvent, Error> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        self.try_poll(rx).inspect_err(|&error| {
+            self.failed = Some(error);
+            self.persists = false;
+            self.rx = Rx::Closed;
+        })
+    }
+
+    fn try_poll(&mut self, rx: &mut RxQueue) -> Result<ClientEvent, Error> {
+        match &mut self.rx {
+            Rx::Idle if !rx.is_empty() => Err(Error::UnexpectedBytes),
+            Rx::Idle if self.eof => {
+                self.rx = Rx::Closed;
+                Ok(ClientEvent::Closed)
+            }
+            Rx::Idle => Ok(ClientEvent::NeedInput),
+            Rx::Head => self.poll_head(rx),
+            Rx::Body(decoder) => {
+                let decoded = decoder.poll(rx, self.eof, &self.limits, &self.spare)?;
+                if decoder.is_done() {
+                    self.rx = Rx::End;
+                }
+                match decoded {
+                    Decoded::NeedInput if self.eof => Err(Error::Incomplete),
+                    Decoded::NeedInput => Ok(ClientEvent::NeedInput),
+                    Decoded::Data(data) => Ok(ClientEvent::Data(data)),
+                    Decoded::Trailers(trailers) => Ok(ClientEvent::Trailers(trailers)),
+                    Decoded::End => Ok(self.end_response()),
+                }
+            }
+            Rx::End => Ok(self.end_response()),
+            Rx::Tunnel => Ok(match rx.pop(usize::MAX) {
+                Some(data) => ClientEvent::Tunnel(data),
+                None if self.eof => ClientEvent::Closed,
+                None => ClientEvent::NeedInput,
+            }),
+            Rx::Closed => Ok(ClientEvent::Closed),
+        }
+    }
+
+    fn poll_head(&mut self, rx: &mut RxQueue) -> Result<ClientEvent, Error> {
+        let bounds = ScanLimits {
+            first_line: self.limits.head_bytes,
+            first_line_error: Error::HeadTooLarge,
+            total: self.limits.head_bytes,
+            total_error: Error::HeadTooLarge,
+        };
+        let len = match self.scan.poll(rx, bounds)? {
+            Some(len) if len == b"\r\n".len() => return Err(Error::StatusLine),
+            Some(len) => len,
+            None if self.eof => return Err(Error::Incomplete),
+            None => return Ok(ClientEvent::NeedInput),
+        };
+        self.scan = HeadScan::default();
+        let head = parse_response(rx.take(len).freeze(), &self.limits, &self.spare)?;
+        let status = head.status();
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            self.note_informational(&head)?;
+            return Ok(ClientEvent::Informational(head));
+        }
+        let body = self.response_body(&head)?;
+        let decoder = Decoder::new(body, &self.limits)?;
+        self.persists &= self.persists_after(&head, body);
+        self.rx = match body {
+            BodyLen::None => Rx::End,
+            BodyLen::Tunnel => {
+                self.tx = Tx::Body(Encoder::Bare);
+                Rx::Tunnel
+            }
+            _ => Rx::Body(decoder),
+        };
+        Ok(ClientEvent::Head(head, body))
+    }
+
+    fn note_informational(&mut self, head: &ResponseHead) -> Result<(), Error> {
+        // RFC 9112 6.1 and RFC 9110 8.6: neither field is sent in a 1xx.
+        if head.is_chunked() || head.content_length().is_some() {
+            return Err(Error::BodyNotAllowed);
+        }
+        self.informational_count += 1;
+        if self.informational_count > self.limits.informational_count {
+            return Err(Error::TooManyInformational);
+        }
+        Ok(())
+    }
+
+    /// RFC 9112 6.3, for responses.
+    fn response_body(&self, head: &ResponseHead) -> Result<BodyLen, Error> {
+        let status = head.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            let sent = match self.tx {
+                Tx::Body(encoder) => encoder.is_complete(),
+                Tx::Idle | Tx::Done => true,
+            };
+            let framed = head.is_chunked() || head.content_length().is_some();
+            let asked = self.request.upgrade && sent && head.upgrade().is_some();
+            return if asked && !framed { Ok(BodyLen::Tunnel) } else { Err(Error::UnexpectedUpgrade) };
+        }
+        if self.request.connect && status.is_success() {
+            return Ok(BodyLen::Tunnel);
+        }
+        let bodyless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        Ok(match head.content_length() {
+            _ if self.request.head || bodyless => BodyLen::None,
+            _ if head.is_chunked() => BodyLen::Chunked,
+            Some(0) => BodyLen::None,
+            Some(len) => BodyLen::Length(len),
+            None => BodyLen::UntilClose,
+        })
+    }
+
+    fn persists_after(&self, head: &ResponseHead, body: BodyLen) -> bool {
+        // An origin that frames a 204 may send the body too.
+        let dubious = head.status() == StatusCode::NO_CONTENT
+            && (head.is_chunked() || head.content_length().is_some_and(|len| len > 0));
+        let framed = !matches!(body, BodyLen::UntilClose | BodyLen::Tunnel);
+        head.facts.persists() && framed && !dubious && !self.request.connect
+    }
+
+    fn end_response(&mut self) -> ClientEvent {
+        // A request that is not sent to its end leaves the origin in doubt about what follows.
+        match self.tx {
+            Tx::Done => self.tx = Tx::Idle,
+            Tx::Idle | Tx::Body(_) => self.persists = false,
+        }
+        self.rx = if self.persists { Rx::Idle } else { Rx::Closed };
+        ClientEvent::End
+    }
+
+    /// Notes that the origin will send nothing more. What is in the queue is read still; then poll to learn whether
+    /// the response was whole.
+    pub fn handle_eof(&mut self) {
+        self.eof = true;
+    }
+
+    /// Makes the request that is sent next the last: it says `Connection: close`.
+    pub fn close_after_response(&mut self) {
+        self.persists = false;
+    }
+
+    /// Whether another request may be sent: the last exchange is over, both sides keep the connection, and nothing
+    /// arrived that nobody asked for.
+    pub fn reusable(&self, rx: &RxQueue) -> bool {
+        self.persists && !self.eof && rx.is_empty() && matches!(self.rx, Rx::Idle) && self.tx == Tx::Idle
+    }
+
+    /// Whether no exchange is running and none can follow: close.
+    pub fn wants_close(&self) -> bool {
+        match self.rx {
+            Rx::Idle => self.eof || !self.persists,
+            Rx::Tunnel => self.eof && self.tx == Tx::Done,
+            Rx::Closed => true,
+            Rx::Head | Rx::Body(_) | Rx::End => false,
+        }
+    }
+
+    /// Whether both ways belong to another protocol now.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.rx, Rx::Tunnel)
+    }
+}

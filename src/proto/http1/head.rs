@@ -1,0 +1,352 @@
+//! A parsed head: one view of the received bytes and a table of offsets into it.
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use ringport_platform::buf::SharedBuf;
+
+/// The head of a request.
+pub struct RequestHead {
+    pub(super) table: Table,
+    pub(super) method: Method,
+    pub(super) target: Span,
+    pub(super) path: Span,
+    pub(super) query: Option<Span>,
+    pub(super) authority: Option<Span>,
+    pub(super) facts: Facts,
+}
+
+impl RequestHead {
+    /// The method. The methods of RFC 9110, and extensions up to 15 bytes, cost no allocation.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The target as received: origin-form, absolute-form, authority-form (CONNECT) or `*` (OPTIONS).
+    pub fn target(&self) -> &str {
+        self.table.text(self.target)
+    }
+
+    /// The path without query, as received; `*` for `OPTIONS *`, empty for CONNECT and for `http://host`.
+    pub fn path(&self) -> &str {
+        self.table.text(self.path)
+    }
+
+    /// What follows `?`, without it.
+    pub fn query(&self) -> Option<&str> {
+        self.query.map(|span| self.table.text(span))
+    }
+
+    /// Host and port that the request is for: from an absolute target if there is one (RFC 9112 3.2.2), else from Host.
+    ///
+    /// `None` only in HTTP/1.0.
+    pub fn authority(&self) -> Option<&str> {
+        self.authority.map(|span| self.table.text(span))
+    }
+
+    /// Whether the client waits for 100 before it sends the body.
+    pub fn expects_continue(&self) -> bool {
+        self.facts.expect_continue
+    }
+
+    /// Whether the client says that it takes trailers (`TE: trailers`).
+    pub fn accepts_trailers(&self) -> bool {
+        self.facts.te_trailers
+    }
+
+    /// The same as the type of the `http` crate; allocates.
+    ///
+    /// # Errors
+    /// If that crate's rules are narrower than ours for this head.
+    pub fn to_request(&self) -> http::Result<http::Request<()>> {
+        let builder = http::Request::builder().method(self.method.clone()).uri(self.target());
+        let mut request = builder.version(self.version()).body(())?;
+        self.table.copy_into(request.headers_mut())?;
+        Ok(request)
+    }
+}
+
+/// The head of a response.
+pub struct ResponseHead {
+    pub(super) table: Table,
+    pub(super) status: StatusCode,
+    pub(super) reason: Span,
+    pub(super) facts: Facts,
+}
+
+impl ResponseHead {
+    /// The status, from 100 to 999. Those above 599 are server errors (RFC 9110 15).
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The reason phrase; often empty.
+    pub fn reason(&self) -> &str {
+        self.table.text(self.reason)
+    }
+
+    /// The same as the type of the `http` crate; allocates.
+    ///
+    /// # Errors
+    /// If that crate's rules are narrower than ours for this head.
+    pub fn to_response(&self) -> http::Result<http::Response<()>> {
+        let mut response = http::Response::builder().status(self.status).version(self.version()).body(())?;
+        self.table.copy_into(response.headers_mut())?;
+        Ok(response)
+    }
+}
+
+/// The fields after a chunked body.
+pub struct Trailers {
+    pub(super) table: Table,
+}
+
+impl Trailers {
+    /// The same as the type of the `http` crate; allocates.
+    ///
+    /// # Errors
+    /// If that crate's rules are narrower than ours for these fields.
+    pub fn to_map(&self) -> http::Result<HeaderMap> {
+        let mut map = HeaderMap::new();
+        self.table.copy_into(&mut map)?;
+        Ok(map)
+    }
+
+    /// The value of the first field of that name, in any case.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.table.get(name)
+    }
+
+    /// All fields in order, as received.
+    pub fn iter(&self) -> Fields<'_> {
+        self.table.iter()
+    }
+}
+
+/// What requests and responses have in common.
+macro_rules! common_head {
+    ($head:ty) => {
+        impl $head {
+            /// HTTP/1.1 or HTTP/1.0.
+            pub fn version(&self) -> Version {
+                self.facts.version
+            }
+
+            /// The value of the first field of that name, in any case.
+            pub fn get(&self, name: &str) -> Option<&[u8]> {
+                self.table.get(name)
+            }
+
+            /// All fields in order, names in the case received, values without surrounding space.
+            pub fn iter(&self) -> Fields<'_> {
+                self.table.iter()
+            }
+
+            /// The fields that a gateway passes on: without `Connection`, the fields that it names, and what else
+            /// belongs to this hop, to framing or to routing.
+            ///
+            /// Left out: Connection, Keep-Alive, Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, Upgrade,
+            /// HTTP2-Settings, Transfer-Encoding, Content-Length, and a request's Host. TE is passed on as `trailers`
+            /// if it says so. Host, the body's length and an upgrade are said again when the head is sent. RFC 9110
+            /// 7.6.1.
+            pub fn forwardable_fields(&self) -> ForwardableFields<'_> {
+                ForwardableFields { fields: self.iter(), te_trailers: self.facts.te_trailers }
+            }
+
+            /// `Content-Length`, if given. In a response to HEAD, and in a 304, it is not the length of what follows.
+            pub fn content_length(&self) -> Option<u64> {
+                self.facts.content_length
+            }
+
+            /// Whether the message came with `Transfer-Encoding: chunked`.
+            pub fn is_chunked(&self) -> bool {
+                self.facts.chunked
+            }
+
+            /// Whether `Connection` says close.
+            pub fn says_close(&self) -> bool {
+                self.facts.close
+            }
+
+            /// Whether `Connection` says keep-alive.
+            pub fn says_keep_alive(&self) -> bool {
+                self.facts.keep_alive
+            }
+
+            /// The protocols of `Upgrade`, if `Connection` names it and the version is HTTP/1.1. RFC 9110 7.8.
+            pub fn upgrade(&self) -> Option<&[u8]> {
+                if self.facts.upgrade { self.get("upgrade") } else { None }
+            }
+        }
+
+        impl fmt::Debug for $head {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let bytes: &[u8] = &self.table.buf;
+                let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or(bytes);
+                write!(f, "{} (+{} fields)", line.escape_ascii(), self.table.fields.len())
+            }
+        }
+    };
+}
+
+common_head!(RequestHead);
+common_head!(ResponseHead);
+
+impl fmt::Debug for Trailers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Trailers({} fields)", self.table.fields.len())
+    }
+}
+
+/// Fields of a head, in order.
+#[derive(Clone)]
+pub struct Fields<'a> {
+    table: &'a Table,
+    at: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn next_pos(&mut self) -> Option<FieldPos> {
+        let pos = *self.table.fields.get(self.at)?;
+        self.at += 1;
+        Some(pos)
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let pos = self.next_pos()?;
+        Some((self.table.text(pos.name), self.table.bytes(pos.value)))
+    }
+}
+
+/// Fields that a gateway passes on, in order.
+#[derive(Clone)]
+pub struct ForwardableFields<'a> {
+    fields: Fields<'a>,
+    te_trailers: bool,
+}
+
+impl<'a> Iterator for ForwardableFields<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while let Some(pos) = self.fields.next_pos() {
+            match pos.kind {
+                Kind::EndToEnd => {
+                    return Some((self.fields.table.text(pos.name), self.fields.table.bytes(pos.value)));
+                }
+                Kind::Te if std::mem::take(&mut self.te_trailers) => return Some(("te", b"trailers")),
+                Kind::Te | Kind::ThisHop => {}
+            }
+        }
+        None
+    }
+}
+
+/// What framing and gateways ask of a head, found while it is parsed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    pub(super) version: Version,
+    pub(super) content_length: Option<u64>,
+    pub(super) chunked: bool,
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+    pub(super) upgrade: bool,
+    pub(super) expect_continue: bool,
+    pub(super) te_trailers: bool,
+}
+
+impl Facts {
+    /// Whether the sender lets the connection live after this message. RFC 9112 9.3.
+    pub(super) fn persists(&self) -> bool {
+        !self.close && (self.version == Version::HTTP_11 || self.keep_alive)
+    }
+}
+
+/// A range of a head. Heads are shorter than 64 KiB ([`super::Limits::head_bytes`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) at: u16,
+    pub(super) len: u16,
+}
+
+impl Span {
+    /// Where `part`, a slice of `whole`, lies. An empty part may come from anywhere.
+    pub(super) fn of(whole: &[u8], part: &[u8]) -> Span {
+        if part.is_empty() {
+            return Span::default();
+        }
+        let at = part.as_ptr().addr() - whole.as_ptr().addr();
+        debug_assert!(at + part.len() <= whole.len() && whole.len() <= usize::from(u16::MAX));
+        Span { at: at as u16, len: part.len() as u16 }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FieldPos {
+    pub(super) name: Span,
+    pub(super) value: Span,
+    pub(super) kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    EndToEnd,
+    Te,
+    ThisHop,
+}
+
+/// The table memory of a connection while no head uses it.
+pub(super) type Spare = Rc<Cell<Vec<FieldPos>>>;
+
+pub(super) struct Table {
+    pub(super) buf: SharedBuf,
+    pub(super) fields: Vec<FieldPos>,
+    pub(super) spare: Spare,
+}
+
+impl Table {
+    pub(super) fn bytes(&self, span: Span) -> &[u8] {
+        let at = usize::from(span.at);
+        &self.buf[at..at + usize::from(span.len)]
+    }
+
+    /// For what the parser found to be ASCII or UTF-8.
+    pub(super) fn text(&self, span: Span) -> &str {
+        std::str::from_utf8(self.bytes(span)).unwrap_or_default()
+    }
+
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        let name = name.as_bytes();
+        let same_len = |pos: &&FieldPos| usize::from(pos.name.len) == name.len();
+        let found = self.fields.iter().filter(same_len);
+        found
+            .map(|pos| (self.bytes(pos.name), pos))
+            .find_map(|(bytes, pos)| bytes.eq_ignore_ascii_case(name).then(|| self.bytes(pos.value)))
+    }
+
+    fn iter(&self) -> Fields<'_> {
+        Fields { table: self, at: 0 }
+    }
+
+    fn copy_into(&self, map: &mut HeaderMap) -> http::Result<()> {
+        for (name, value) in self.iter() {
+            map.try_append(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_bytes(value)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        let kept = self.spare.take();
+        self.spare.set(if kept.capacity() > fields.capacity() { kept } else { fields });
+    }
+}

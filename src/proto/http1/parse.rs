@@ -1,0 +1,393 @@
+//! From the bytes of a complete head to its table, refusing what could be framed in two ways.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use http::{Method, StatusCode, Version};
+use ringport_platform::buf::SharedBuf;
+
+use super::error::Error;
+use super::head::{Facts, FieldPos, Kind, RequestHead, ResponseHead, Span, Spare, Table, Trailers};
+use super::target::{is_authority, parse_target};
+use super::{BodyLen, Limits};
+
+/// Fields that any head may have, whatever the limits say: the parser's scratch lies on the stack.
+pub(super) const MAX_HEADERS: usize = 256;
+const MAX_TRAILERS: usize = 64;
+/// Names in `Connection`, each of which is compared with each field.
+const MAX_CONNECTION_TOKENS: u8 = 32;
+/// More digits could pass `u64`.
+const MAX_LENGTH_DIGITS: usize = 19;
+
+/// Parses a request head that ends with its empty line, and says how its body is delimited.
+pub(super) fn parse_request(
+    buf: SharedBuf,
+    limits: &Limits,
+    spare: &Spare,
+) -> Result<(RequestHead, BodyLen), Error> {
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(&buf, &mut headers[..limits.header_count]) {
+        Ok(httparse::Status::Complete(len)) if len == buf.len() => {}
+        Ok(_) => return Err(Error::RequestLine),
+        Err(error) => return Err(syntax_error(error, &buf)),
+    }
+    let (Some(method), Some(target)) = (request.method, request.path) else { return Err(Error::RequestLine) };
+    let version = version(request.version)?;
+    let parts = parse_target(method.as_bytes(), target.as_bytes()).ok_or(Error::Target)?;
+    let target = Span::of(&buf, target.as_bytes());
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Error::RequestLine)?;
+
+    let mut collect = Collect::new(spare.take(), version, Role::Request);
+    for header in request.headers.iter() {
+        collect.add(&buf, header)?;
+    }
+    let host = collect.host;
+    if collect.host_count > 1 || (version == Version::HTTP_11 && collect.host_count != 1) {
+        return Err(Error::Host);
+    }
+    let (fields, mut facts) = collect.finish(&buf)?;
+    let body = request_body(&method, &facts)?;
+    facts.expect_continue &= version == Version::HTTP_11 && !matches!(body, BodyLen::None | BodyLen::Tunnel);
+    let span = |range: Range<usize>| Span { at: target.at + range.start as u16, len: range.len() as u16 };
+    let head = RequestHead {
+        method,
+        target,
+        path: span(parts.path),
+        query: parts.query.map(span),
+        authority: parts.authority.map(span).or(host),
+        facts,
+        table: Table { buf, fields, spare: spare.clone() },
+    };
+    Ok((head, body))
+}
+
+/// Parses a response head that ends with its empty line. How its body is delimited depends on the request too.
+pub(super) fn parse_response(buf: SharedBuf, limits: &Limits, spare: &Spare) -> Result<ResponseHead, Error> {
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        &buf,
+        &mut headers[..limits.header_count],
+    );
+    match parsed {
+        Ok(httparse::Status::Complete(len)) if len == buf.len() => {}
+        Ok(_) => return Err(Error::StatusLine),
+        Err(error) => return Err(syntax_error(error, &buf)),
+    }
+    let version = version(response.version)?;
+    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Error::StatusLine)?;
+    let reason = Span::of(&buf, response.reason.unwrap_or_default().as_bytes());
+
+    let mut collect = Collect::new(spare.take(), version, Role::Response);
+    for header in response.headers.iter() {
+        collect.add(&buf, header)?;
+    }
+    let (fields, facts) = collect.finish(&buf)?;
+    Ok(ResponseHead { status, reason, facts, table: Table { buf, fields, spare: spare.clone() } })
+}
+
+/// Parses a trailer section that ends with its empty line.
+pub(super) fn parse_trailers(buf: SharedBuf, limits: &Limits, spare: &Spare) -> Result<Trailers, Error> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_TRAILERS];
+    let count = limits.header_count.min(MAX_TRAILERS);
+    let parsed = match httparse::parse_headers(&buf, &mut headers[..count]) {
+        Ok(httparse::Status::Complete((len, parsed))) if len == buf.len() => parsed,
+        Err(httparse::Error::TooManyHeaders) => return Err(Error::TooManyFields),
+        Ok(_) | Err(_) => return Err(Error::Trailer),
+    };
+    let mut fields = spare.take();
+    for header in parsed {
+        if is_forbidden_trailer(header.name) {
+            return Err(Error::TrailerForbidden);
+        }
+        let (name, value) = (Span::of(&buf, header.name.as_bytes()), Span::of(&buf, trim(header.value)));
+        fields.push(FieldPos { name, value, kind: Kind::EndToEnd });
+    }
+    Ok(Trailers { table: Table { buf, fields, spare: spare.clone() } })
+}
+
+/// Whether a trailer of that name would change framing, routing, authentication or the meaning of the content.
+/// RFC 9110 6.5.1.
+pub(super) fn is_forbidden_trailer(name: &str) -> bool {
+    FORBIDDEN_TRAILERS.iter().any(|forbidden| forbidden.eq_ignore_ascii_case(name))
+}
+
+const FORBIDDEN_TRAILERS: [&str; 22] = [
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "max-forwards",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "range",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "www-authenticate",
+];
+
+/// RFC 9112 6.3, for requests: what is not delimited has no body.
+fn request_body(method: &Method, facts: &Facts) -> Result<BodyLen, Error> {
+    if method == Method::CONNECT {
+        let bodyless = !facts.chunked && matches!(facts.content_length, None | Some(0));
+        return if bodyless { Ok(BodyLen::Tunnel) } else { Err(Error::BodyNotAllowed) };
+    }
+    Ok(match facts.content_length {
+        _ if facts.chunked => BodyLen::Chunked,
+        None | Some(0) => BodyLen::None,
+        Some(len) => BodyLen::Length(len),
+    })
+}
+
+fn version(minor: Option<u8>) -> Result<Version, Error> {
+    match minor {
+        Some(1) => Ok(Version::HTTP_11),
+        Some(0) => Ok(Version::HTTP_10),
+        _ => Err(Error::Version),
+    }
+}
+
+fn syntax_error(error: httparse::Error, head: &[u8]) -> Error {
+    match error {
+        httparse::Error::TooManyHeaders => Error::TooManyFields,
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => Error::Field,
+        httparse::Error::Status => Error::StatusLine,
+        httparse::Error::Version if names_other_version(head) => Error::Version,
+        httparse::Error::Version | httparse::Error::Token | httparse::Error::NewLine => Error::RequestLine,
+    }
+}
+
+/// Whether the first line has a well-formed version where one belongs; else the line is broken elsewhere.
+fn names_other_version(head: &[u8]) -> bool {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let is_version = |word: &[u8]| matches!(word, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit());
+    let mut words = line.split(|&byte| byte == b' ');
+    let status_line = words.next().is_some_and(is_version);
+    status_line || (words.nth(1).is_some_and(is_version) && words.next().is_none())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Request,
+    Response,
+}
+
+/// Gathers the table and the facts of a head, field by field.
+struct Collect {
+    role: Role,
+    fields: Vec<FieldPos>,
+    facts: Facts,
+    has_transfer_encoding: bool,
+    has_upgrade: bool,
+    says_upgrade: bool,
+    host: Option<Span>,
+    host_count: u8,
+    token_count: u8,
+    /// Whether `Connection` names fields beyond those that never leave this hop.
+    names_fields: bool,
+}
+
+impl Collect {
+    fn new(fields: Vec<FieldPos>, version: Version, role: Role) -> Self {
+        debug_assert!(fields.is_empty());
+        Collect {
+            role,
+            fields,
+            facts: Facts {
+                version,
+                content_length: None,
+                chunked: false,
+                close: false,
+                keep_alive: false,
+                upgrade: false,
+                expect_continue: false,
+                te_trailers: false,
+            },
+            has_transfer_encoding: false,
+            has_upgrade: false,
+            says_upgrade: false,
+            host: None,
+            host_count: 0,
+            token_count: 0,
+            names_fields: false,
+        }
+    }
+
+    fn add(&mut self, buf: &[u8], header: &httparse::Header<'_>) -> Result<(), Error> {
+        let value = trim(header.value);
+        let pos = FieldPos {
+            name: Span::of(buf, header.name.as_bytes()),
+            value: Span::of(buf, value),
+            kind: self.note(header.name, value)?,
+        };
+        if self.role == Role::Request && header.name.eq_ignore_ascii_case("host") {
+            self.host = (!value.is_empty()).then_some(pos.value);
+        }
+        self.fields.push(pos);
+        Ok(())
+    }
+
+    /// Takes what a field says about framing and this hop. Most names end at their length.
+    fn note(&mut self, name: &str, value: &[u8]) -> Result<Kind, Error> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        let request = self.role == Role::Request;
+        match name.len() {
+            2 if is("te") => {
+                self.facts.te_trailers |= list(value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+                return Ok(Kind::Te);
+            }
+            4 if request && is("host") => self.note_host(value)?,
+            6 if request && is("expect") => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Error::ExpectationUnknown);
+                }
+                self.facts.expect_continue = true;
+                return Ok(Kind::EndToEnd);
+            }
+            7 if is("upgrade") => self.has_upgrade = true,
+            10 if is("connection") => self.note_connection(value)?,
+            10 if is("keep-alive") => {}
+            14 if is("content-length") => self.note_content_length(value)?,
+            14 if is("http2-settings") => {}
+            16 if is("proxy-connection") => {}
+            17 if is("transfer-encoding") => self.note_transfer_encoding(value)?,
+            18 if is("proxy-authenticate") => {}
+            19 if is("proxy-authorization") => {}
+            _ => return Ok(Kind::EndToEnd),
+        }
+        Ok(Kind::ThisHop)
+    }
+
+    fn note_host(&mut self, value: &[u8]) -> Result<(), Error> {
+        self.host_count = self.host_count.saturating_add(1);
+        // HTTP/1.0 clients of old send an empty one.
+        let empty_allowed = value.is_empty() && self.facts.version == Version::HTTP_10;
+        if empty_allowed || is_authority(value) { Ok(()) } else { Err(Error::Host) }
+    }
+
+    fn note_connection(&mut self, value: &[u8]) -> Result<(), Error> {
+        for token in list(value) {
+            self.token_count += 1;
+            if self.token_count > MAX_CONNECTION_TOKENS || !token.iter().all(|&byte| is_token_byte(byte)) {
+                return Err(Error::Connection);
+            }
+            match token.len() {
+                5 if token.eq_ignore_ascii_case(b"close") => self.facts.close = true,
+                10 if token.eq_ignore_ascii_case(b"keep-alive") => self.facts.keep_alive = true,
+                7 if token.eq_ignore_ascii_case(b"upgrade") => self.says_upgrade = true,
+                2 if token.eq_ignore_ascii_case(b"te") => {}
+                _ => self.names_fields = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn note_content_length(&mut self, value: &[u8]) -> Result<(), Error> {
+        let digits = (1..=MAX_LENGTH_DIGITS).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+        if self.facts.content_length.is_some() || !digits {
+            return Err(Error::ContentLength);
+        }
+        let len = value.iter().fold(0u64, |len, digit| len * 10 + u64::from(digit - b'0'));
+        self.facts.content_length = Some(len);
+        Ok(())
+    }
+
+    fn note_transfer_encoding(&mut self, value: &[u8]) -> Result<(), Error> {
+        if std::mem::replace(&mut self.has_transfer_encoding, true) {
+            return Err(Error::TransferEncoding);
+        }
+        if value.eq_ignore_ascii_case(b"chunked") {
+            self.facts.chunked = true;
+            return Ok(());
+        }
+        let (mut known, mut broken) = (false, value.is_empty());
+        for coding in value.split(|&byte| byte == b',').map(trim) {
+            broken |= known || coding.is_empty() || !coding.iter().all(|&byte| is_token_byte(byte));
+            known = coding.eq_ignore_ascii_case(b"chunked");
+        }
+        // RFC 9112 6.1: an unknown coding is 501; chunked before another, or garbage, is a broken message.
+        Err(if broken { Error::TransferEncoding } else { Error::TransferCodingUnknown })
+    }
+
+    fn finish(mut self, buf: &[u8]) -> Result<(Vec<FieldPos>, Facts), Error> {
+        if self.has_transfer_encoding && self.facts.content_length.is_some() {
+            return Err(Error::LengthAndChunked);
+        }
+        // RFC 9112 6.1: in HTTP/1.0 it means faulty framing somewhere on the way.
+        if self.has_transfer_encoding && self.facts.version == Version::HTTP_10 {
+            return Err(Error::TransferEncoding);
+        }
+        self.facts.upgrade = self.has_upgrade && self.says_upgrade && self.facts.version == Version::HTTP_11;
+        if self.names_fields {
+            self.mark_named(buf);
+        }
+        Ok((self.fields, self.facts))
+    }
+
+    /// Marks the fields that `Connection` names as belonging to this hop.
+    fn mark_named(&mut self, buf: &[u8]) {
+        let bytes = |span: Span| &buf[usize::from(span.at)..][..usize::from(span.len)];
+        for at in 0..self.fields.len() {
+            let connection = self.fields[at];
+            if !bytes(connection.name).eq_ignore_ascii_case(b"connection") {
+                continue;
+            }
+            for token in list(bytes(connection.value)) {
+                for field in &mut self.fields {
+                    if field.kind == Kind::EndToEnd && bytes(field.name).eq_ignore_ascii_case(token) {
+                        field.kind = Kind::ThisHop;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The elements of a comma-separated list, without the empty ones. RFC 9110 5.6.1.
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(trim).filter(|element| !element.is_empty())
+}
+
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// `tchar`. RFC 9110 5.6.2.
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    TOKEN[usize::from(byte)]
+}
+
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
+    table
+};

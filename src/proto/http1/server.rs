@@ -1,0 +1,464 @@
+//! The server's side of a connection.
+//!
+//! ```text
+//! in:   Head --head--> Body --last byte--> End --event--> AwaitResponse --response done--> Head
+//!         |                                                     |  `--101 or 2xx to CONNECT--> Tunnel
+//!         `--end of input--> Closed <--fault (anywhere), or the connection does not persist----'
+//!
+//! out:  Idle --request head read--> Head --send_head--> Body --finish or send_trailers--> Done --(as above)--> Idle
+//! ```
+
+use std::rc::Rc;
+
+use http::{Method, StatusCode, Version};
+use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
+
+use super::body::{Decoded, Decoder};
+use super::error::{Error, SendError};
+use super::head::{RequestHead, Spare, Trailers};
+use super::parse::parse_request;
+use super::scan::{HeadScan, ScanLimits};
+use super::write::{Encoder, Framing, HeadEnd, announce, put_fields, put_head_end, put_status_line};
+use super::{BodyLen, Limits};
+
+/// What a client sent.
+#[derive(Debug)]
+pub enum ServerEvent {
+    /// Nothing to say before more bytes arrive.
+    NeedInput,
+    /// A request. [`BodyLen::Tunnel`] for CONNECT, which has no body and no [`ServerEvent::End`].
+    Head(RequestHead, BodyLen),
+    /// A part of the request's body, never empty: a view of what was received.
+    Data(PoolBuf),
+    /// The fields behind a chunked body; [`ServerEvent::End`] follows.
+    Trailers(Trailers),
+    /// The request is read to its end.
+    End,
+    /// Nothing is read before the response is finished: pipelined bytes stay in the queue.
+    Paused,
+    /// Bytes of the protocol that took over.
+    Tunnel(PoolBuf),
+    /// Nothing more will be read: the client closed, or the connection does not persist.
+    Closed,
+}
+
+/// What is still to be read of a request whose response is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemainingBody {
+    /// Nothing.
+    None,
+    /// That many bytes.
+    Known(u64),
+    /// A chunked body; its end has not been seen.
+    Unknown,
+}
+
+/// The server's side of an HTTP/1 connection.
+///
+/// A request is read with [`ServerConn::poll_event`]; its response is sent with [`ServerConn::send_head`], then any
+/// number of [`ServerConn::send_data`], then once either [`ServerConn::finish`] or [`ServerConn::send_trailers`], also
+/// where there is no body. Both may overlap. A response that is finished before its request is read leaves
+/// [`ServerConn::remaining_body`]: the driver polls on and drops the data up to a bound of its own, or closes.
+///
+/// After an [`Error`] the driver sends an error response if [`ServerConn::can_respond`], and closes. A close with
+/// unread bytes makes the kernel send a reset, which may overtake the response: shut down writing and drain first.
+pub struct ServerConn {
+    limits: Limits,
+    rx: Rx,
+    tx: Tx,
+    scan: HeadScan,
+    spare: Spare,
+    scratch: Vec<u8>,
+    /// Whether an empty line was skipped in front of the current head. RFC 9112 2.2 asks for one at least.
+    skipped_line: bool,
+    eof: bool,
+    /// Whether the connection may serve another request.
+    persists: bool,
+    failed: Option<Error>,
+    request: Request,
+}
+
+#[derive(Debug)]
+enum Rx {
+    Head,
+    Body(Decoder),
+    End,
+    AwaitResponse,
+    Tunnel,
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tx {
+    Idle,
+    Head,
+    Body(Encoder),
+    Done,
+}
+
+/// What the response depends on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Request {
+    head: bool,
+    connect: bool,
+    upgrade: bool,
+    http10: bool,
+    /// Whether the client waits for 100 still.
+    awaits_continue: bool,
+}
+
+impl ServerConn {
+    /// A connection that waits for its first request.
+    pub fn new(limits: Limits) -> Self {
+        ServerConn {
+            limits: limits.clamped(),
+            rx: Rx::Head,
+            tx: Tx::Idle,
+            scan: HeadScan::default(),
+            spare: Rc::default(),
+            scratch: Vec::new(),
+            skipped_line: false,
+            eof: false,
+            persists: true,
+            failed: None,
+            request: Request::default(),
+        }
+    }
+
+    /// Takes the next event out of `rx`. Call it until it says [`ServerEvent::NeedInput`], [`ServerEvent::Paused`] or
+    /// [`ServerEvent::Closed`].
+    ///
+    /// # Errors
+    /// What the client did wrong; the same again on every later call.
+    pub fn poll_event(&mut self, rx: &mut RxQueue) -> Result<ServerEvent, Error> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        self.try_poll(rx).inspect_err(|&error| self.fail(error))
+    }
+
+    fn try_poll(&mut self, rx: &mut RxQueue) -> Result<ServerEvent, Error> {
+        match &mut self.rx {
+            Rx::Head => self.poll_head(rx),
+            Rx::Body(decoder) => {
+                let decoded = decoder.poll(rx, self.eof, &self.limits, &self.spare)?;
+                if decoder.is_done() {
+                    self.rx = Rx::End;
+                }
+                match decoded {
+                    Decoded::NeedInput if self.eof => Err(Error::Incomplete),
+                    Decoded::NeedInput => Ok(ServerEvent::NeedInput),
+                    Decoded::Data(data) => {
+                        // RFC 9110 10.1.1: the client did not wait.
+                        self.request.awaits_continue = false;
+                        Ok(ServerEvent::Data(data))
+                    }
+                    Decoded::Trailers(trailers) => Ok(ServerEvent::Trailers(trailers)),
+                    Decoded::End => Ok(self.end_request()),
+                }
+            }
+            Rx::End => Ok(self.end_request()),
+            Rx::AwaitResponse => Ok(ServerEvent::Paused),
+            Rx::Tunnel => Ok(match rx.pop(usize::MAX) {
+                Some(data) => ServerEvent::Tunnel(data),
+                None if self.eof => ServerEvent::Closed,
+                None => ServerEvent::NeedInput,
+            }),
+            Rx::Closed => Ok(ServerEvent::Closed),
+        }
+    }
+
+    fn poll_head(&mut self, rx: &mut RxQueue) -> Result<ServerEvent, Error> {
+        let bounds = ScanLimits {
+            first_line: self.limits.request_line_bytes,
+            first_line_error: Error::RequestLineTooLong,
+            total: self.limits.head_bytes,
+            total_error: Error::HeadTooLarge,
+        };
+        let len = loop {
+            match self.scan.poll(rx, bounds)? {
+                None if !self.eof => return Ok(ServerEvent::NeedInput),
+                None if rx.is_empty() => {
+                    self.rx = Rx::Closed;
+                    return Ok(ServerEvent::Closed);
+                }
+                None => return Err(Error::Incomplete),
+                Some(len) if len == b"\r\n".len() => {
+                    if std::mem::replace(&mut self.skipped_line, true) {
+                        return Err(Error::RequestLine);
+                    }
+                    rx.consume(len);
+                    self.scan = HeadScan::default();
+                }
+                Some(len) => break len,
+            }
+        };
+        self.scan = HeadScan::default();
+        self.skipped_line = false;
+        let (head, body) = parse_request(rx.take(len).freeze(), &self.limits, &self.spare)?;
+        let decoder = Decoder::new(body, &self.limits)?;
+        self.persists &= head.facts.persists();
+        self.request = Request {
+            head: head.method() == Method::HEAD,
+            connect: body == BodyLen::Tunnel,
+            upgrade: head.facts.upgrade,
+            http10: head.version() == Version::HTTP_10,
+            awaits_continue: head.expects_continue(),
+        };
+        self.tx = Tx::Head;
+        self.rx = match body {
+            BodyLen::None => Rx::End,
+            BodyLen::Tunnel => Rx::AwaitResponse,
+            _ => Rx::Body(decoder),
+        };
+        Ok(ServerEvent::Head(head, body))
+    }
+
+    fn end_request(&mut self) -> ServerEvent {
+        self.rx = Rx::AwaitResponse;
+        self.next_request();
+        ServerEvent::End
+    }
+
+    /// Turns to the next request once this one is read and answered.
+    fn next_request(&mut self) {
+        if matches!(self.rx, Rx::AwaitResponse) && self.tx == Tx::Done {
+            if self.persists {
+                self.rx = Rx::Head;
+                self.tx = Tx::Idle;
+            } else {
+                self.rx = Rx::Closed;
+            }
+        }
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.failed = Some(error);
+        self.persists = false;
+        self.rx = Rx::Closed;
+        self.request.awaits_continue = false;
+        // A head that could not be read gets an answer too.
+        if self.tx == Tx::Idle && error != Error::Incomplete {
+            self.request = Request::default();
+            self.tx = Tx::Head;
+        }
+    }
+
+    /// Notes that the client will send nothing more. What is in the queue is read still; then poll to learn whether it
+    /// ended between requests or inside one. A response may be sent: the client may have closed its sending side only.
+    pub fn handle_eof(&mut self) {
+        self.eof = true;
+    }
+
+    /// Says 100, if the client waits for it and has not sent body yet; nothing otherwise.
+    ///
+    /// # Errors
+    /// If there is no request to answer, or its final response has begun.
+    pub fn send_continue(&mut self, tx: &mut TxQueue) -> Result<(), SendError> {
+        if self.tx != Tx::Head {
+            return Err(SendError::State);
+        }
+        if std::mem::take(&mut self.request.awaits_continue) {
+            tx.put_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        Ok(())
+    }
+
+    /// Sends an informational response, 103 for example, before the final one. Nothing is sent to HTTP/1.0, which
+    /// knows none (RFC 9110 15.2).
+    ///
+    /// # Errors
+    /// If there is no request to answer, its final response has begun, the status is not 1xx or is 101, or a field
+    /// is not valid.
+    pub fn send_informational<'a>(
+        &mut self,
+        status: StatusCode,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        tx: &mut TxQueue,
+    ) -> Result<(), SendError> {
+        if self.tx != Tx::Head {
+            return Err(SendError::State);
+        }
+        if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(SendError::Status);
+        }
+        put_status_line(&mut self.scratch, status);
+        put_fields(&mut self.scratch, fields)?;
+        self.scratch.extend_from_slice(b"\r\n");
+        if status == StatusCode::CONTINUE {
+            self.request.awaits_continue = false;
+        }
+        if !self.request.http10 {
+            tx.put_slice(&self.scratch);
+        }
+        Ok(())
+    }
+
+    /// Sends the head of the final response.
+    ///
+    /// `body` is the length that the response has, or would have if the request were not HEAD: then, and for 304, no
+    /// data may follow. Fields of framing and of the hop are skipped; `upgrade` is kept, and `Connection` names it.
+    /// [`BodyLen::Tunnel`] goes with 101, and with a 2xx to CONNECT; from then on both ways are a tunnel.
+    ///
+    /// # Errors
+    /// If there is no request to answer, or status, body and fields do not fit. Nothing is sent then.
+    pub fn send_head<'a>(
+        &mut self,
+        status: StatusCode,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        body: BodyLen,
+        tx: &mut TxQueue,
+    ) -> Result<(), SendError> {
+        if self.tx != Tx::Head {
+            return Err(SendError::State);
+        }
+        let (framing, encoder) = self.plan(status, body)?;
+        // A client that was never told to continue may send its body or leave it out; RFC 9110 10.1.1. What follows a
+        // CONNECT that was refused may have been meant for the tunnel.
+        let persists = self.persists
+            && !self.request.awaits_continue
+            && (!self.request.connect || body == BodyLen::Tunnel)
+            && encoder != Encoder::Bare;
+        put_status_line(&mut self.scratch, status);
+        let options = put_fields(&mut self.scratch, fields)?;
+        let http = body != BodyLen::Tunnel;
+        let end = HeadEnd {
+            framing,
+            close: http && !persists,
+            keep_alive: http && persists && self.request.http10,
+        };
+        put_head_end(&mut self.scratch, end, options);
+        tx.put_slice(&self.scratch);
+        self.persists = persists;
+        self.request.awaits_continue = false;
+        self.tx = Tx::Body(encoder);
+        if body == BodyLen::Tunnel {
+            self.rx = Rx::Tunnel;
+        }
+        Ok(())
+    }
+
+    fn plan(&self, status: StatusCode, body: BodyLen) -> Result<(Framing, Encoder), SendError> {
+        let switching = status == StatusCode::SWITCHING_PROTOCOLS;
+        if status.is_informational() && !switching {
+            return Err(SendError::Status);
+        }
+        let tunnel = switching || (self.request.connect && status.is_success());
+        if tunnel {
+            let read = matches!(self.rx, Rx::End | Rx::AwaitResponse);
+            return match body {
+                BodyLen::Tunnel if read && (self.request.connect || self.request.upgrade) => {
+                    Ok(announce(body))
+                }
+                BodyLen::Tunnel => Err(SendError::NotUpgradable),
+                _ => Err(SendError::BodyLen),
+            };
+        }
+        let bodyless = self.request.head || status == StatusCode::NOT_MODIFIED;
+        match body {
+            BodyLen::Tunnel => Err(SendError::NotUpgradable),
+            BodyLen::None | BodyLen::Length(0) if status == StatusCode::NO_CONTENT => {
+                Ok(announce(BodyLen::None))
+            }
+            _ if status == StatusCode::NO_CONTENT => Err(SendError::BodyLen),
+            BodyLen::Chunked | BodyLen::UntilClose if bodyless && self.request.http10 => {
+                Ok(announce(BodyLen::None))
+            }
+            BodyLen::UntilClose if bodyless => Ok(announce(BodyLen::None)),
+            _ if bodyless => Ok((announce(body).0, Encoder::Length(0))),
+            BodyLen::None => Ok(announce(BodyLen::Length(0))),
+            BodyLen::Chunked if self.request.http10 => Ok(announce(BodyLen::UntilClose)),
+            BodyLen::Length(_) | BodyLen::Chunked | BodyLen::UntilClose => Ok(announce(body)),
+        }
+    }
+
+    /// Sends a part of the body, or bytes of the tunnel. The payload is not copied.
+    ///
+    /// # Errors
+    /// If no body is being sent, or it is longer than announced; then nothing of the segment is sent.
+    pub fn send_data(&mut self, seg: impl Into<Seg>, tx: &mut TxQueue) -> Result<(), SendError> {
+        match &mut self.tx {
+            Tx::Body(encoder) => encoder.send_data(seg.into(), tx),
+            Tx::Idle | Tx::Head | Tx::Done => Err(SendError::State),
+        }
+    }
+
+    /// Ends a chunked body with trailers. To HTTP/1.0 they are dropped.
+    ///
+    /// # Errors
+    /// If the body is not chunked, or a field is not valid or not allowed behind a body.
+    pub fn send_trailers<'a>(
+        &mut self,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        tx: &mut TxQueue,
+    ) -> Result<(), SendError> {
+        let Tx::Body(encoder) = &mut self.tx else { return Err(SendError::State) };
+        encoder.send_trailers(fields, &mut self.scratch, tx)?;
+        self.end_response();
+        Ok(())
+    }
+
+    /// Ends the response, or our side of the tunnel.
+    ///
+    /// # Errors
+    /// If no response is being sent, or its body is shorter than announced: then only closing is left.
+    pub fn finish(&mut self, tx: &mut TxQueue) -> Result<(), SendError> {
+        let Tx::Body(encoder) = &mut self.tx else { return Err(SendError::State) };
+        encoder.finish(tx).inspect_err(|_| self.persists = false)?;
+        self.end_response();
+        Ok(())
+    }
+
+    fn end_response(&mut self) {
+        self.tx = Tx::Done;
+        self.next_request();
+    }
+
+    /// Makes the response that is being prepared, or else the next one, the last: it says `Connection: close`.
+    ///
+    /// For a drain, or where the rest of a body is not worth reading.
+    pub fn close_after_response(&mut self) {
+        self.persists = false;
+    }
+
+    /// Whether the final response to a request, or to a fault, can still be sent.
+    pub fn can_respond(&self) -> bool {
+        self.tx == Tx::Head
+    }
+
+    /// Whether everything was said and no request will follow: close once the send queue is empty.
+    ///
+    /// After a response that left body unread, or between requests while draining, true as well.
+    pub fn wants_close(&self) -> bool {
+        match self.tx {
+            Tx::Idle => !self.persists || matches!(self.rx, Rx::Closed),
+            Tx::Done if matches!(self.rx, Rx::Tunnel) => self.eof,
+            Tx::Done => !self.persists,
+            Tx::Head | Tx::Body(_) => false,
+        }
+    }
+
+    /// Whether the connection waits for the head of a request.
+    pub fn can_read_next(&self) -> bool {
+        matches!(self.rx, Rx::Head)
+    }
+
+    /// Whether the first bytes of a head have been seen and not its end; a deadline for heads runs then, and the
+    /// keep-alive timeout otherwise.
+    pub fn is_reading_head(&self) -> bool {
+        matches!(self.rx, Rx::Head) && !self.scan.is_untouched()
+    }
+
+    /// What of the current request's body has not been read.
+    pub fn remaining_body(&self) -> RemainingBody {
+        match &self.rx {
+            Rx::Body(decoder) => decoder.remaining().map_or(RemainingBody::Unknown, RemainingBody::Known),
+            Rx::Head | Rx::End | Rx::AwaitResponse | Rx::Tunnel | Rx::Closed => RemainingBody::None,
+        }
+    }
+
+    /// Whether both ways belong to another protocol now.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.rx, Rx::Tunnel)
+    }
+}

@@ -1,0 +1,91 @@
+//! The forms of a request target, and what may stand in a host. RFC 9112 3.2, RFC 3986 3.2.2.
+
+use std::ops::Range;
+
+/// A request target taken apart, as offsets into the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct TargetParts {
+    pub(super) authority: Option<Range<usize>>,
+    pub(super) path: Range<usize>,
+    pub(super) query: Option<Range<usize>>,
+}
+
+/// Takes a target apart; `None` if its form does not fit the method.
+pub(super) fn parse_target(method: &[u8], target: &[u8]) -> Option<TargetParts> {
+    if !target.iter().all(|&byte| is_target_byte(byte)) {
+        return None;
+    }
+    if method == b"CONNECT" {
+        // RFC 9110 9.3.6: there is no default port.
+        let valid = is_authority(target) && port(target).is_some_and(|port| !port.is_empty());
+        return valid.then_some(TargetParts { authority: Some(0..target.len()), path: 0..0, query: None });
+    }
+    if target == b"*" {
+        return (method == b"OPTIONS").then_some(TargetParts { authority: None, path: 0..1, query: None });
+    }
+    if target.first() == Some(&b'/') {
+        return Some(split_query(target, 0, None));
+    }
+    let scheme_len = memchr::memmem::find(target, b"://")?;
+    let scheme = &target[..scheme_len];
+    let scheme_valid = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+        && scheme.iter().all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+    let start = scheme_len + 3;
+    let authority_len =
+        target[start..].iter().position(|&byte| matches!(byte, b'/' | b'?')).unwrap_or(target.len() - start);
+    let authority = start..start + authority_len;
+    if !scheme_valid || !is_authority(&target[authority.clone()]) {
+        return None;
+    }
+    Some(split_query(target, authority.end, Some(authority)))
+}
+
+/// Whether the bytes are `host [":" port]` with a host that is not empty, and without user information.
+pub(super) fn is_authority(bytes: &[u8]) -> bool {
+    let host = match port(bytes) {
+        Some(port) if port.len() <= 5 && port.iter().all(u8::is_ascii_digit) && port_fits(port) => {
+            &bytes[..bytes.len() - port.len() - 1]
+        }
+        Some(_) => return false,
+        None => bytes,
+    };
+    match host {
+        [b'[', inner @ .., b']'] => {
+            inner.contains(&b':')
+                && inner.iter().all(|&byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+        }
+        _ => !host.is_empty() && host.iter().all(|&byte| is_reg_name_byte(byte)),
+    }
+}
+
+/// Whether a byte may stand in a target: visible ASCII, and no fragment.
+pub(super) fn is_target_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b'#'
+}
+
+fn port(authority: &[u8]) -> Option<&[u8]> {
+    let colon = memchr::memrchr(b':', authority)?;
+    // The colons of an IPv6 address stand before its bracket.
+    let after = &authority[colon + 1..];
+    (!after.contains(&b']')).then_some(after)
+}
+
+fn port_fits(port: &[u8]) -> bool {
+    port.iter().fold(0u32, |value, &digit| value * 10 + u32::from(digit - b'0')) <= u32::from(u16::MAX)
+}
+
+/// `reg-name` but for the comma, which would let two hosts pass as one.
+fn is_reg_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&byte)
+}
+
+fn split_query(target: &[u8], path_start: usize, authority: Option<Range<usize>>) -> TargetParts {
+    match memchr::memchr(b'?', &target[path_start..]) {
+        Some(at) => TargetParts {
+            authority,
+            path: path_start..path_start + at,
+            query: Some(path_start + at + 1..target.len()),
+        },
+        None => TargetParts { authority, path: path_start..target.len(), query: None },
+    }
+}
