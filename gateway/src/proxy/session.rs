@@ -1,0 +1,303 @@
+//! One client connection: requests one after another, each with its exchange at an origin.
+//!
+//! ```text
+//! Waiting --head--> Exchange --response ended--> Waiting | Draining body --> Waiting | Lingering --> closed
+//! Waiting --silence--> closed          Waiting --half a head for too long--> 408, Lingering
+//! any     --malformed--> 4xx, Lingering
+//! ```
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use ringport::http::{ServeError, ServerStream};
+use ringport::proto::http1::{BodyLen, RemainingBody, RequestHead, SendError, ServerEvent};
+use ringport::runtime::native::NativeStream;
+use ringport::runtime::{LocalAddr, Timer, Transport, TxLevel};
+use ringport_platform::core::Sleep;
+
+use super::Shared;
+use super::exchange::Exchange;
+
+/// Unsent bytes of a client above which nothing more is read for it.
+pub const HIGH_WATER: usize = 256 * 1024;
+/// Body of an answered request that is read and dropped to keep the connection.
+const DRAIN_BYTES: u64 = 64 * 1024;
+/// What is read and dropped before a connection closes, so that the client can read the last response.
+const LINGER_BYTES: usize = 1 << 20;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// A client connection.
+pub struct Session {
+    pub shared: Rc<Shared>,
+    pub client: ServerStream<NativeStream>,
+    pub timer: Sleep,
+    /// The peer's IP address as text; empty for Unix sockets.
+    pub peer: String,
+    /// The port of the listener, for `X-Forwarded-Port`.
+    served: u64,
+    seat: usize,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// The connection may carry the next one.
+    Continue,
+    /// The response is complete, or an error was answered; the connection ends in an orderly way.
+    Close,
+    /// The response was cut: the client must see a reset.
+    Abort,
+}
+
+/// Why waiting for a head ended.
+enum Next {
+    Request(RequestHead, BodyLen),
+    Malformed(ringport::proto::http1::Error),
+    HeadTimeout,
+    Over,
+}
+
+impl Session {
+    /// Serves a connection to its end.
+    pub async fn serve(shared: Rc<Shared>, transport: NativeStream) {
+        let peer = match transport.peer_addr() {
+            Ok(LocalAddr::Inet(addr)) => addr.ip().to_canonical().to_string(),
+            _ => String::new(),
+        };
+        let runtime = &shared.runtime;
+        let client = ServerStream::new(runtime, transport, shared.limits);
+        let timer = shared.core.sleep(shared.spec.timeouts().header);
+        let seat = shared.sessions.borrow_mut().sit();
+        shared.stats.connections.inc();
+        shared.stats.connections_active.inc();
+        let mut session = Session { shared, client, timer, peer, served: 0, seat };
+        match session.run().await {
+            Flow::Abort => session.abort(),
+            Flow::Continue | Flow::Close => session.linger().await,
+        }
+    }
+
+    async fn run(&mut self) -> Flow {
+        loop {
+            let (head, len) = match self.next_head().await {
+                Next::Request(head, len) => (head, len),
+                Next::Over => return Flow::Abort,
+                Next::HeadTimeout => {
+                    return self.refuse(StatusCode::REQUEST_TIMEOUT, "the request was too slow");
+                }
+                Next::Malformed(error) => return self.refuse(error.status(), error.reason()),
+            };
+            self.served += 1;
+            let last = self.shared.spec.limits().requests_per_connection.is_some_and(|most| self.served >= most);
+            if last || self.shared.is_draining() {
+                self.client.conn().close_after_response();
+            }
+            match Exchange::new(self, head, len).run().await {
+                Flow::Continue => {}
+                end => return end,
+            }
+            if !self.drain_body().await || self.client.conn().wants_close() {
+                return Flow::Close;
+            }
+        }
+    }
+
+    /// Waits for the next request, as long as the connection may be idle and then as long as a head may take.
+    async fn next_head(&mut self) -> Next {
+        let timeouts = self.shared.spec.timeouts().clone();
+        let now = self.shared.core.now();
+        let mut head_began: Option<Instant> = self.client.has_input().then_some(now);
+        let idle_until = now + if self.served == 0 { timeouts.header } else { timeouts.keep_alive_idle };
+        poll_fn(|cx| {
+            self.shared.sessions.borrow_mut().watch(self.seat, cx.waker());
+            if let Some(next) = self.poll_head(cx) {
+                return Poll::Ready(next);
+            }
+            let now = self.shared.core.now();
+            if !self.client.has_input() {
+                head_began = None;
+                // A fresh connection may still say what it came for; one that has been served is done.
+                if self.shared.is_draining() && self.served > 0 {
+                    return Poll::Ready(Next::Over);
+                }
+                self.timer.reset(idle_until);
+            } else {
+                let began = *head_began.get_or_insert(now);
+                self.timer.reset(began + timeouts.header);
+            }
+            if self.timer.poll_elapsed(cx).is_ready() {
+                return Poll::Ready(if head_began.is_some() { Next::HeadTimeout } else { Next::Over });
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Option<Next> {
+        // A client that reads none of its responses is not read from either.
+        match self.client.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Some(Next::Over),
+            Poll::Pending => return None,
+        }
+        match self.client.poll_event(cx) {
+            Poll::Pending => None,
+            Poll::Ready(Ok(ServerEvent::Head(head, len))) => Some(Next::Request(head, len)),
+            Poll::Ready(Err(ServeError::Protocol(error))) if self.client.conn().can_respond() => {
+                Some(Next::Malformed(error))
+            }
+            Poll::Ready(_) => Some(Next::Over),
+        }
+    }
+
+    /// Answers without an origin, and closes.
+    pub fn refuse(&mut self, status: StatusCode, text: &str) -> Flow {
+        self.client.conn().close_after_response();
+        self.answer(status, text, Duration::ZERO);
+        Flow::Close
+    }
+
+    /// Answers a request that no origin answered.
+    pub fn answer(&mut self, status: StatusCode, text: &str, took: Duration) -> Flow {
+        let body = format!("{} {}: {text}\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
+        let fields: [(&str, &[u8]); 2] = [("content-type", b"text/plain; charset=utf-8"), ("server", b"ringport")];
+        self.shared.stats.responded(status.as_u16(), took);
+        match self.client.respond(status, fields, body.into_bytes()) {
+            Ok(()) => match self.client.start_send() {
+                Ok(()) => Flow::Continue,
+                Err(_) => Flow::Abort,
+            },
+            Err(error) => broken(error),
+        }
+    }
+
+    /// Reads what is left of an answered request's body; false when that is too much.
+    async fn drain_body(&mut self) -> bool {
+        let mut left = match self.client.conn().remaining_body() {
+            RemainingBody::None => return true,
+            RemainingBody::Known(bytes) if bytes > DRAIN_BYTES => return false,
+            RemainingBody::Known(_) | RemainingBody::Unknown => DRAIN_BYTES,
+        };
+        self.timer.reset(self.shared.core.now() + LINGER_TIME);
+        poll_fn(|cx| {
+            while self.client.conn().remaining_body() != RemainingBody::None {
+                match self.client.poll_event(cx) {
+                    Poll::Ready(Ok(ServerEvent::Data(data))) if data.len() as u64 <= left => left -= data.len() as u64,
+                    Poll::Ready(Ok(ServerEvent::Trailers(_) | ServerEvent::End)) => {}
+                    Poll::Ready(_) => return Poll::Ready(false),
+                    Poll::Pending => return self.timer.poll_elapsed(cx).map(|()| false),
+                }
+            }
+            Poll::Ready(true)
+        })
+        .await
+    }
+
+    /// Sends what waits, ends our side, and reads on for a moment: closing with unread bytes would reset the
+    /// connection, and the client would lose the response. RFC 9112 9.6.
+    async fn linger(&mut self) {
+        let write_idle = self.shared.spec.timeouts().write_idle;
+        self.timer.reset(self.shared.core.now() + write_idle);
+        let stream = self.client.stream();
+        if stream.start_send().is_err() {
+            return;
+        }
+        let timer = &mut self.timer;
+        let sent = poll_fn(|cx| match stream.transport().poll_shutdown(cx) {
+            Poll::Ready(end) => Poll::Ready(end.is_ok()),
+            Poll::Pending => timer.poll_elapsed(cx).map(|()| false),
+        });
+        if !sent.await {
+            return;
+        }
+        timer.reset(self.shared.core.now() + LINGER_TIME);
+        let mut left = LINGER_BYTES;
+        poll_fn(|cx| {
+            while left > 0 {
+                let waiting = stream.rx().len();
+                stream.rx().consume(waiting);
+                left = left.saturating_sub(waiting);
+                match stream.poll_fill(cx, LINGER_BYTES) {
+                    Poll::Ready(Ok(true)) => {}
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return timer.poll_elapsed(cx),
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Drops the connection without a goodbye where bytes were cut; an idle one simply closes.
+    fn abort(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.shared.sessions.borrow_mut().leave(self.seat);
+        self.shared.stats.connections_active.dec();
+    }
+}
+
+/// A response that the machine refused to send is a fault of ours or of the origin; the connection cannot go on.
+pub fn broken(error: SendError) -> Flow {
+    tracing::debug!(%error, "a response could not be sent");
+    Flow::Abort
+}
+
+/// The sessions of a core: how many, and how to wake them all.
+#[derive(Default)]
+pub struct Sessions {
+    seats: Vec<Option<Waker>>,
+    free: Vec<usize>,
+    count: usize,
+    empty: Option<Waker>,
+}
+
+impl Sessions {
+    fn sit(&mut self) -> usize {
+        self.count += 1;
+        self.free.pop().unwrap_or_else(|| {
+            self.seats.push(None);
+            self.seats.len() - 1
+        })
+    }
+
+    fn watch(&mut self, seat: usize, waker: &Waker) {
+        if !self.seats[seat].as_ref().is_some_and(|seated| seated.will_wake(waker)) {
+            self.seats[seat] = Some(waker.clone());
+        }
+    }
+
+    fn leave(&mut self, seat: usize) {
+        self.seats[seat] = None;
+        self.free.push(seat);
+        self.count -= 1;
+        if self.count == 0
+            && let Some(waker) = self.empty.take()
+        {
+            waker.wake();
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    pub fn wake_all(&self) {
+        self.seats.iter().flatten().for_each(Waker::wake_by_ref);
+    }
+
+    pub fn poll_empty(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.count == 0 {
+            return Poll::Ready(());
+        }
+        self.empty = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
