@@ -22,6 +22,8 @@ pub(super) fn parse_yaml(text: &str) -> Result<Node, Malformed> {
         let message = error.without_snippet().to_string().replace('\n', ", ");
         // The place is said once, in front.
         let message = message.split(" at line ").next().unwrap_or_default();
+        // The rest advises the programmer, not the writer of the file.
+        let message = message.split("; use from_str").next().unwrap_or_default();
         (position, message.to_owned())
     })
 }
