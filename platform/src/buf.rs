@@ -21,5 +21,4 @@ pub use pool::{Pool, PoolSpec, PoolUse};
 pub use queue::{RxQueue, Seg, TxQueue};
 pub use view::{PoolBuf, SharedBuf};
 
-#[expect(unused_imports, reason = "drivers use it, and the first has not landed")]
 pub(crate) use pool::ChunkRef;

@@ -14,6 +14,14 @@
 //! 6. [`Driver::close`] is called only for a descriptor without operations in flight: closing does not cancel.
 //! 7. Dropping a driver cancels everything and reaps to zero; what does not end in time is leaked on purpose and counted.
 
+#[cfg(target_os = "linux")]
+mod epoll;
+#[cfg(feature = "faulty")]
+pub mod faulty;
+
+#[cfg(target_os = "linux")]
+pub use epoll::EpollDriver;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
