@@ -14,6 +14,10 @@
 //! 6. [`Driver::close`] is called only for a descriptor without operations in flight: closing does not cancel.
 //! 7. Dropping a driver cancels everything and reaps to zero; what does not end in time is leaked on purpose and counted.
 
+mod mechanisms;
+#[cfg(target_os = "linux")]
+mod uring;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
@@ -22,6 +26,10 @@ use std::time::Duration;
 
 use crate::buf::TxQueue;
 use crate::op::{Completion, SendMode, Token};
+
+pub use self::mechanisms::{Mechanism, Mechanisms, UnknownMechanism};
+#[cfg(target_os = "linux")]
+pub use self::uring::{Denial, Feature, UringDriver, UringError, UringReport, UringSpec};
 
 /// Segments that one send takes at most.
 pub const MAX_SEND_SEGMENTS: usize = 64;
