@@ -37,7 +37,7 @@ use self::slots::{
 use self::sqe::SendStyle;
 use super::{ConnectAddr, Driver, DriverKind, Mechanisms, Unpark, Wait};
 use crate::buf::{Pool, TxQueue};
-use crate::op::{Completion, Errno, Outcome, SendMode, Token};
+use crate::op::{Completion, Errno, SendMode, Token};
 use crate::stats::CoreStats;
 
 pub use self::probe::{Feature, UringReport};
