@@ -31,9 +31,7 @@ use io_uring::types::{CancelBuilder, Timespec};
 
 use self::bufring::{BufRing, GROUP};
 use self::queue::Queue;
-use self::slots::{
-    AcceptOp, Address, Cancel, ConnectOp, Message, RecvOp, SendOp, Slab, Table, gather,
-};
+use self::slots::{AcceptOp, Address, Cancel, ConnectOp, Message, RecvOp, SendOp, Slab, Table, gather};
 use self::sqe::SendStyle;
 use super::{ConnectAddr, Driver, DriverKind, Mechanisms, Unpark, Wait};
 use crate::buf::{Pool, TxQueue};
@@ -130,7 +128,8 @@ impl UringDriver {
         let (mode, report) = probe::self_test(&ring, rung, spec.disable)?;
         let bufs = BufRing::new(pool, mode.inc);
         // SAFETY: `Kernel` holds the memory; `Drop` unregisters it before freeing it, or leaks both.
-        unsafe { bufs.register(&ring.submitter()) }.map_err(UringError::other("registering the buffer ring"))?;
+        unsafe { bufs.register(&ring.submitter()) }
+            .map_err(UringError::other("registering the buffer ring"))?;
         // SAFETY: no memory is involved.
         let wake = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if wake < 0 {
@@ -138,8 +137,7 @@ impl UringDriver {
         }
         // SAFETY: the descriptor is new and nobody else owns it.
         let wake = Arc::new(unsafe { OwnedFd::from_raw_fd(wake) });
-        let kernel =
-            Kernel { queue: Queue::new(ring), bufs, messages: Slab::new(), addresses: Slab::new() };
+        let kernel = Kernel { queue: Queue::new(ring), bufs, messages: Slab::new(), addresses: Slab::new() };
         let driver = UringDriver {
             kernel: ManuallyDrop::new(kernel),
             mode,
@@ -250,7 +248,10 @@ impl Driver for UringDriver {
     fn recv(&mut self, fd: RawFd, token: Token, credit: u32) {
         assert!(credit > 0, "a receive needs credit");
         self.in_flight += 1;
-        self.recvs.insert(token, RecvOp { fd, cancel: Cancel::No, left: credit, armed: false, held: None });
+        self.recvs.insert(
+            token,
+            RecvOp { fd, cancel: Cancel::No, left: credit, ends_at: 0, armed: false, held: None },
+        );
         if self.kernel.bufs.has_buffers() {
             self.arm_recv(token);
         } else {
@@ -344,7 +345,10 @@ impl Drop for UringDriver {
         }
         // The kernel may still write: ring, buffers, messages and addresses stay where they are for ever.
         self.stats.leaked.add(self.in_flight.max(1) as u64);
-        tracing::warn!(in_flight = self.in_flight, "io_uring: leaked a ring whose operations did not end in time");
+        tracing::warn!(
+            in_flight = self.in_flight,
+            "io_uring: leaked a ring whose operations did not end in time"
+        );
     }
 }
 

@@ -60,7 +60,10 @@ impl fmt::Display for UringError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             UringError::Denied { errno, which: Denial::Missing } => {
-                write!(f, "this kernel has no io_uring ({errno}); Linux 6.0 or later built with CONFIG_IO_URING has it")
+                write!(
+                    f,
+                    "this kernel has no io_uring ({errno}); Linux 6.0 or later built with CONFIG_IO_URING has it"
+                )
             }
             UringError::Denied { errno, which: Denial::Seccomp } => write!(
                 f,
@@ -141,7 +144,8 @@ pub(super) fn make_ring(spec: &UringSpec) -> Result<(IoUring, Rung), UringError>
     let mut rungs = Rung::ALL.into_iter().skip(first_rung(spec.disable)).peekable();
     while let Some(rung) = rungs.peek().copied() {
         let shift = SHRINK[shrink];
-        let (sq_entries, cq_entries) = ((spec.sq_entries >> shift).max(8), (spec.cq_entries >> shift).max(64));
+        let (sq_entries, cq_entries) =
+            ((spec.sq_entries >> shift).max(8), (spec.cq_entries >> shift).max(64));
         let error = match rung.build(sq_entries, cq_entries.max(sq_entries * 2)) {
             Ok(ring) => return Ok((ring, rung)),
             Err(error) => error,
@@ -149,7 +153,11 @@ pub(super) fn make_ring(spec: &UringSpec) -> Result<(IoUring, Rung), UringError>
         match error.raw_os_error() {
             Some(libc::ENOMEM) if shrink + 1 < SHRINK.len() => {
                 shrink += 1;
-                tracing::warn!(sq_entries, limit = memlock_limit(), "io_uring: memory is short, trying a smaller ring");
+                tracing::warn!(
+                    sq_entries,
+                    limit = memlock_limit(),
+                    "io_uring: memory is short, trying a smaller ring"
+                );
             }
             Some(libc::ENOMEM) => return Err(UringError::Memlock { limit: memlock_limit() }),
             Some(libc::EINVAL) => {
@@ -210,6 +218,9 @@ mod tests {
         check(denied(libc::ENOSYS, Denial::Missing), ["no io_uring", "CONFIG_IO_URING"]);
         check(UringError::Memlock { limit: 65536 }, ["65536", "ulimit -l"]);
         check(UringError::TooOld { feature: "recv-multishot" }, ["recv-multishot", "6.0"]);
-        check(UringError::Other { step: "eventfd", errno: Errno(libc::EMFILE) }, ["eventfd", "RINGPORT_DRIVER"]);
+        check(
+            UringError::Other { step: "eventfd", errno: Errno(libc::EMFILE) },
+            ["eventfd", "RINGPORT_DRIVER"],
+        );
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct RecvOp {
     pub(super) cancel: Cancel,
     /// Bytes that may still come.
     pub(super) left: u32,
+    /// The kernel was asked to stop when `left` has come down to this; `u32::MAX` for a receive of one step.
+    pub(super) ends_at: u32,
     /// Whether the kernel has it; otherwise it is staged until there is a buffer.
     pub(super) armed: bool,
     /// With [`Cancel::ByDriver`]: what is reported as the end when the cancel took effect.
@@ -102,7 +104,8 @@ pub(super) fn gather(queue: &TxQueue, messages: &mut Slab<Message>) -> (Gathered
     let first = &first[..first.len().min(MAX_SEGMENT_BYTES)];
     let mut total = first.len();
     let one = Gathered::One(first.as_ptr(), first.len() as u32);
-    let mut rest = slices.take(MAX_SEND_SEGMENTS - 1).take_while(|_| first.len() < MAX_SEGMENT_BYTES).peekable();
+    let mut rest =
+        slices.take(MAX_SEND_SEGMENTS - 1).take_while(|_| first.len() < MAX_SEGMENT_BYTES).peekable();
     if rest.peek().is_none_or(|next| total + next.len() > MAX_SEND_BYTES) {
         return (one, total);
     }
@@ -114,7 +117,8 @@ pub(super) fn gather(queue: &TxQueue, messages: &mut Slab<Message>) -> (Gathered
         let iov = (&raw mut (*message).iov).cast::<libc::iovec>();
         let mut count = 0;
         let mut put = |bytes: &[u8]| {
-            iov.add(count).write(libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
+            iov.add(count)
+                .write(libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
             count += 1;
         };
         put(first);
@@ -165,7 +169,8 @@ impl Address {
                 sin6_scope_id: addr.scope_id(),
             }),
             ConnectAddr::Unix(path) => {
-                let mut unix = libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
+                let mut unix =
+                    libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
                 // A path is closed by a NUL; an abstract name is as long as the address says (unix(7)).
                 let closing = usize::from(path.first() != Some(&0));
                 if path.is_empty() || path.len() + closing > unix.sun_path.len() {

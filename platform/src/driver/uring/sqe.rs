@@ -134,7 +134,8 @@ mod tests {
     fn optlen_lies_where_file_index_lies() {
         let plain = bytes(&accept(3, true));
         let indexed = bytes(&opcode::AcceptMulti::new(Fd(3)).allocate_file_index(true).build());
-        let differs: Vec<usize> = (0..64).filter(|&at| plain[at] != indexed[at] && !(28..32).contains(&at)).collect();
+        let differs: Vec<usize> =
+            (0..64).filter(|&at| plain[at] != indexed[at] && !(28..32).contains(&at)).collect();
         assert_eq!(differs, (OPTLEN_OFFSET..OPTLEN_OFFSET + 4).collect::<Vec<_>>());
     }
 

@@ -14,6 +14,8 @@ use crate::op::{Completion, Errno, OpKind, Outcome, Token};
 
 /// Bytes that one step of a receive takes at most, so that a fast peer does not hold up the others.
 const MAX_RECV_STEP: u32 = 64 * 1024;
+/// Credit below which a receive is armed for one step only.
+const SHORT_STRETCH: u32 = 4096;
 
 impl UringDriver {
     pub(super) fn run_turn(&mut self, wait: Wait, out: &mut Vec<Completion>) -> io::Result<()> {
@@ -67,15 +69,25 @@ impl UringDriver {
         self.staged = staged;
     }
 
+    /// Gives a receive to the kernel in a way that cannot exceed what is left of its credit.
+    ///
+    /// The kernel compares with `optlen` after each step and so overshoots by up to `len - 1`. Asking for `len - 1`
+    /// less keeps the cap exact; the last stretch is armed again, alone once it is short.
     pub(super) fn arm_recv(&mut self, token: Token) {
         let step = MAX_RECV_STEP.min(self.kernel.bufs.buffer_bytes());
         let Some(op) = self.recvs.get_mut(token) else { return };
         debug_assert!(op.left > 0 && !op.armed);
         op.armed = true;
-        let len = step.min(op.left);
-        let entry = match self.mode.multishot {
-            true => sqe::recv_multishot(op.fd, len, self.mode.credit.then_some(op.left)),
-            false => sqe::recv_once(op.fd, len),
+        let entry = if !self.mode.multishot || (self.mode.credit && op.left <= SHORT_STRETCH) {
+            op.ends_at = u32::MAX;
+            sqe::recv_once(op.fd, step.min(op.left))
+        } else if self.mode.credit {
+            let len = step.min(op.left / 2);
+            op.ends_at = len - 1;
+            sqe::recv_multishot(op.fd, len, Some(op.left - op.ends_at))
+        } else {
+            op.ends_at = 0;
+            sqe::recv_multishot(op.fd, step.min(op.left), None)
         };
         // SAFETY: the entry names no memory; the buffers of the ring are held by `BufRing` until the completion that
         // uses them up, cancelled or not, and `Drop` leaks them unless every receive has ended.
@@ -149,7 +161,7 @@ impl UringDriver {
             }
             _ if canceled => self.end_accept(token, Outcome::Canceled, out),
             _ => {
-                self.count_ended_multishot();
+                self.stats.multishot_ended.add(u64::from(self.mode.multishot));
                 let entry = sqe::accept(fd, self.mode.multishot).user_data(token.to_bits());
                 // SAFETY: an accept without an address names no memory.
                 unsafe { self.kernel.queue.push(entry, &self.stats) };
@@ -186,10 +198,12 @@ impl UringDriver {
             0 => self.end_recv(token, Outcome::Eof, out),
             libc::ECANCELED | libc::ENOBUFS | libc::EINTR | libc::EAGAIN if held => self.end_held(token, out),
             libc::ECANCELED => self.end_recv(token, Outcome::Canceled, out),
-            libc::ENOBUFS | libc::EINTR | libc::EAGAIN if canceled => self.end_recv(token, Outcome::Canceled, out),
+            libc::ENOBUFS | libc::EINTR | libc::EAGAIN if canceled => {
+                self.end_recv(token, Outcome::Canceled, out)
+            }
             // The ring was empty for a moment: armed again once it is filled, `Starved` if it cannot be.
             libc::ENOBUFS => {
-                self.count_ended_multishot();
+                self.stats.multishot_ended.add(u64::from(op.ends_at != u32::MAX));
                 self.kernel.bufs.grow();
                 self.staged.push(token);
             }
@@ -217,8 +231,10 @@ impl UringDriver {
             }
             (_, true) => out.push(Completion::more(token, Outcome::Received(received))),
             (_, false) => {
+                if op.left > op.ends_at {
+                    self.stats.multishot_ended.inc();
+                }
                 out.push(Completion::more(token, Outcome::Received(received)));
-                self.count_ended_multishot();
                 self.staged.push(token);
             }
         }
@@ -320,12 +336,6 @@ impl UringDriver {
     fn finish(&mut self, token: Token, outcome: Outcome, out: &mut Vec<Completion>) {
         self.in_flight -= 1;
         out.push(Completion::last(token, outcome));
-    }
-
-    fn count_ended_multishot(&self) {
-        if self.mode.multishot {
-            self.stats.multishot_ended.inc();
-        }
     }
 
     fn forget_closed(&mut self, consumed: u64) {
