@@ -18,9 +18,14 @@
 mod epoll;
 #[cfg(feature = "faulty")]
 pub mod faulty;
+mod mechanisms;
+mod open;
+#[cfg(target_os = "linux")]
+mod uring;
 
 #[cfg(target_os = "linux")]
 pub use epoll::EpollDriver;
+pub use open::{DriverChoice, OpenError, Opened, open};
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,6 +35,10 @@ use std::time::Duration;
 
 use crate::buf::TxQueue;
 use crate::op::{Completion, SendMode, Token};
+
+pub use self::mechanisms::{Mechanism, Mechanisms, UnknownMechanism};
+#[cfg(target_os = "linux")]
+pub use self::uring::{Denial, Feature, UringDriver, UringError, UringReport, UringSpec};
 
 /// Segments that one send takes at most.
 pub const MAX_SEND_SEGMENTS: usize = 64;

@@ -1,0 +1,371 @@
+//! A turn: what is staged goes in, what completed comes out.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use io_uring::cqueue;
+
+use super::slots::{Cancel, Gathered, RecvOp, SendOp};
+use super::sqe::{self, SendStyle};
+use super::{Silent, UringDriver};
+use crate::buf::PoolBuf;
+use crate::driver::Wait;
+use crate::op::{Completion, Errno, OpKind, Outcome, Token};
+
+/// Bytes that one step of a receive takes at most, so that a fast peer does not hold up the others.
+const MAX_RECV_STEP: u32 = 64 * 1024;
+/// Credit below which a receive is armed for one step only.
+const SHORT_STRETCH: u32 = 4096;
+
+impl UringDriver {
+    pub(super) fn run_turn(&mut self, wait: Wait, out: &mut Vec<Completion>) -> io::Result<()> {
+        let before = out.len();
+        for (token, errno) in std::mem::take(&mut self.refused) {
+            self.finish(token, Outcome::Failed(errno), out);
+        }
+        self.stage_receives(out);
+        self.stage_cancels();
+        self.stage_wake();
+        self.kernel.bufs.show();
+        let sends_end_now = !self.silent.is_empty() && !self.lazy_sends;
+        let wait = if out.len() > before || sends_end_now { Wait::Poll } else { wait };
+        self.kernel.queue.submit(wait, &self.stats)?;
+        // A silent send that the kernel took before this point has its failure among the completions, visible or
+        // held back by an overflow (B14). One that is staged again while reaping has not.
+        let settled = self.kernel.queue.consumed();
+        self.reap(out);
+        while self.kernel.queue.overflowed() {
+            self.stats.cq_overflow.inc();
+            self.kernel.queue.fetch_overflow(&self.stats)?;
+            self.reap(out);
+        }
+        self.settle_sends(settled, out);
+        self.forget_closed(settled);
+        self.kernel.bufs.adapt();
+        self.stage_receives(out);
+        self.stats.ops_in_flight.set(self.in_flight as u64);
+        Ok(())
+    }
+
+    /// Arms the receives that waited for a buffer, or reports that there is none.
+    pub(super) fn stage_receives(&mut self, out: &mut Vec<Completion>) {
+        if self.staged.is_empty() {
+            return;
+        }
+        self.kernel.bufs.top_up();
+        let mut staged = std::mem::take(&mut self.staged);
+        for token in staged.drain(..) {
+            let Some(op) = self.recvs.get_mut(token) else { continue };
+            debug_assert!(!op.armed, "staged means that the kernel does not have it");
+            if op.cancel == Cancel::ByCaller {
+                self.end_recv(token, Outcome::Canceled, out);
+            } else if self.kernel.bufs.has_buffers() {
+                self.arm_recv(token);
+            } else {
+                self.stats.pool_starved.inc();
+                self.end_recv(token, Outcome::Starved, out);
+            }
+        }
+        self.staged = staged;
+    }
+
+    /// Gives a receive to the kernel in a way that cannot exceed what is left of its credit.
+    ///
+    /// The kernel compares with `optlen` after each step and so overshoots by up to `len - 1`. Asking for `len - 1`
+    /// less keeps the cap exact; the last stretch is armed again, alone once it is short.
+    pub(super) fn arm_recv(&mut self, token: Token) {
+        let step = MAX_RECV_STEP.min(self.kernel.bufs.buffer_bytes());
+        let Some(op) = self.recvs.get_mut(token) else { return };
+        debug_assert!(op.left > 0 && !op.armed);
+        op.armed = true;
+        let entry = if !self.mode.multishot || (self.mode.credit && op.left <= SHORT_STRETCH) {
+            op.ends_at = u32::MAX;
+            sqe::recv_once(op.fd, step.min(op.left))
+        } else if self.mode.credit {
+            let len = step.min(op.left / 2);
+            op.ends_at = len - 1;
+            sqe::recv_multishot(op.fd, len, Some(op.left - op.ends_at))
+        } else {
+            op.ends_at = 0;
+            sqe::recv_multishot(op.fd, step.min(op.left), None)
+        };
+        // SAFETY: the entry names no memory; the buffers of the ring are held by `BufRing` until the completion that
+        // uses them up, cancelled or not, and `Drop` leaks them unless every receive has ended.
+        unsafe { self.kernel.queue.push(entry.user_data(token.to_bits()), &self.stats) };
+    }
+
+    /// Cancels go behind everything staged, so each finds its target; those that ended meanwhile are skipped.
+    fn stage_cancels(&mut self) {
+        for token in std::mem::take(&mut self.cancels) {
+            if self.cancel_of(token).is_some_and(|cancel| *cancel != Cancel::No) {
+                // SAFETY: a cancel names no memory.
+                unsafe { self.kernel.queue.push(sqe::cancel(token.to_bits()), &self.stats) };
+            }
+        }
+    }
+
+    fn stage_wake(&mut self) {
+        if !self.wake_armed {
+            self.wake_armed = true;
+            // SAFETY: a poll names no memory; the eventfd stays open as long as the driver.
+            unsafe { self.kernel.queue.push(sqe::wake(self.wake.as_raw_fd()), &self.stats) };
+        }
+    }
+
+    pub(super) fn reap(&mut self, out: &mut Vec<Completion>) {
+        let mut reaped = std::mem::take(&mut self.reaped);
+        self.kernel.queue.reap(&mut reaped);
+        self.stats.completions.add(reaped.len() as u64);
+        for entry in reaped.drain(..) {
+            self.complete(&entry, out);
+        }
+        self.reaped = reaped;
+    }
+
+    fn complete(&mut self, entry: &cqueue::Entry, out: &mut Vec<Completion>) {
+        let token = Token::from_bits(entry.user_data());
+        let more = cqueue::more(entry.flags());
+        match token.kind() {
+            Some(OpKind::Accept) => self.complete_accept(token, entry.result(), more, out),
+            Some(OpKind::Recv) => self.complete_recv(token, entry, out),
+            Some(OpKind::Send) => self.complete_send(token, entry.result(), out),
+            Some(OpKind::Connect) => self.complete_connect(token, entry.result(), out),
+            None if entry.user_data() == sqe::WAKE => self.wake_armed = more,
+            // A cancel that came too late, or a failed close: the descriptor is gone either way.
+            None => debug_assert!(matches!(entry.user_data(), sqe::CANCEL | sqe::CLOSE)),
+        }
+    }
+
+    fn complete_accept(&mut self, token: Token, result: i32, more: bool, out: &mut Vec<Completion>) {
+        // SAFETY: a successful accept gives a new descriptor, which nobody else owns.
+        let accepted = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
+        let Some(op) = self.accepts.get_mut(token) else {
+            self.stats.stale_completions.inc();
+            return;
+        };
+        let (fd, canceled) = (op.fd, op.cancel != Cancel::No);
+        if let Some(accepted) = accepted {
+            self.stats.accepted.inc();
+            out.push(Completion::more(token, Outcome::Accepted(accepted)));
+        }
+        if more {
+            return;
+        }
+        match -result {
+            libc::ECANCELED => self.end_accept(token, Outcome::Canceled, out),
+            errno if errno > 0 && !is_transient_accept(errno) => {
+                if matches!(errno, libc::EMFILE | libc::ENFILE) {
+                    self.stats.accept_out_of_fds.inc();
+                }
+                self.end_accept(token, Outcome::Failed(Errno(errno)), out);
+            }
+            _ if canceled => self.end_accept(token, Outcome::Canceled, out),
+            _ => {
+                self.stats.multishot_ended.add(u64::from(self.mode.multishot));
+                let entry = sqe::accept(fd, self.mode.multishot).user_data(token.to_bits());
+                // SAFETY: an accept without an address names no memory.
+                unsafe { self.kernel.queue.push(entry, &self.stats) };
+            }
+        }
+    }
+
+    fn end_accept(&mut self, token: Token, outcome: Outcome, out: &mut Vec<Completion>) {
+        self.accepts.remove(token);
+        self.finish(token, outcome, out);
+    }
+
+    fn complete_recv(&mut self, token: Token, entry: &cqueue::Entry, out: &mut Vec<Completion>) {
+        let (result, flags) = (entry.result(), entry.flags());
+        let received = cqueue::buffer_select(flags)
+            .and_then(|bid| self.kernel.bufs.take(bid, result.max(0) as u32, cqueue::buffer_more(flags)));
+        debug_assert_eq!(received.is_some(), result > 0, "bytes come in a buffer, and only bytes");
+        let Some(op) = self.recvs.get_mut(token) else {
+            self.stats.stale_completions.inc();
+            return;
+        };
+        op.armed = cqueue::more(flags);
+        let armed = op.armed;
+        if let Some(received) = received {
+            self.stats.received_bytes.add(received.len() as u64);
+            op.left = op.left.saturating_sub(received.len() as u32);
+            return self.deliver(token, received, out);
+        }
+        if armed {
+            return;
+        }
+        let (canceled, held) = (op.cancel == Cancel::ByCaller, op.held.is_some());
+        match -result {
+            0 => self.end_recv(token, Outcome::Eof, out),
+            libc::ECANCELED | libc::ENOBUFS | libc::EINTR | libc::EAGAIN if held => self.end_held(token, out),
+            libc::ECANCELED => self.end_recv(token, Outcome::Canceled, out),
+            libc::ENOBUFS | libc::EINTR | libc::EAGAIN if canceled => {
+                self.end_recv(token, Outcome::Canceled, out)
+            }
+            // The ring was empty for a moment: armed again once it is filled, `Starved` if it cannot be.
+            libc::ENOBUFS => {
+                self.stats.multishot_ended.add(u64::from(op.ends_at != u32::MAX));
+                self.kernel.bufs.grow();
+                self.staged.push(token);
+            }
+            libc::EINTR | libc::EAGAIN => self.staged.push(token),
+            errno => self.end_recv(token, Outcome::Failed(Errno(errno)), out),
+        }
+    }
+
+    /// Reports received bytes, and decides how the receive goes on.
+    fn deliver(&mut self, token: Token, received: PoolBuf, out: &mut Vec<Completion>) {
+        let Some(op) = self.recvs.get_mut(token) else { return };
+        // What was held back is not the last after all.
+        if let Some(earlier) = op.held.take() {
+            out.push(Completion::more(token, Outcome::Received(earlier)));
+        }
+        match (op.left, op.armed) {
+            (0, false) => self.end_recv(token, Outcome::Received(received), out),
+            // The kernel does not count: end the receive, and report this when it has ended.
+            (0, true) => {
+                op.held = Some(received);
+                if op.cancel == Cancel::No {
+                    op.cancel = Cancel::ByDriver;
+                    self.cancels.push(token);
+                }
+            }
+            (_, true) => out.push(Completion::more(token, Outcome::Received(received))),
+            (_, false) => {
+                if op.left > op.ends_at {
+                    self.stats.multishot_ended.inc();
+                }
+                out.push(Completion::more(token, Outcome::Received(received)));
+                self.staged.push(token);
+            }
+        }
+    }
+
+    fn end_held(&mut self, token: Token, out: &mut Vec<Completion>) {
+        if let Some(held) = self.recvs.get_mut(token).and_then(|op| op.held.take()) {
+            self.end_recv(token, Outcome::Received(held), out);
+        }
+    }
+
+    fn end_recv(&mut self, token: Token, outcome: Outcome, out: &mut Vec<Completion>) {
+        if let Some(RecvOp { held: Some(held), .. }) = self.recvs.remove(token) {
+            out.push(Completion::more(token, Outcome::Received(held)));
+        }
+        self.finish(token, outcome, out);
+    }
+
+    fn complete_send(&mut self, token: Token, result: i32, out: &mut Vec<Completion>) {
+        let Some(op) = self.sends.get_mut(token) else {
+            self.stats.stale_completions.inc();
+            return;
+        };
+        let (taken, canceled) = (op.taken, op.cancel != Cancel::No);
+        let outcome = match -result {
+            errno if errno <= 0 => match result as usize {
+                sent if sent < taken => Outcome::Stalled(sent),
+                sent => Outcome::Sent(sent),
+            },
+            libc::EAGAIN => Outcome::Stalled(0),
+            libc::EINTR if !canceled => return self.submit_send(token),
+            libc::EINTR | libc::ECANCELED => Outcome::Canceled,
+            errno => Outcome::Failed(Errno(errno)),
+        };
+        self.end_send(token, outcome, out);
+    }
+
+    pub(super) fn submit_send(&mut self, token: Token) {
+        let Some(op) = self.sends.get_mut(token) else { return };
+        let entry = match op.what {
+            Gathered::One(base, len) => sqe::send(op.fd, base, len, op.style),
+            Gathered::Message(at) => {
+                sqe::send_msg(op.fd, self.kernel.messages.at(at).cast::<libc::msghdr>(), op.style)
+            }
+        };
+        // SAFETY: the caller of `send` keeps the segments until the terminal completion. The message belongs to the
+        // operation until then, in a page that does not move; a cancel changes neither, and `Drop` leaks the pages
+        // unless every send has ended.
+        op.seq = unsafe { self.kernel.queue.push(entry.user_data(token.to_bits()), &self.stats) };
+        if op.style == SendStyle::Silent {
+            self.silent.push_back(Silent { seq: op.seq, token });
+        }
+    }
+
+    /// Ends the silent sends up to place `settled` that made no completion: they succeeded.
+    fn settle_sends(&mut self, settled: u64, out: &mut Vec<Completion>) {
+        while let Some(silent) = self.silent.pop_front_if(|silent| silent.seq <= settled) {
+            if let Some(op) = self.sends.get_mut(silent.token)
+                && op.seq == silent.seq
+            {
+                let taken = op.taken;
+                self.stats.silent_sends.inc();
+                self.end_send(silent.token, Outcome::Sent(taken), out);
+            }
+        }
+    }
+
+    fn end_send(&mut self, token: Token, outcome: Outcome, out: &mut Vec<Completion>) {
+        if let Some(SendOp { what: Gathered::Message(at), .. }) = self.sends.remove(token) {
+            self.kernel.messages.put_back(at);
+        }
+        match outcome {
+            Outcome::Sent(count) => self.stats.sent_bytes.add(count as u64),
+            Outcome::Stalled(count) => {
+                self.stats.sent_bytes.add(count as u64);
+                self.stats.stalled_sends.inc();
+            }
+            _ => {}
+        }
+        self.finish(token, outcome, out);
+    }
+
+    fn complete_connect(&mut self, token: Token, result: i32, out: &mut Vec<Completion>) {
+        let Some(op) = self.connects.remove(token) else {
+            self.stats.stale_completions.inc();
+            return;
+        };
+        self.kernel.addresses.put_back(op.addr);
+        let outcome = match -result {
+            0 => Outcome::Connected,
+            libc::ECANCELED => Outcome::Canceled,
+            // A signal reached the waiting worker because of a cancel.
+            libc::EINTR if op.cancel != Cancel::No => Outcome::Canceled,
+            errno => Outcome::Failed(Errno(errno)),
+        };
+        self.finish(token, outcome, out);
+    }
+
+    fn finish(&mut self, token: Token, outcome: Outcome, out: &mut Vec<Completion>) {
+        self.in_flight -= 1;
+        out.push(Completion::last(token, outcome));
+    }
+
+    fn forget_closed(&mut self, consumed: u64) {
+        while self.closing.pop_front_if(|(seq, _)| *seq <= consumed).is_some() {}
+    }
+
+    pub(super) fn cancel_of(&mut self, token: Token) -> Option<&mut Cancel> {
+        match token.kind()? {
+            OpKind::Accept => self.accepts.get_mut(token).map(|op| &mut op.cancel),
+            OpKind::Recv => self.recvs.get_mut(token).map(|op| &mut op.cancel),
+            OpKind::Send => self.sends.get_mut(token).map(|op| &mut op.cancel),
+            OpKind::Connect => self.connects.get_mut(token).map(|op| &mut op.cancel),
+        }
+    }
+}
+
+/// Errors of one connection, not of the listener (accept(2), "Error handling"): the next may be fine.
+fn is_transient_accept(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::ECONNABORTED
+            | libc::EINTR
+            | libc::EAGAIN
+            | libc::EPROTO
+            | libc::EPERM
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+    )
+}
