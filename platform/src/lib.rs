@@ -4,8 +4,14 @@ pub mod buf;
 pub mod core;
 pub mod driver;
 pub mod exec;
+pub mod mesh;
 pub mod op;
+pub mod park;
+#[cfg(target_os = "linux")]
+pub mod process;
 mod remote;
+#[cfg(target_os = "linux")]
+pub mod signal;
 pub mod socket;
 pub mod sockets;
 pub mod stats;
