@@ -1,5 +1,6 @@
 //! The kernel side of ringport: drivers, buffers, executor, timers. All `unsafe` and all `cfg(os)` live here.
 
+pub mod blocking;
 pub mod buf;
 pub mod core;
 pub mod driver;
