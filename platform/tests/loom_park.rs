@@ -1,4 +1,4 @@
-//! Every interleaving of senders and a core that goes to sleep. A lost wake is a deadlock, which loom reports.
+//! Interleavings of senders and a core that goes to sleep: all with one sender, bounded with two. A lost wake is a deadlock, which loom reports.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p ringport-platform --test loom_park --release`
 #![cfg(loom)]
@@ -30,8 +30,11 @@ impl Event {
     }
 }
 
-fn all_messages_arrive(senders: u32) {
-    loom::model(move || {
+/// `preemptions`: how many switches that nobody asked for one interleaving may have; `None` is all of them.
+fn all_messages_arrive(senders: u32, preemptions: Option<usize>) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.check(move || {
         let event = Arc::new(Event::default());
         let wake = Arc::clone(&event);
         let parker = Parker::new(move || wake.write());
@@ -61,12 +64,13 @@ fn all_messages_arrive(senders: u32) {
 
 #[test]
 fn one_sender_wakes_the_core() {
-    all_messages_arrive(1);
+    all_messages_arrive(1, None);
 }
 
+/// Three threads without a bound did not end in a minute.
 #[test]
 fn two_senders_wake_the_core() {
-    all_messages_arrive(2);
+    all_messages_arrive(2, Some(3));
 }
 
 /// A wake without a message: what it announces is a plain store, published by `unpark` alone.
