@@ -27,7 +27,8 @@ use crate::buf::Pool;
 use crate::driver::{Driver, DriverKind, Wait};
 use crate::exec::{Exec, JoinHandle};
 use crate::op::Completion;
-use crate::remote::{Message, Remote};
+use crate::park::Parker;
+use crate::remote::{self, Message, Remote};
 use crate::sockets::{CloseMode, SockId, Sockets};
 use crate::stats::CoreStats;
 use crate::timer::Tick;
@@ -61,6 +62,7 @@ struct Inner {
     timers: RefCell<Timers>,
     pool: Pool,
     remote: Arc<Remote>,
+    parker: Parker<remote::Wake>,
     stats: Arc<CoreStats>,
     spec: CoreSpec,
     started: Instant,
@@ -92,7 +94,7 @@ impl Core {
     /// # Panics
     /// If this thread already has a core.
     pub fn new(driver: Box<dyn Driver>, pool: Pool, stats: Arc<CoreStats>, spec: CoreSpec) -> Self {
-        let remote = Remote::new(driver.unpark());
+        let (remote, parker) = Remote::new(driver.unpark());
         let now = Instant::now();
         Core(Rc::new(Inner {
             exec: Exec::new(remote.clone(), stats.clone()),
@@ -101,6 +103,7 @@ impl Core {
             timers: RefCell::new(Timers::new()),
             pool,
             remote,
+            parker,
             stats,
             spec,
             started: now,
@@ -214,10 +217,14 @@ impl Core {
             || root_woken.load(Ordering::Relaxed)
             || inner.exec.has_ready()
             || inner.sockets.borrow().has_work();
-        let wait = if busy || !inner.remote.prepare_park() { Wait::Poll } else { self.until_next_timer() };
+        let has_work = || inner.remote.has_messages() || root_woken.load(Ordering::Relaxed);
+        let parked = !busy && inner.parker.prepare_park(has_work);
+        let wait = if parked { self.until_next_timer() } else { Wait::Poll };
         let mut completions = inner.completions.borrow_mut();
         let turned = inner.driver.borrow_mut().turn(wait, &mut completions);
-        inner.remote.end_park();
+        if parked {
+            inner.parker.finish_park();
+        }
         inner.now.set(Instant::now());
         {
             let mut sockets = inner.sockets.borrow_mut();

@@ -1,12 +1,19 @@
 //! The kernel side of ringport: drivers, buffers, executor, timers. All `unsafe` and all `cfg(os)` live here.
 
+pub mod blocking;
 pub mod buf;
 pub mod core;
 pub mod driver;
 pub mod exec;
 pub mod launch;
+pub mod mesh;
 pub mod op;
+pub mod park;
+#[cfg(target_os = "linux")]
+pub mod process;
 mod remote;
+#[cfg(target_os = "linux")]
+pub mod signal;
 pub mod socket;
 pub mod sockets;
 pub mod stats;

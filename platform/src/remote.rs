@@ -1,12 +1,13 @@
 //! A core as other threads see it: an inbox and a way to wake it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_task::Runnable;
 
 use crate::core::Core;
 use crate::driver::Unpark;
+use crate::park::{Inbox, Parker, SendError, Unparker};
 
 /// What other threads send to a core.
 pub(crate) enum Message {
@@ -16,32 +17,27 @@ pub(crate) enum Message {
     Call(Box<dyn FnOnce(&Core) + Send>),
 }
 
+/// How a sleeping core is woken.
+pub(crate) type Wake = Box<dyn Fn() + Send + Sync>;
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// The shared half of a core.
 pub(crate) struct Remote {
     id: u64,
-    /// Set while the core may sleep; a sender that clears it must wake the core.
-    parked: AtomicBool,
-    waiting: AtomicBool,
-    inbox: Mutex<Inbox>,
-    unpark: Unpark,
-}
-
-struct Inbox {
-    messages: Vec<Message>,
-    closed: bool,
+    inbox: Inbox<Message>,
+    unparker: Unparker<Wake>,
 }
 
 impl Remote {
-    pub(crate) fn new(unpark: Unpark) -> Arc<Self> {
-        Arc::new(Remote {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            parked: AtomicBool::new(false),
-            waiting: AtomicBool::new(false),
-            inbox: Mutex::new(Inbox { messages: Vec::new(), closed: false }),
-            unpark,
-        })
+    /// The shared half, and the sleeping side for the core's thread.
+    pub(crate) fn new(unpark: Unpark) -> (Arc<Self>, Parker<Wake>) {
+        let wake: Wake = Box::new(move || unpark.unpark());
+        let parker = Parker::new(wake);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        // A task is in the inbox at most once, so what waits is bounded by the tasks alive and the calls in flight.
+        let remote = Remote { id, inbox: Inbox::new(usize::MAX), unparker: parker.unparker() };
+        (Arc::new(remote), parker)
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -50,60 +46,36 @@ impl Remote {
 
     /// Hands a message over; false when the core has ended.
     pub(crate) fn send(&self, message: Message) -> bool {
-        {
-            let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-            if inbox.closed {
-                match message {
-                    // Only the core's thread may drop a task, and it is gone.
-                    Message::Run(runnable) => std::mem::forget(runnable),
-                    Message::Call(call) => drop(call),
-                }
-                return false;
+        match self.inbox.send(message) {
+            Ok(()) => {
+                self.unparker.unpark();
+                true
             }
-            inbox.messages.push(message);
+            Err(SendError::Closed(Message::Run(runnable)) | SendError::Full(Message::Run(runnable))) => {
+                // Only the core's thread may drop a task, and it is gone.
+                std::mem::forget(runnable);
+                false
+            }
+            Err(SendError::Closed(Message::Call(_)) | SendError::Full(Message::Call(_))) => false,
         }
-        self.notify();
-        true
     }
 
-    /// Makes the core look at its inbox and its flags soon.
+    /// Makes the core look at its flags soon.
     pub(crate) fn notify(&self) {
-        self.waiting.store(true, Ordering::SeqCst);
-        if self.parked.swap(false, Ordering::SeqCst) {
-            self.unpark.unpark();
-        }
+        self.unparker.unpark();
     }
 
-    /// Announces sleep; false when something came in between, so the core must look again.
-    pub(crate) fn prepare_park(&self) -> bool {
-        self.parked.store(true, Ordering::SeqCst);
-        if self.waiting.load(Ordering::SeqCst) {
-            self.parked.store(false, Ordering::SeqCst);
-            return false;
-        }
-        true
-    }
-
-    pub(crate) fn end_park(&self) {
-        self.parked.store(false, Ordering::Relaxed);
+    pub(crate) fn has_messages(&self) -> bool {
+        self.inbox.has_messages()
     }
 
     /// Takes what has come. Costs one load when nothing has.
     pub(crate) fn take(&self, into: &mut Vec<Message>) {
-        if self.waiting.load(Ordering::Relaxed) {
-            self.waiting.store(false, Ordering::SeqCst);
-            let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-            into.append(&mut inbox.messages);
-        }
+        self.inbox.take(into);
     }
 
     /// No message is taken any more; those that wait are dropped here, on the core's thread.
     pub(crate) fn close(&self) {
-        let left = {
-            let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-            inbox.closed = true;
-            std::mem::take(&mut inbox.messages)
-        };
-        drop(left);
+        drop(self.inbox.close());
     }
 }

@@ -302,4 +302,51 @@ mod tests {
         wheel.advance(Tick(10_776), &mut |_, _| fired += 1);
         assert_eq!((fired, wheel.len()), (1_000_000, 0));
     }
+
+    #[test]
+    fn fires_in_the_order_of_deadlines_on_every_level() {
+        let mut wheel = Wheel::new(Tick(61));
+        let deadlines: Vec<u64> = (0..47).flat_map(|bit| [(1 << bit) + 63, (1 << bit) + 4_000]).collect();
+        for at in &deadlines {
+            wheel.insert(Tick(*at), *at);
+        }
+        let mut fired = Vec::new();
+        wheel.advance(Tick(1 << 48), &mut |_, at| fired.push(at));
+        assert_eq!(fired.len(), deadlines.len());
+        assert!(fired.is_sorted(), "{fired:?}");
+    }
+
+    #[test]
+    fn a_deadline_beyond_the_wheel_waits_on_its_last_level() {
+        let far = 5 << 48;
+        let mut wheel = Wheel::new(Tick(7));
+        wheel.insert(Tick(far), ());
+        let (mut looks, mut fired) = (0, 0);
+        while let Some(next) = wheel.next().filter(|next| next.0 < far) {
+            wheel.advance(next, &mut |_, ()| fired += 1);
+            looks += 1;
+            assert!(looks < 1_000, "no progress");
+        }
+        assert_eq!(fired, 0, "early");
+        wheel.advance(Tick(far), &mut |_, ()| fired += 1);
+        assert_eq!((fired, wheel.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_key_is_stale_when_its_place_is_used_again() {
+        let mut wheel = Wheel::new(Tick(0));
+        let old = wheel.insert(Tick(5), 'a');
+        wheel.advance(Tick(5), &mut |key, _| assert_eq!(key, old));
+        let new = wheel.insert(Tick(9), 'b');
+        assert_eq!((wheel.cancel(old), wheel.reset(old, Tick(6))), (None, false));
+        assert_eq!((wheel.next(), wheel.cancel(new)), (Some(Tick(9)), Some('b')));
+    }
+
+    #[test]
+    fn nanoseconds_round_away_from_early() {
+        for (nanos, tick) in [(0, 0), (1, 1), (65_535, 1), (65_536, 1), (65_537, 2)] {
+            assert_eq!(Tick::from_nanos_ceil(nanos), Tick(tick));
+            assert!(Tick(tick).to_nanos() >= nanos);
+        }
+    }
 }

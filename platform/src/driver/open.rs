@@ -54,7 +54,9 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OpenError::Uring(error) => write!(f, "the driver uring was asked for and is not to be had: {error}"),
+            OpenError::Uring(error) => {
+                write!(f, "the driver uring was asked for and is not to be had: {error}")
+            }
             OpenError::Epoll(error) => write!(f, "the driver epoll is not to be had: {error}"),
         }
     }
@@ -92,8 +94,10 @@ pub fn open(
 }
 
 fn with_uring(choice: DriverChoice, driver: UringDriver, report: UringReport) -> Opened {
-    let reason = if choice == DriverChoice::Auto { "all it needs passed its self-test" } else { "as asked for" };
-    let off: Vec<&str> = report.features.iter().filter(|feature| !feature.enabled).map(|feature| feature.name).collect();
+    let reason =
+        if choice == DriverChoice::Auto { "all it needs passed its self-test" } else { "as asked for" };
+    let off: Vec<&str> =
+        report.features.iter().filter(|feature| !feature.enabled).map(|feature| feature.name).collect();
     let without = if off.is_empty() { String::new() } else { format!("; without {}", off.join(", ")) };
     let why = format!("uring, {reason}{without}");
     Opened { driver: Box::new(driver), why, uring: Some(report) }

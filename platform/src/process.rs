@@ -1,0 +1,235 @@
+//! What the process asks of the system at start: descriptors, cores, memory. Linux.
+
+use std::io;
+use std::os::fd::RawFd;
+
+/// Limits on open descriptors, as counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FdLimit {
+    /// What a new descriptor must stay below.
+    pub soft: u64,
+    /// How far `soft` can be raised without privilege.
+    pub hard: u64,
+}
+
+/// Raises the soft limit on open descriptors to the hard one and returns both as they are now.
+///
+/// For the whole process and its later children; up to three syscalls. A program that uses select(2) must not run in it.
+///
+/// # Errors
+/// As getrlimit(2) and setrlimit(2) gave it; the limit is then unchanged.
+pub fn raise_fd_limit() -> io::Result<FdLimit> {
+    let mut limit = fd_limit()?;
+    if limit.soft < limit.hard {
+        let raised = libc::rlimit { rlim_cur: limit.hard, rlim_max: limit.hard };
+        // SAFETY: the kernel reads `raised` during the call only.
+        check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) })?;
+        limit = fd_limit()?;
+    }
+    Ok(limit)
+}
+
+/// The limits on open descriptors; one syscall.
+///
+/// # Errors
+/// As getrlimit(2) gave it.
+pub fn fd_limit() -> io::Result<FdLimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes `limit` during the call only.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    Ok(FdLimit { soft: limit.rlim_cur, hard: limit.rlim_max })
+}
+
+/// The numbers of the cores that the calling thread may run on, ascending; not always 0 upwards.
+///
+/// Respects taskset(1) and cpusets, not CPU quotas of a cgroup. One syscall. Call it before any [`pin_to_core`].
+///
+/// # Errors
+/// As sched_getaffinity(2) gave it; `EINVAL` on a machine with more than 8,192 cores.
+pub fn available_cores() -> io::Result<Vec<usize>> {
+    let mut mask: CoreMask = [0; MASK_WORDS];
+    // SAFETY: the kernel writes at most `size_of_val(&mask)` bytes of `mask`, during the call only; a set is an array of
+    // words of `unsigned long`, so size and alignment suit.
+    check(unsafe { libc::sched_getaffinity(0, size_of_val(&mask), mask.as_mut_ptr().cast()) })?;
+    Ok((0..MASK_WORDS * WORD_BITS)
+        .filter(|core| mask[core / WORD_BITS] >> (core % WORD_BITS) & 1 == 1)
+        .collect())
+}
+
+/// Binds the calling thread to one core, a number out of [`available_cores`]; threads that it starts inherit this.
+///
+/// # Errors
+/// `EINVAL` when there is no such core, or a cpuset excludes it. sched_setaffinity(2).
+pub fn pin_to_core(core: usize) -> io::Result<()> {
+    let mut mask: CoreMask = [0; MASK_WORDS];
+    let word = mask.get_mut(core / WORD_BITS).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+    *word = 1 << (core % WORD_BITS);
+    // SAFETY: the kernel reads at most `size_of_val(&mask)` bytes of `mask`, during the call only.
+    check(unsafe { libc::sched_setaffinity(0, size_of_val(&mask), mask.as_ptr().cast()) })
+}
+
+/// Bytes of memory resident now: the process's own and its share of mapped files. Reads `/proc/self/statm`.
+///
+/// # Errors
+/// When `/proc` is not mounted or not understood.
+pub fn current_rss_bytes() -> io::Result<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let pages =
+        pages.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "statm without a resident size"))?;
+    // SAFETY: sysconf only reads a constant of the system.
+    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let page_bytes = u64::try_from(page_bytes).map_err(|_| io::Error::last_os_error())?;
+    Ok(pages * page_bytes)
+}
+
+/// How many descriptors are open. Lists `/proc/self/fd`, so it costs time in proportion: for metrics, not for each accept.
+///
+/// # Errors
+/// When `/proc` is not mounted, or no descriptor is left to list it with.
+pub fn open_fd_count() -> io::Result<usize> {
+    let mut count = 0usize;
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        entry?;
+        count += 1;
+    }
+    // The listing's own.
+    Ok(count.saturating_sub(1))
+}
+
+/// A descriptor that the service manager opened for this process. sd_listen_fds(3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InheritedFd {
+    /// Its number, 3 or above. Nothing has checked that it is open; its close-on-exec flag is not set.
+    pub fd: RawFd,
+    /// `FileDescriptorName=` of the socket unit; `unknown` when the manager gave none.
+    pub name: String,
+}
+
+/// Why the variables of socket activation were not understood; the service manager's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InheritError {
+    /// `LISTEN_PID` is not a process id.
+    InvalidPid,
+    /// `LISTEN_FDS` is missing or not a count that descriptors can have.
+    InvalidCount,
+}
+
+impl std::fmt::Display for InheritError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            InheritError::InvalidPid => "LISTEN_PID is not a process id",
+            InheritError::InvalidCount => "LISTEN_FDS is not a count of descriptors",
+        })
+    }
+}
+
+impl std::error::Error for InheritError {}
+
+/// Reads the values of `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES` for process `pid`; touches no descriptor.
+///
+/// Empty when there is no `LISTEN_PID`, or it names another process: the variables were then inherited by accident.
+/// Names beyond the count are ignored.
+///
+/// # Errors
+/// [`InheritError`] when a value cannot be read.
+pub fn inherited_fds(
+    pid: u32,
+    listen_pid: Option<&str>,
+    listen_fds: Option<&str>,
+    listen_fdnames: Option<&str>,
+) -> Result<Vec<InheritedFd>, InheritError> {
+    let Some(listen_pid) = listen_pid else { return Ok(Vec::new()) };
+    if listen_pid.parse::<u32>().map_err(|_| InheritError::InvalidPid)? != pid {
+        return Ok(Vec::new());
+    }
+    let count: u16 = listen_fds.and_then(|count| count.parse().ok()).ok_or(InheritError::InvalidCount)?;
+    let mut names = listen_fdnames.unwrap_or_default().split(':');
+    let mut inherit = |fd| {
+        let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown");
+        InheritedFd { fd, name: name.to_owned() }
+    };
+    Ok((0..RawFd::from(count)).map(|offset| inherit(FIRST_INHERITED + offset)).collect())
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `SD_LISTEN_FDS_START`
+const FIRST_INHERITED: RawFd = 3;
+const WORD_BITS: usize = libc::c_ulong::BITS as usize;
+/// Room for 8,192 cores, the most that Linux can be built for.
+const MASK_WORDS: usize = 8_192 / WORD_BITS;
+type CoreMask = [libc::c_ulong; MASK_WORDS];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fd_limit_rises_to_the_hard_one() {
+        let before = fd_limit().unwrap();
+        let lower = libc::rlimit { rlim_cur: before.soft.min(before.hard - 1), rlim_max: before.hard };
+        // SAFETY: the kernel reads `lower` during the call only.
+        check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &lower) }).unwrap();
+        assert_ne!(fd_limit().unwrap().soft, before.hard);
+        assert_eq!(raise_fd_limit().unwrap(), FdLimit { soft: before.hard, hard: before.hard });
+        assert_eq!(fd_limit().unwrap().soft, before.hard);
+    }
+
+    #[test]
+    fn a_pinned_thread_has_one_core() {
+        let core = *available_cores().unwrap().last().unwrap();
+        let pinned = std::thread::spawn(move || pin_to_core(core).and_then(|()| available_cores()));
+        assert_eq!(pinned.join().unwrap().unwrap(), [core]);
+        for absent in [8_191, 8_192, usize::MAX] {
+            assert_eq!(pin_to_core(absent).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        }
+    }
+
+    #[test]
+    fn memory_in_use_is_counted() {
+        // Several times what other tests of this binary free meanwhile.
+        const ADDED: usize = 256 << 20;
+        let before = current_rss_bytes().unwrap();
+        let mut added = vec![1u8; ADDED];
+        std::hint::black_box(&mut added);
+        let after = current_rss_bytes().unwrap();
+        assert!(after >= before + ADDED as u64 / 2, "{before} then {after}");
+    }
+
+    #[test]
+    fn open_descriptors_are_counted() {
+        // Far more than other tests of this binary open or close meanwhile.
+        let before = open_fd_count().unwrap();
+        let files: Vec<_> = (0..400).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        let during = open_fd_count().unwrap();
+        assert!(during.abs_diff(before + files.len()) < 200, "{before} then {during}");
+    }
+
+    #[test]
+    fn inherited_fds_are_read_as_systemd_writes_them() {
+        let check = |pid, fds, names, expected: Result<&[(RawFd, &str)], InheritError>| {
+            let got = inherited_fds(7, pid, fds, names);
+            let expected = expected.map(|list| {
+                list.iter().map(|(fd, name)| InheritedFd { fd: *fd, name: (*name).to_owned() }).collect()
+            });
+            assert_eq!(got, expected, "{pid:?} {fds:?} {names:?}");
+        };
+        check(None, None, None, Ok(&[]));
+        check(None, Some("2"), None, Ok(&[]));
+        check(Some("8"), Some("2"), None, Ok(&[]));
+        check(Some("7"), Some("0"), None, Ok(&[]));
+        check(Some("7"), Some("2"), None, Ok(&[(3, "unknown"), (4, "unknown")]));
+        check(Some("7"), Some("2"), Some("http:quic"), Ok(&[(3, "http"), (4, "quic")]));
+        check(Some("7"), Some("3"), Some("a::"), Ok(&[(3, "a"), (4, "unknown"), (5, "unknown")]));
+        check(Some("7"), Some("1"), Some("a:b"), Ok(&[(3, "a")]));
+        check(Some(""), Some("1"), None, Err(InheritError::InvalidPid));
+        check(Some("x"), Some("1"), None, Err(InheritError::InvalidPid));
+        check(Some("7"), None, None, Err(InheritError::InvalidCount));
+        check(Some("7"), Some("-1"), None, Err(InheritError::InvalidCount));
+        check(Some("7"), Some("65536"), None, Err(InheritError::InvalidCount));
+    }
+}
