@@ -1,4 +1,117 @@
-//! The `ringport` binary.
+//! The `ringport` binary: a reverse proxy, and a look at what this machine supports.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod demo;
+mod probe;
+mod proxy;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use ringport::spec::{self, Format, ProxySpec};
+use ringport_platform::driver::{DriverChoice, DriverKind, Mechanisms};
+use tracing_subscriber::EnvFilter;
+
+/// A completion-based reverse proxy on io_uring and epoll.
+///
+/// Without a command it serves a demo: an origin of its own and the proxy before it on 127.0.0.1:8080.
+#[derive(Parser)]
+#[command(version, after_help = ENVIRONMENT)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve as a reverse proxy.
+    Proxy {
+        /// The config: YAML, JSON or TOML by its ending.
+        #[arg(long, value_name = "FILE", required_unless_present = "check", conflicts_with = "check")]
+        config: Option<PathBuf>,
+        /// Only check this config: print every fault, or the config with all defaults filled in.
+        #[arg(long, value_name = "FILE")]
+        check: Option<PathBuf>,
+    },
+    /// Print what this kernel and machine support, and which driver would be taken.
+    Probe {
+        /// As JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const ENVIRONMENT: &str = "\
+Environment:
+  RINGPORT_DRIVER=auto|uring|epoll   which driver; wins over the config, never falls back when forced
+  RINGPORT_DISABLE=LIST              io_uring mechanisms to do without: credit,defer,inc,multishot,silent
+  RUST_LOG=info|debug|..             what is logged to standard error
+
+Exit codes: 0 ended in order, 1 requests were cut or a core failed, 2 a fault in the command, the config or the
+environment.";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let color = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(color).with_writer(std::io::stderr).init();
+    match run(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(message) => {
+            eprintln!("ringport: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<u8, String> {
+    let settings = driver_settings()?;
+    match cli.command {
+        None => demo::run(settings),
+        Some(Command::Probe { json }) => probe::run(json, settings),
+        Some(Command::Proxy { check: Some(path), .. }) => {
+            println!("{}", load(&path)?.effective());
+            Ok(0)
+        }
+        Some(Command::Proxy { config, check: None }) => {
+            // clap has seen to it that one of the two is there.
+            let spec = load(&config.unwrap_or_default())?;
+            let settings = proxy::DriverSettings { choice: chosen(settings.choice, &spec), ..settings };
+            let running = proxy::start(spec, settings)?;
+            for address in running.addresses() {
+                tracing::info!("listening: {address}");
+            }
+            Ok(running.wait())
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<ProxySpec, String> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let format = Format::from_path(path).map_err(|error| error.to_string())?;
+    ProxySpec::from_text(&text, format, &name).map_err(|errors| errors.to_string())
+}
+
+/// What the environment says; the config is asked only where it is silent.
+fn driver_settings() -> Result<proxy::DriverSettings, String> {
+    let choice = match std::env::var("RINGPORT_DRIVER") {
+        Ok(text) => text.parse().map_err(|error| format!("RINGPORT_DRIVER: {error}"))?,
+        Err(_) => DriverChoice::Auto,
+    };
+    let disable = match std::env::var("RINGPORT_DISABLE") {
+        Ok(text) => text.parse().map_err(|error| format!("RINGPORT_DISABLE: {error}"))?,
+        Err(_) => Mechanisms::NONE,
+    };
+    Ok(proxy::DriverSettings { choice, disable })
+}
+
+fn chosen(environment: DriverChoice, spec: &ProxySpec) -> DriverChoice {
+    match (environment, spec.runtime().driver) {
+        (DriverChoice::Auto, spec::DriverChoice::Uring) => DriverChoice::Only(DriverKind::Uring),
+        (DriverChoice::Auto, spec::DriverChoice::Epoll) => DriverChoice::Only(DriverKind::Epoll),
+        (environment, _) => environment,
+    }
+}

@@ -99,6 +99,22 @@ pub fn sock_addr(addr: &ConnectAddr) -> io::Result<SockAddr> {
     }
 }
 
+/// A connection that waits in a non-blocking listener, without waiting. One system call.
+///
+/// # Errors
+/// The kernel's: out of descriptors.
+pub fn accept_now(fd: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    match SockRef::from(&fd).accept_raw() {
+        Ok((accepted, _)) => {
+            accepted.set_nonblocking(true)?;
+            accepted.set_cloexec(true)?;
+            Ok(Some(accepted.into()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Sends small segments at once instead of gathering them. tcp(7) `TCP_NODELAY`; other families ignore it.
 pub fn set_nodelay(fd: BorrowedFd<'_>) {
     // A Unix socket answers EOPNOTSUPP, which is the same as done.

@@ -401,6 +401,22 @@ impl Sockets {
         }
     }
 
+    /// A connection that was taken, or `None` when none is left and the kernel gives no more by itself.
+    pub(crate) fn poll_drained(&mut self, id: SockId, cx: &mut Context<'_>) -> Poll<Option<OwnedFd>> {
+        let Some(slot) = self.slot(id) else { return Poll::Ready(None) };
+        let Some(listen) = slot.listen.as_mut() else { return Poll::Ready(None) };
+        listen.wanted = false;
+        if let Some(fd) = listen.queue.pop_front() {
+            return Poll::Ready(Some(fd));
+        }
+        if slot.in_flight.accept {
+            register(&mut slot.rx_waker, cx);
+            self.mark(id.index);
+            return Poll::Pending;
+        }
+        Poll::Ready(None)
+    }
+
     /// Starts the end of a socket; the slot is reused once nothing is in flight. Returns whether bytes still wait.
     pub(crate) fn close(&mut self, id: SockId, mode: CloseMode) -> bool {
         let Some(slot) = self.slot(id) else { return false };

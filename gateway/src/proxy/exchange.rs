@@ -95,6 +95,8 @@ pub struct Exchange<'a> {
     len: BodyLen,
     started: Instant,
     origin_name: String,
+    /// The end was reached: dropping it before is a cut.
+    settled: bool,
 }
 
 impl<'a> Exchange<'a> {
@@ -102,11 +104,17 @@ impl<'a> Exchange<'a> {
         let started = session.shared.core.now();
         session.shared.stats.requests.inc();
         session.shared.stats.requests_active.inc();
-        Exchange { session, head, len, started, origin_name: String::new() }
+        Exchange { session, head, len, started, origin_name: String::new(), settled: false }
     }
 
     /// Answers the request.
     pub async fn run(mut self) -> Flow {
+        let flow = self.answer_or_relay().await;
+        self.settled = true;
+        flow
+    }
+
+    async fn answer_or_relay(&mut self) -> Flow {
         let route = self.session.shared.routes.find(self.head.authority(), self.head.path()).cloned();
         let Some(route) = route else {
             let flow = self.answer(StatusCode::NOT_FOUND, "no route for this host and path");
@@ -509,7 +517,14 @@ impl<'a> Exchange<'a> {
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
-        self.session.shared.stats.requests_active.dec();
+        let stats = &self.session.shared.stats;
+        stats.requests_active.dec();
+        if !self.settled {
+            stats.requests_cut.inc();
+            let seconds = self.session.shared.core.now().duration_since(self.started).as_secs_f32();
+            let (method, target) = (self.head.method().as_str(), self.head.target());
+            tracing::warn!(method, target, peer = self.session.peer, origin = self.origin_name, seconds, "request cut");
+        }
     }
 }
 

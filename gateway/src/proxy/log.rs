@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use ringport::spec::AccessLog;
 
@@ -73,5 +74,92 @@ fn write_all(lines: &Receiver<String>, out: Box<dyn Write + Send>) {
         if let Err(error) = written.and_then(|()| out.flush()) {
             tracing::error!(%error, "cannot write the access log");
         }
+    }
+}
+
+/// What a line tells.
+pub struct Record<'a> {
+    pub peer: &'a str,
+    pub method: &'a str,
+    pub host: &'a str,
+    pub target: &'a str,
+    pub status: u16,
+    pub body_bytes: u64,
+    pub took: Duration,
+    pub origin: &'a str,
+    pub cause: &'a str,
+}
+
+/// `time peer "METHOD host target" status bytes milliseconds origin cause`, with quotes and control bytes escaped.
+pub fn line(record: &Record<'_>) -> String {
+    let text = |text: &str| text.escape_default().to_string();
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.escape_default().to_string() };
+    format!(
+        "{} {} \"{} {} {}\" {} {} {:.3} {} \"{}\"\n",
+        timestamp(SystemTime::now()),
+        or_dash(record.peer),
+        text(record.method),
+        text(record.host),
+        text(record.target),
+        record.status,
+        record.body_bytes,
+        record.took.as_secs_f64() * 1e3,
+        or_dash(record.origin),
+        text(record.cause),
+    )
+}
+
+/// RFC 3339 in UTC with milliseconds.
+fn timestamp(time: SystemTime) -> String {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+}
+
+/// The date of a day since 1970-01-01, in the Gregorian calendar, whose pattern repeats every 146,097 days.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Months counted from March, so that the leap day is the last of the year.
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Record, civil, line};
+    use std::time::Duration;
+
+    #[test]
+    fn dates_follow_the_calendar() {
+        for (days, expected) in
+            [(0, (1970, 1, 1)), (59, (1970, 3, 1)), (11_016, (2000, 2, 29)), (19_782, (2024, 2, 29)), (20_454, (2026, 1, 1))]
+        {
+            assert_eq!(civil(days), expected, "day {days}");
+        }
+    }
+
+    #[test]
+    fn a_line_cannot_be_forged() {
+        let record = Record {
+            peer: "",
+            method: "GET",
+            host: "h",
+            target: "/a\"\n200",
+            status: 200,
+            body_bytes: 5,
+            took: Duration::from_millis(2),
+            origin: "o:1",
+            cause: "ok",
+        };
+        let line = line(&record);
+        assert!(line.ends_with(" - \"GET h /a\\\"\\n200\" 200 5 2.000 o:1 \"ok\"\n"), "{line}");
     }
 }

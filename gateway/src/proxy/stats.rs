@@ -16,12 +16,13 @@ const BUCKETS_US: [u64; 12] =
 pub struct ProxyStats {
     pub connections: Counter,
     pub connections_active: Counter,
-    pub connections_refused: Counter,
+    pub connections_paused: Counter,
     pub requests: Counter,
     pub requests_active: Counter,
     /// Final responses by class: 1xx (switches), 2xx, 3xx, 4xx, 5xx.
     pub responses: [Counter; 5],
     pub requests_aborted: Counter,
+    pub requests_cut: Counter,
     pub tunnels_active: Counter,
     pub retries: Counter,
     pub origin_connects: Counter,
@@ -120,14 +121,15 @@ type Series = (&'static str, &'static str, &'static str, fn(&ProxyStats) -> &Cou
 const SERIES: &[Series] = &[
     ("connections_total", "counter", "Client connections accepted.", |s| &s.connections),
     ("connections_active", "gauge", "Client connections open.", |s| &s.connections_active),
-    ("connections_refused_total", "counter", "Connections closed at once: over the limit.", |s| {
-        &s.connections_refused
+    ("connections_paused_total", "counter", "Times accepting waited because of the connection limit.", |s| {
+        &s.connections_paused
     }),
     ("requests_total", "counter", "Requests whose head was complete.", |s| &s.requests),
     ("requests_active", "gauge", "Requests being answered.", |s| &s.requests_active),
     ("requests_aborted_total", "counter", "Requests cut off before their response was complete.", |s| {
         &s.requests_aborted
     }),
+    ("requests_cut_total", "counter", "Requests cut by the end of the process.", |s| &s.requests_cut),
     ("tunnels_active", "gauge", "Upgraded and CONNECT tunnels open.", |s| &s.tunnels_active),
     ("retries_total", "counter", "Requests sent again to an origin.", |s| &s.retries),
     ("origin_connects_total", "counter", "Connections made to origins.", |s| &s.origin_connects),

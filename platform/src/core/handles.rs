@@ -102,6 +102,18 @@ impl ListenSock {
         self.0.core.0.sockets.borrow_mut().pause_accept(self.0.id);
     }
 
+    /// What the kernel has taken for this listener so far; `Ok(None)` once nothing waits and nothing is armed.
+    ///
+    /// For the end of a listener: call until `None`, then drop it at once; a connection that arrives in between is
+    /// reset.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Accepted>>> {
+        let queued = self.0.core.0.sockets.borrow_mut().poll_drained(self.0.id, cx);
+        match std::task::ready!(queued) {
+            Some(fd) => Poll::Ready(Ok(Some(Accepted(fd)))),
+            None => Poll::Ready(self.0.with_fd(socket::accept_now).map(|fd| fd.map(Accepted))),
+        }
+    }
+
     /// Our address. One system call.
     ///
     /// # Errors

@@ -1,0 +1,436 @@
+//! `ringport proxy`: listeners, a core each, origins behind them, and an orderly end.
+//!
+//! The main thread owns the signals and the end; each core owns everything that its connections touch. Names are looked
+//! up on the blocking pool, started from core 0, and handed to every core.
+
+mod admin;
+mod exchange;
+mod fields;
+mod listeners;
+mod log;
+mod pool;
+mod routes;
+mod session;
+mod stats;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ringport::proto::http1;
+use ringport::runtime::native::Native;
+use ringport::runtime::{ConnectAddr, Listener};
+use ringport::spec::{OriginAddress, ProxySpec};
+use ringport_platform::blocking::{BlockingPool, resolve};
+use ringport_platform::buf::PoolSpec;
+use ringport_platform::core::{Core, CoreRemote, CoreSpec, ListenSock};
+use ringport_platform::driver::{DriverChoice, Mechanisms, OpenError, open};
+use ringport_platform::launch::{CoreContext, DrainSignal, LaunchSpec, Launched, launch};
+use ringport_platform::process;
+use ringport_platform::signal::{Signal, Signals};
+
+use fields::ForwardedFields;
+use listeners::{Bound, CoreListener};
+use log::LogSender;
+use pool::{OriginPool, REAP_INTERVAL};
+use routes::Routes;
+use session::{Session, Sessions};
+use stats::{ProxyStats, Sources};
+
+/// What sessions of one core share.
+pub struct Shared {
+    pub core: Core,
+    pub runtime: Native,
+    pub spec: Arc<ProxySpec>,
+    pub limits: http1::Limits,
+    pub origin_limits: http1::Limits,
+    pub routes: Routes,
+    pub pools: Vec<Rc<OriginPool>>,
+    pub stats: Arc<ProxyStats>,
+    pub sessions: RefCell<Sessions>,
+    pub scratch: RefCell<ForwardedFields>,
+    pub log: LogSender,
+    drain: DrainSignal,
+    connections: Arc<Connections>,
+}
+
+impl Shared {
+    /// Whether the process is ending.
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_draining()
+    }
+}
+
+/// Client connections of the whole process against their limit.
+struct Connections {
+    count: AtomicUsize,
+    max: usize,
+}
+
+/// A connection's share of the limit.
+struct Counted(Arc<Connections>);
+
+impl Connections {
+    fn is_full(&self) -> bool {
+        self.count.load(Ordering::Relaxed) >= self.max
+    }
+
+    fn enter(self: &Arc<Self>) -> Counted {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Counted(self.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+thread_local! {
+    /// This core's proxy, for calls from other threads.
+    static SHARED: RefCell<Option<Rc<Shared>>> = const { RefCell::new(None) };
+}
+
+/// How the driver is chosen: the environment wins over the spec.
+#[derive(Clone, Copy)]
+pub struct DriverSettings {
+    pub choice: DriverChoice,
+    pub disable: Mechanisms,
+}
+
+/// A proxy that runs.
+pub struct Running {
+    launched: Launched,
+    signals: Signals,
+    spec: Arc<ProxySpec>,
+    stats: Vec<Arc<ProxyStats>>,
+    bound: Vec<Bound>,
+    writer: log::LogWriter,
+    sender: LogSender,
+    /// Which driver was chosen, and why.
+    pub driver: String,
+}
+
+/// What every core is given.
+struct Plan {
+    spec: Arc<ProxySpec>,
+    stats: Vec<Arc<ProxyStats>>,
+    listeners: Vec<Mutex<Vec<CoreListener>>>,
+    admin: Mutex<Option<CoreListener>>,
+    log: LogSender,
+    connections: Arc<Connections>,
+    names: Arc<BlockingPool>,
+    sources: Arc<OnceLock<(Sources, Vec<CoreRemote>)>>,
+}
+
+/// Descriptors kept for origins, files and the process itself when the connection limit is derived.
+const FD_RESERVE: usize = 512;
+
+/// Binds, opens the drivers and starts the cores.
+///
+/// # Errors
+/// One sentence that names what could not be had: an address, a driver, the access log.
+pub fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running, String> {
+    let spec = Arc::new(spec);
+    let fd_limit = process::raise_fd_limit().map_or(1024, |limit| usize::try_from(limit.soft).unwrap_or(usize::MAX));
+    let cores = match spec.runtime().cores {
+        Some(count) => count,
+        None => process::available_cores().map_or(1, |cores| cores.len().max(1)),
+    };
+    // Installed before any thread, so that all of them inherit it.
+    let signals = Signals::install().map_err(|error| format!("cannot watch signals: {error}"))?;
+    let (sender, writer) = log::start(spec.access_log()).map_err(|error| error.to_string())?;
+    let (bound, per_core) = listeners::bind_all(&spec, cores)?;
+    let admin = listeners::bind_admin(&spec)?;
+    let max = spec.limits().max_connections.unwrap_or_else(|| fd_limit.saturating_sub(FD_RESERVE).max(64));
+    let stats: Vec<Arc<ProxyStats>> = (0..cores).map(|_| Arc::default()).collect();
+    let sources = Arc::new(OnceLock::new());
+    let plan = Plan {
+        spec: spec.clone(),
+        stats: stats.clone(),
+        listeners: per_core.into_iter().map(Mutex::new).collect(),
+        admin: Mutex::new(admin),
+        log: sender.clone(),
+        connections: Arc::new(Connections { count: AtomicUsize::new(0), max }),
+        names: Arc::new(BlockingPool::new(4, 1024)),
+        sources: sources.clone(),
+    };
+    let (launch_spec, why) = launch_spec(&spec, cores, settings);
+    let launched = launch(launch_spec, move |context| core_main(context, &plan)).map_err(|error| error.to_string())?;
+    let driver = why.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let all = Sources { cores: launched.stats(), proxies: stats.clone() };
+    // Set once, here.
+    let _ = sources.set((all, launched.remotes()));
+    Ok(Running { launched, signals, spec, stats, bound, writer, sender, driver })
+}
+
+fn launch_spec(spec: &ProxySpec, cores: usize, settings: DriverSettings) -> (LaunchSpec, Arc<Mutex<String>>) {
+    let runtime = spec.runtime();
+    let chunk_bytes = PoolSpec::default().chunk_bytes;
+    let chunks = |bytes: usize| u16::try_from(bytes / chunk_bytes as usize).unwrap_or(1 << 15).min(1 << 15);
+    let max_chunks = chunks(runtime.pool_max_bytes).max(2);
+    let pool = PoolSpec { chunk_bytes, min_chunks: chunks(runtime.pool_min_bytes).min(max_chunks), max_chunks };
+    let why = Arc::new(Mutex::new(String::new()));
+    let told = why.clone();
+    let open = move |pool: ringport_platform::buf::Pool, stats| {
+        let opened = open(settings.choice, settings.disable, &pool, &stats)
+            .map_err(|error: OpenError| io::Error::other(error.to_string()))?;
+        let mut why = told.lock().unwrap_or_else(PoisonError::into_inner);
+        if why.is_empty() {
+            tracing::info!("driver: {}", opened.why);
+            *why = opened.why;
+        }
+        Ok(opened.driver)
+    };
+    let core = CoreSpec { linger: spec.timeouts().write_idle, ..CoreSpec::default() };
+    (LaunchSpec { cores, pin: runtime.affinity, pool, core, open: Arc::new(open) }, why)
+}
+
+impl Running {
+    /// The addresses that are listened on, with the ports that the kernel chose.
+    pub fn addresses(&self) -> Vec<String> {
+        self.bound.iter().map(ToString::to_string).collect()
+    }
+
+    /// Serves until SIGTERM or SIGINT, drains, and returns the exit code: 1 when requests were cut.
+    pub fn wait(self) -> u8 {
+        let Running { launched, signals, spec, stats, bound, writer, sender, .. } = self;
+        let drain = spec.timeouts().drain;
+        let mut draining = false;
+        while !launched.is_finished() {
+            // Once draining, only the cores' end is waited for: a short wait looks at it again.
+            let timeout = draining.then_some(Duration::from_millis(20)).or(Some(Duration::from_millis(250)));
+            let Ok(seen) = signals.wait(timeout) else { break };
+            let stop = seen.contains(Signal::Terminate) || seen.contains(Signal::Interrupt);
+            if stop && draining {
+                tracing::warn!("asked to stop again: ending at once");
+                return 1;
+            }
+            if stop {
+                tracing::info!(seconds = drain.as_secs_f32(), "draining: no new connections, requests in flight end");
+                launched.drain(drain);
+                draining = true;
+            }
+        }
+        let failed = launched.join().into_iter().filter_map(|end| end.result.err().map(|error| (end.index, error)));
+        let failures = failed.inspect(|(core, error)| tracing::error!(core, %error, "a core failed")).count();
+        let cut: u64 = stats.iter().map(|stats| stats.requests_cut.load()).sum();
+        drop(bound);
+        drop(sender);
+        writer.finish();
+        if cut > 0 {
+            tracing::warn!(cut, "ended; requests were cut at the deadline");
+        } else {
+            tracing::info!("ended");
+        }
+        u8::from(cut > 0 || failures > 0)
+    }
+}
+
+fn core_main(context: CoreContext, plan: &Plan) -> impl Future<Output = io::Result<()>> + use<> {
+    let shared = Rc::new(shared(&context, plan));
+    SHARED.set(Some(shared.clone()));
+    let listeners = std::mem::take(&mut *lock(&plan.listeners[context.index]));
+    let admin = if context.index == 0 { lock(&plan.admin).take() } else { None };
+    let (names, sources) = (plan.names.clone(), plan.sources.clone());
+    async move {
+        let core = context.core.clone();
+        let mut accepting = Vec::new();
+        for listener in listeners {
+            let sock = ListenSock::from_fd(&core, listener.fd)?;
+            accepting.push(core.spawn(accept_all(shared.clone(), sock)));
+        }
+        if let Some(admin) = admin {
+            let sock = ListenSock::from_fd(&core, admin.fd)?;
+            core.spawn(admin::serve(shared.clone(), sock, sources.clone()));
+        }
+        core.spawn(reap(shared.clone()));
+        if context.index == 0 {
+            core.spawn(keep_names(shared.clone(), names, sources));
+        }
+        context.drain.wait().await;
+        shared.sessions.borrow().wake_all();
+        for task in accepting {
+            // A panic has been logged where it happened.
+            let _ = task.await;
+        }
+        shared.sessions.borrow().wake_all();
+        poll_fn(|cx| shared.sessions.borrow_mut().poll_empty(cx)).await;
+        shared.pools.iter().for_each(|pool| pool.close_idle());
+        Ok(())
+    }
+}
+
+fn shared(context: &CoreContext, plan: &Plan) -> Shared {
+    let stats = plan.stats[context.index].clone();
+    let pools: Vec<_> = plan.spec.pools().iter().map(|pool| OriginPool::new(pool, stats.clone())).collect();
+    let limits = plan.spec.limits();
+    let from_spec = http1::Limits {
+        request_line_bytes: limits.request_line_bytes,
+        head_bytes: limits.header_bytes,
+        header_count: limits.header_count,
+        body_bytes: limits.body_bytes,
+        ..http1::Limits::default()
+    };
+    Shared {
+        core: context.core.clone(),
+        runtime: Native::new(context.core.clone()),
+        spec: plan.spec.clone(),
+        limits: from_spec,
+        origin_limits: http1::Limits::default(),
+        routes: Routes::new(&plan.spec, &pools),
+        pools,
+        stats,
+        sessions: RefCell::default(),
+        scratch: RefCell::default(),
+        log: plan.log.clone(),
+        drain: context.drain.clone(),
+        connections: plan.connections.clone(),
+    }
+}
+
+/// Takes connections until the core drains, then what the kernel still holds, so that nothing waiting is reset.
+async fn accept_all(shared: Rc<Shared>, sock: ListenSock) {
+    let mut listener = shared.runtime.adopt_listener(sock);
+    let mut drain = Box::pin(shared.drain.wait());
+    loop {
+        if shared.connections.is_full() {
+            listener.pause();
+            shared.stats.connections_paused.inc();
+            let room = shared.core.sleep(Duration::from_millis(20));
+            race(room, &mut drain).await;
+            if shared.is_draining() {
+                break;
+            }
+            continue;
+        }
+        let accepted = poll_fn(|cx| {
+            if drain.as_mut().poll(cx).is_ready() {
+                return std::task::Poll::Ready(None);
+            }
+            listener.poll_accept(cx).map(Some)
+        });
+        match accepted.await {
+            Some(Ok(stream)) => begin(&shared, stream),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a connection could not be taken");
+                race(shared.core.sleep(Duration::from_millis(20)), &mut drain).await;
+            }
+            None => break,
+        }
+    }
+    loop {
+        match poll_fn(|cx| listener.poll_drain(cx)).await {
+            Ok(Some(stream)) => begin(&shared, stream),
+            Ok(None) => return,
+            Err(error) => return tracing::warn!(%error, "the accept queue could not be drained"),
+        }
+    }
+}
+
+async fn race(first: impl Future<Output = ()>, drain: &mut std::pin::Pin<Box<impl Future<Output = ()>>>) {
+    let mut first = std::pin::pin!(first);
+    poll_fn(|cx| match drain.as_mut().poll(cx) {
+        std::task::Poll::Ready(()) => std::task::Poll::Ready(()),
+        std::task::Poll::Pending => first.as_mut().poll(cx),
+    })
+    .await;
+}
+
+fn begin(shared: &Rc<Shared>, stream: ringport::runtime::native::NativeStream) {
+    let counted = shared.connections.enter();
+    let session = Session::serve(shared.clone(), stream);
+    drop(shared.core.spawn(async move {
+        session.await;
+        drop(counted);
+    }));
+}
+
+/// Looks over the kept connections, and gives idle memory back.
+async fn reap(shared: Rc<Shared>) {
+    let mut ticks = shared.core.interval(REAP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let now = shared.core.now();
+        shared.pools.iter().for_each(|pool| pool.reap(now));
+        shared.core.pool().release_idle();
+        shared.core.stats().pool_live_bytes.set(shared.core.pool().usage().live_bytes);
+    }
+}
+
+/// Looks every origin's name up, at once and then as often as its pool says, and tells all cores.
+async fn keep_names(
+    shared: Rc<Shared>,
+    names: Arc<BlockingPool>,
+    sources: Arc<OnceLock<(Sources, Vec<CoreRemote>)>>,
+) {
+    for (pool_at, pool) in shared.pools.iter().enumerate() {
+        for (origin_at, origin) in pool.origins().iter().enumerate() {
+            let OriginAddress::Host { host, port } = origin.address.clone() else { continue };
+            if host.parse::<std::net::IpAddr>().is_ok() {
+                continue;
+            }
+            let place = (pool_at, origin_at);
+            let every = pool.spec().resolve_interval;
+            let task = keep_name(shared.clone(), names.clone(), sources.clone(), place, (host, port), every);
+            drop(shared.core.spawn(task));
+        }
+    }
+}
+
+async fn keep_name(
+    shared: Rc<Shared>,
+    names: Arc<BlockingPool>,
+    sources: Arc<OnceLock<(Sources, Vec<CoreRemote>)>>,
+    (pool_at, origin_at): (usize, usize),
+    (host, port): (String, u16),
+    every: Option<Duration>,
+) {
+    loop {
+        let found = match resolve(&names, &host, port) {
+            Ok(job) => job.await.unwrap_or_else(|panicked| Err(io::Error::other(format!("{panicked:?}")))),
+            Err(_) => Err(io::Error::other("too many look-ups wait")),
+        };
+        match found {
+            Ok(addrs) if !addrs.is_empty() => tell_cores(&sources, &shared, (pool_at, origin_at), &addrs),
+            // The last good answer stays.
+            Ok(_) => tracing::warn!(host, "the name has no address"),
+            Err(error) => tracing::warn!(host, %error, "the name could not be looked up"),
+        }
+        match every {
+            Some(every) => shared.core.sleep(every).await,
+            None => return,
+        }
+    }
+}
+
+fn tell_cores(
+    sources: &OnceLock<(Sources, Vec<CoreRemote>)>,
+    shared: &Rc<Shared>,
+    (pool_at, origin_at): (usize, usize),
+    addrs: &[SocketAddr],
+) {
+    let addrs: Vec<ConnectAddr> = addrs.iter().copied().map(ConnectAddr::Inet).collect();
+    shared.pools[pool_at].origins()[origin_at].set_addrs(addrs.clone());
+    let Some((_, remotes)) = sources.get() else { return };
+    for remote in remotes {
+        let addrs = addrs.clone();
+        remote.call(move |_| {
+            SHARED.with_borrow(|shared| {
+                if let Some(shared) = shared {
+                    shared.pools[pool_at].origins()[origin_at].set_addrs(addrs);
+                }
+            });
+        });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
