@@ -1,5 +1,6 @@
 //! What peers see. Both machines are fed whole messages and single bytes; the outcome may not differ.
 
+mod oracle;
 mod requests;
 mod responses;
 mod roundtrip;

@@ -113,7 +113,7 @@ proptest! {
 }
 
 /// Requests put together from pieces that fit and pieces that do not.
-fn noise() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn noise() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         Just(&b"GET / HTTP/1.1\r\nHost: a\r\n"[..]),
         Just(&b"POST /x HTTP/1.1\r\nHost: a\r\n"[..]),
@@ -121,6 +121,12 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
         Just(&b"Transfer-Encoding: chunked\r\n"[..]),
         Just(&b"Content-Length: 3\r\n"[..]),
         Just(&b"\r\n"[..]),
+        Just(&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..]),
+        Just(&b"GET / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\n"[..]),
+        Just(&b"PUT /y?z HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"[..]),
+        Just(&b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"[..]),
+        Just(&b"5;a=b\r\nhello\r\n0\r\n\r\n"[..]),
+        Just(&b"0\r\nx: y\r\n\r\n"[..]),
         Just(&b"3\r\nabc\r\n"[..]),
         Just(&b"0\r\n"[..]),
         Just(&b"abc"[..]),

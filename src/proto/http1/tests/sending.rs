@@ -299,7 +299,8 @@ fn limits_at_their_edge() {
     check(Limits { header_count: 0, ..default }, GET, Some(Error::TooManyFields));
     check(Limits { body_bytes: Some(4), ..default }, POST, None);
     check(Limits { body_bytes: Some(3), ..default }, POST, Some(Error::BodyTooLarge));
-    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x\r\nab\r\n2;x\r\ncd\r\n0\r\nt: u\r\n\r\n";
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   2;x\r\nab\r\n2;x\r\ncd\r\n0\r\nt: u\r\n\r\n";
     check(Limits { body_bytes: Some(4), ..default }, chunked, None);
     check(Limits { body_bytes: Some(3), ..default }, chunked, Some(Error::BodyTooLarge));
     check(Limits { chunk_line_bytes: 5, chunk_ext_bytes: 4, trailer_bytes: 8, ..default }, chunked, None);
