@@ -308,3 +308,32 @@ fn limits_at_their_edge() {
     check(Limits { chunk_ext_bytes: 3, ..default }, chunked, Some(Error::ChunkExtTooLarge));
     check(Limits { trailer_bytes: 7, ..default }, chunked, Some(Error::TrailersTooLarge));
 }
+
+#[test]
+fn targets_for_origins() {
+    for (method, target, expected) in [
+        ("GET", "/a?b", "/a?b"),
+        ("GET", "http://a", "/"),
+        ("GET", "http://a/b?c", "/b?c"),
+        ("GET", "http://a?c", "/?c"),
+        ("OPTIONS", "*", "*"),
+        ("OPTIONS", "http://a", "*"),
+        ("CONNECT", "a:1", "a:1"),
+    ] {
+        let (_, _, _, head) = asked(&format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(head.origin_target(), expected, "{method} {target}");
+    }
+}
+
+#[test]
+fn a_head_that_takes_too_long_is_answered() {
+    let (mut conn, mut rx, mut tx) = (ServerConn::new(Limits::default()), rx_queue(b"GET / HT"), tx_queue());
+    assert!(!conn.is_reading_head());
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::NeedInput)));
+    assert!(conn.is_reading_head() && !conn.can_respond());
+    conn.stop_reading();
+    conn.send_head(StatusCode::REQUEST_TIMEOUT, [], BodyLen::None, &mut tx).expect("nothing was said yet");
+    conn.finish(&mut tx).expect("no body");
+    assert!(sent_text(&tx).contains("connection: close") && conn.wants_close());
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::Closed)));
+}
