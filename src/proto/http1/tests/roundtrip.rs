@@ -110,6 +110,42 @@ proptest! {
         };
         prop_assert_eq!(read(&[usize::MAX]), read(&splits));
     }
+
+    /// The same for what an origin sends, up to the end of its response.
+    #[test]
+    fn noise_from_an_origin_is_refused_the_same_way(noise in response_noise(), splits in lengths()) {
+        let read = |splits: &[usize]| {
+            let (mut conn, mut rx, mut tx) = (ClientConn::new(Limits::default()), RxQueue::new(), tx_queue());
+            let line = RequestLine { method: "GET", target: "/", host: "a" };
+            conn.send_request_head(line, [], BodyLen::None, &mut tx).expect("a new connection");
+            conn.finish(&mut tx).expect("no body");
+            tx.clear();
+            tx.put_slice(&noise);
+            let (mut log, mut data_len, mut over) = (Vec::new(), 0, false);
+            let mut read_on = |rx: &mut RxQueue, eof: bool| {
+                if eof {
+                    conn.handle_eof();
+                }
+                while !over {
+                    match conn.poll_event(rx) {
+                        Ok(ClientEvent::NeedInput | ClientEvent::Closed) => break,
+                        Ok(ClientEvent::Data(data)) => data_len += data.len(),
+                        Ok(ClientEvent::End) => over = true,
+                        Ok(event) => log.push(format!("{event:?}")),
+                        Err(error) => {
+                            log.push(error.reason().into());
+                            over = true;
+                        }
+                    }
+                }
+            };
+            carry(&mut tx, &mut rx, splits, |rx| read_on(rx, false));
+            read_on(&mut rx, true);
+            // Data in front of a fault comes in as many bytes as had arrived.
+            (log, data_len)
+        };
+        prop_assert_eq!(read(&[usize::MAX]), read(&splits));
+    }
 }
 
 /// Requests put together from pieces that fit and pieces that do not.
@@ -138,4 +174,15 @@ pub(super) fn noise() -> impl Strategy<Value = Vec<u8>> {
         Just(&b"\xff"[..]),
     ];
     prop::collection::vec(piece, 0..16).prop_map(|pieces| pieces.concat())
+}
+
+fn response_noise() -> impl Strategy<Value = Vec<u8>> {
+    let first = prop_oneof![
+        Just(&b"HTTP/1.1 200 OK\r\n"[..]),
+        Just(&b"HTTP/1.0 200 OK\r\n"[..]),
+        Just(&b"HTTP/1.1 204 No Content\r\n"[..]),
+        Just(&b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n"[..]),
+        Just(&b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: x\r\n"[..]),
+    ];
+    (first, noise()).prop_map(|(first, rest)| [first, &rest].concat())
 }
