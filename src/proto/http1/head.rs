@@ -1,5 +1,6 @@
 //! A parsed head: one view of the received bytes and a table of offsets into it.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
@@ -37,6 +38,23 @@ impl RequestHead {
     /// What follows `?`, without it.
     pub fn query(&self) -> Option<&str> {
         self.query.map(|span| self.table.text(span))
+    }
+
+    /// The target to send to an origin: path and query of an absolute target, any other as received. RFC 9112 3.2.
+    ///
+    /// Allocates only for `http://host?query`, which lacks the slash.
+    pub fn origin_target(&self) -> Cow<'_, str> {
+        if self.path.at == self.target.at || self.method == Method::CONNECT {
+            return Cow::Borrowed(self.target());
+        }
+        let start = usize::from(self.path.at - self.target.at);
+        match &self.target()[start..] {
+            // RFC 9112 3.2.4
+            "" if self.method == Method::OPTIONS => Cow::Borrowed("*"),
+            "" => Cow::Borrowed("/"),
+            query if query.starts_with('?') => Cow::Owned(format!("/{query}")),
+            path => Cow::Borrowed(path),
+        }
     }
 
     /// Host and port that the request is for: from an absolute target if there is one (RFC 9112 3.2.2), else from Host.

@@ -74,7 +74,12 @@ pub(super) fn parse_response(buf: SharedBuf, limits: &Limits, spare: &Spare) -> 
     match parsed {
         Ok(httparse::Status::Complete(len)) if len == buf.len() => {}
         Ok(_) => return Err(Error::StatusLine),
-        Err(error) => return Err(syntax_error(error, &buf)),
+        Err(error) => {
+            return Err(match syntax_error(error, &buf) {
+                Error::RequestLine => Error::StatusLine,
+                other => other,
+            });
+        }
     }
     let version = version(response.version)?;
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Error::StatusLine)?;

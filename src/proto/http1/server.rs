@@ -234,14 +234,29 @@ impl ServerConn {
 
     fn fail(&mut self, error: Error) {
         self.failed = Some(error);
+        let silent = self.tx == Tx::Idle && error == Error::Incomplete;
+        self.stop_reading();
+        if silent {
+            self.tx = Tx::Idle;
+        }
+    }
+
+    /// Reads nothing more, and makes the response that is being prepared the last. A client whose head has not come to
+    /// its end can be answered nevertheless: for 408 at a deadline, or 503 when there is no room.
+    pub fn stop_reading(&mut self) {
         self.persists = false;
         self.rx = Rx::Closed;
         self.request.awaits_continue = false;
-        // A head that could not be read gets an answer too.
-        if self.tx == Tx::Idle && error != Error::Incomplete {
+        if self.tx == Tx::Idle {
             self.request = Request::default();
             self.tx = Tx::Head;
         }
+    }
+
+    /// Gives back the memory that one request leaves for the next, a few hundred bytes, while none is expected soon.
+    pub fn release_idle(&mut self) {
+        self.scratch = Vec::new();
+        self.spare.take();
     }
 
     /// Notes that the client will send nothing more. What is in the queue is read still; then poll to learn whether it

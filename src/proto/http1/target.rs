@@ -89,3 +89,71 @@ fn split_query(target: &[u8], path_start: usize, authority: Option<Range<usize>>
         None => TargetParts { authority, path: path_start..target.len(), query: None },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{is_authority, parse_target};
+
+    #[test]
+    fn authorities() {
+        for valid in ["a", "a:80", "a:", "a.b-c_d", "127.0.0.1:1", "[::1]", "[::1]:65535", "a%20b", "xn--a"] {
+            assert!(is_authority(valid.as_bytes()), "{valid}");
+        }
+        let refused = [
+            "", ":80", "a:65536", "a:0x1", "a:+1", "a:-1", "a:123456", "u@a", "u:p@a", "a,b", "a b", "a/b",
+            "a?b", "a#b", "a\\b", "[::1", "::1", "[a]", "[::1]x", "[]", "[::1]:x", "a:1:2", "a\tb", "a\"b",
+            "<a>", "a\u{e9}",
+        ];
+        for refused in refused {
+            assert!(!is_authority(refused.as_bytes()), "{refused}");
+        }
+    }
+
+    /// Authority, path, query.
+    type Parts<'a> = (Option<&'a str>, &'a str, Option<&'a str>);
+
+    fn check(method: &str, target: &str, expected: Option<Parts<'_>>) {
+        let parts = parse_target(method.as_bytes(), target.as_bytes());
+        let text = parts.as_ref().map(|parts| {
+            let authority = parts.authority.clone().map(|range| &target[range]);
+            (authority, &target[parts.path.clone()], parts.query.clone().map(|range| &target[range]))
+        });
+        assert_eq!(text, expected, "{method} {target}");
+    }
+
+    #[test]
+    fn target_forms() {
+        check("GET", "/", Some((None, "/", None)));
+        check("GET", "/a?b?c", Some((None, "/a", Some("b?c"))));
+        check("GET", "/?", Some((None, "/", Some(""))));
+        check("GET", "//a/b", Some((None, "//a/b", None)));
+        check("GET", "/http://a", Some((None, "/http://a", None)));
+        check("GET", "http://a", Some((Some("a"), "", None)));
+        check("GET", "http://a:80/b?c", Some((Some("a:80"), "/b", Some("c"))));
+        check("GET", "http://a?c", Some((Some("a"), "", Some("c"))));
+        check("OPTIONS", "*", Some((None, "*", None)));
+        check("CONNECT", "a:443", Some((Some("a:443"), "", None)));
+        check("CONNECT", "[::1]:443", Some((Some("[::1]:443"), "", None)));
+        for (method, target) in [
+            ("GET", ""),
+            ("GET", "*"),
+            ("GET", "a"),
+            ("GET", "a:443"),
+            ("GET", "?a"),
+            ("GET", "/a#b"),
+            ("GET", "/\u{e9}"),
+            ("GET", "://a"),
+            ("GET", "1http://a"),
+            ("GET", "http:///a"),
+            ("GET", "http://u@a/"),
+            ("GET", "http:/a"),
+            ("OPTIONS", "**"),
+            ("CONNECT", "a"),
+            ("CONNECT", "a:"),
+            ("CONNECT", "/"),
+            ("CONNECT", "http://a:443"),
+        ] {
+            check(method, target, None);
+        }
+    }
+}

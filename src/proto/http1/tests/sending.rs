@@ -1,0 +1,339 @@
+//! What the machines write, what they refuse to write, and how one exchange follows another.
+
+use http::StatusCode;
+use ringport_platform::buf::{RxQueue, TxQueue};
+
+use super::super::{
+    BodyLen, ClientConn, Error, Limits, RemainingBody, RequestHead, RequestLine, SendError, ServerConn,
+    ServerEvent,
+};
+use super::{rx_queue, sent_text, tx_queue};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
+
+/// A server that has read the head in `bytes`.
+fn asked(bytes: &str) -> (ServerConn, RxQueue, TxQueue, RequestHead) {
+    let (mut conn, mut rx) = (ServerConn::new(Limits::default()), rx_queue(bytes.as_bytes()));
+    match conn.poll_event(&mut rx) {
+        Ok(ServerEvent::Head(head, _)) => (conn, rx, tx_queue(), head),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn check_head(request: &str, status: u16, body: BodyLen, expected: Result<&str, SendError>) {
+    let (mut conn, _, mut tx, _) = asked(request);
+    let status = StatusCode::from_u16(status).expect("a status");
+    let result = conn.send_head(status, [], body, &mut tx).map(|()| sent_text(&tx));
+    assert_eq!(result.as_deref().map_err(|&error| error), expected, "{request:?} {status} {body:?}");
+    assert!(result.is_ok() || tx.is_empty());
+}
+
+#[test]
+fn response_heads() {
+    use BodyLen::{Chunked, Length, None, Tunnel, UntilClose};
+    let head = GET.replace("GET", "HEAD");
+    let old = "GET / HTTP/1.0\r\n\r\n";
+    let old_kept = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    let connect = "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let upgrade = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    let ok = "HTTP/1.1 200 OK\r\n";
+    let with = |fields: &str| format!("{ok}{fields}\r\n");
+    let zero = with("content-length: 0\r\n");
+    let five = with("content-length: 5\r\n");
+    let chunked = with("transfer-encoding: chunked\r\n");
+    let close = with("connection: close\r\n");
+    let five_close = with("content-length: 5\r\nconnection: close\r\n");
+    let five_kept = with("content-length: 5\r\nconnection: keep-alive\r\n");
+    let bare = with("");
+    let rows: [(&str, u16, BodyLen, Result<&str, SendError>); 24] = [
+        (GET, 200, None, Ok(&zero)),
+        (GET, 200, Length(5), Ok(&five)),
+        (GET, 200, Chunked, Ok(&chunked)),
+        (GET, 200, UntilClose, Ok(&close)),
+        (GET, 200, Tunnel, Err(SendError::NotUpgradable)),
+        (GET, 100, None, Err(SendError::Status)),
+        (GET, 101, Tunnel, Err(SendError::NotUpgradable)),
+        (GET, 204, None, Ok("HTTP/1.1 204 No Content\r\n\r\n")),
+        (GET, 204, Length(5), Err(SendError::BodyLen)),
+        (GET, 204, Chunked, Err(SendError::BodyLen)),
+        (GET, 304, Length(5), Ok("HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n")),
+        (GET, 304, None, Ok("HTTP/1.1 304 Not Modified\r\n\r\n")),
+        (&head, 200, Length(5), Ok(&five)),
+        (&head, 200, Chunked, Ok(&chunked)),
+        (&head, 200, None, Ok(&bare)),
+        (old, 200, Length(5), Ok(&five_close)),
+        (old, 200, Chunked, Ok(&close)),
+        (old_kept, 200, Length(5), Ok(&five_kept)),
+        (old_kept, 200, Chunked, Ok(&close)),
+        (connect, 200, Tunnel, Ok(&bare)),
+        (connect, 200, None, Err(SendError::BodyLen)),
+        (connect, 403, None, Ok("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")),
+        (connect, 403, Tunnel, Err(SendError::NotUpgradable)),
+        (upgrade, 101, Tunnel, Ok("HTTP/1.1 101 Switching Protocols\r\n\r\n")),
+    ];
+    for (request, status, body, expected) in rows {
+        check_head(request, status, body, expected);
+    }
+}
+
+#[test]
+fn fields_cannot_break_the_head() {
+    for (name, value, error) in [
+        ("x", &b"a\r\nb: c"[..], SendError::Value),
+        ("x", b"a\nb", SendError::Value),
+        ("x", b"a\0b", SendError::Value),
+        ("x:", b"a", SendError::Name),
+        ("", b"a", SendError::Name),
+        ("x y", b"a", SendError::Name),
+    ] {
+        let (mut conn, _, mut tx, _) = asked(GET);
+        assert_eq!(conn.send_head(StatusCode::OK, [(name, value)], BodyLen::None, &mut tx), Err(error));
+        assert!(tx.is_empty() && conn.can_respond());
+    }
+    let (method, target, host) = ("GET", "/", "a");
+    for line in [
+        RequestLine { method: "G T", target, host },
+        RequestLine { method: "", target, host },
+        RequestLine { method, target: "/ HTTP/1.1\r\nx: y", host },
+        RequestLine { method, target: "", host },
+        RequestLine { method, target, host: "a\r\nx: y" },
+        RequestLine { method, target, host: "" },
+    ] {
+        let (mut conn, mut tx) = (ClientConn::new(Limits::default()), tx_queue());
+        assert_eq!(conn.send_request_head(line, [], BodyLen::None, &mut tx), Err(SendError::Name));
+        assert!(tx.is_empty());
+    }
+}
+
+#[test]
+fn framing_fields_are_ours() {
+    let given: [(&str, &[u8]); 6] = [
+        ("Content-Length", b"9"),
+        ("TRANSFER-ENCODING", b"gzip"),
+        ("connection", b"x"),
+        ("Host", b"evil"),
+        ("Upgrade", b"websocket"),
+        ("x", b"y"),
+    ];
+    let (mut conn, mut tx) = (ClientConn::new(Limits::default()), tx_queue());
+    let line = RequestLine { method: "GET", target: "/p?q", host: "a:80" };
+    conn.send_request_head(line, given, BodyLen::None, &mut tx).expect("valid");
+    let expected =
+        "GET /p?q HTTP/1.1\r\nhost: a:80\r\nUpgrade: websocket\r\nx: y\r\nconnection: upgrade\r\n\r\n";
+    assert_eq!(sent_text(&tx), expected);
+    let (mut conn, mut tx) = (ClientConn::new(Limits::default()), tx_queue());
+    assert_eq!(conn.send_request_head(line, given, BodyLen::Length(3), &mut tx), Err(SendError::BodyLen));
+}
+
+#[test]
+fn a_body_keeps_its_promise() {
+    let (mut conn, _, mut tx, _) = asked(GET);
+    assert_eq!(conn.send_data(&b"x"[..], &mut tx), Err(SendError::State));
+    assert_eq!(conn.finish(&mut tx), Err(SendError::State));
+    conn.send_head(StatusCode::OK, [], BodyLen::Length(3), &mut tx).expect("a request waits");
+    assert_eq!(conn.send_data(&b"1234"[..], &mut tx), Err(SendError::BodyTooLong { allowed: 3 }));
+    conn.send_data(&b"12"[..], &mut tx).expect("fits");
+    assert_eq!(conn.send_trailers([], &mut tx), Err(SendError::TrailersNotAllowed));
+    assert_eq!(conn.finish(&mut tx), Err(SendError::BodyTooShort { missing: 1 }));
+    conn.send_data(&b"3"[..], &mut tx).expect("fits");
+    conn.finish(&mut tx).expect("complete");
+    assert!(conn.wants_close(), "a body that fell short once was reported as lost");
+    assert_eq!(conn.send_data(&b""[..], &mut tx), Err(SendError::State));
+}
+
+#[test]
+fn chunks_and_trailers() {
+    let (mut conn, mut rx, mut tx, _) = asked(GET);
+    conn.send_head(StatusCode::OK, [], BodyLen::Chunked, &mut tx).expect("a request waits");
+    let head_len = tx.len();
+    conn.send_data(&b""[..], &mut tx).expect("nothing, and not the last chunk");
+    conn.send_data(vec![b'x'; 26], &mut tx).expect("any length");
+    assert_eq!(conn.send_trailers([("content-length", &b"1"[..])], &mut tx), Err(SendError::Name));
+    conn.send_trailers([("grpc-status", &b"0"[..])], &mut tx).expect("valid");
+    let expected = format!("1a\r\n{}\r\n0\r\ngrpc-status: 0\r\n\r\n", "x".repeat(26));
+    assert_eq!(sent_text(&tx)[head_len..], expected);
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::End)));
+    assert!(conn.can_read_next() && !conn.wants_close());
+}
+
+#[test]
+fn informational_responses_come_first() {
+    let (mut conn, mut rx, mut tx, _) =
+        asked("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    conn.send_informational(StatusCode::EARLY_HINTS, [("link", &b"</a>"[..])], &mut tx).expect("1xx");
+    let switching = conn.send_informational(StatusCode::SWITCHING_PROTOCOLS, [], &mut tx);
+    assert_eq!(switching, Err(SendError::Status));
+    conn.send_continue(&mut tx).expect("before the head");
+    conn.send_continue(&mut tx).expect("said once");
+    let expected = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n";
+    assert_eq!(sent_text(&tx), expected);
+    conn.send_head(StatusCode::OK, [], BodyLen::None, &mut tx).expect("a request waits");
+    assert_eq!(conn.send_continue(&mut tx), Err(SendError::State));
+    conn.finish(&mut tx).expect("no body");
+    assert!(!conn.wants_close(), "the client was told to send, so its body will come");
+    rx.push(ringport_platform::buf::PoolBuf::copied(b"body"));
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::Data(_))));
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::End)));
+    assert!(conn.can_read_next());
+}
+
+#[test]
+fn a_final_response_instead_of_100_closes() {
+    let (mut conn, _, mut tx, head) =
+        asked("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    assert!(head.expects_continue());
+    conn.send_head(StatusCode::FORBIDDEN, [], BodyLen::None, &mut tx).expect("a request waits");
+    conn.finish(&mut tx).expect("no body");
+    assert!(sent_text(&tx).contains("connection: close") && conn.wants_close());
+    assert_eq!(conn.remaining_body(), RemainingBody::Known(4));
+}
+
+#[test]
+fn an_early_response_leaves_the_body_to_drain() {
+    let (mut conn, mut rx, mut tx, _) = asked(&(POST.to_owned() + "ab"));
+    conn.send_head(StatusCode::OK, [], BodyLen::None, &mut tx).expect("a request waits");
+    conn.finish(&mut tx).expect("no body");
+    assert_eq!(conn.remaining_body(), RemainingBody::Known(4));
+    assert!(!conn.wants_close() && !conn.can_read_next());
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::Data(data)) if &*data == b"ab"));
+    assert_eq!(conn.remaining_body(), RemainingBody::Known(2));
+    rx.push(ringport_platform::buf::PoolBuf::copied(format!("cd{GET}").as_bytes()));
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::Data(data)) if &*data == b"cd"));
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::End)));
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::Head(..))));
+}
+
+#[test]
+fn pipelined_requests_wait() {
+    let (mut conn, mut rx, mut tx, _) = asked(&GET.repeat(2));
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::End)));
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::Paused)));
+    assert_eq!(rx.len(), GET.len());
+    conn.handle_eof();
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::Paused)));
+    for _ in 0..2 {
+        conn.send_head(StatusCode::OK, [], BodyLen::None, &mut tx).expect("a request waits");
+        conn.finish(&mut tx).expect("no body");
+        while !matches!(conn.poll_event(&mut rx), Ok(ServerEvent::End | ServerEvent::Closed)) {}
+    }
+    assert!(conn.wants_close());
+}
+
+#[test]
+fn faults_are_answered_once() {
+    let (mut conn, mut rx) = (ServerConn::new(Limits::default()), rx_queue(b"GET foo HTTP/1.1\r\n\r\n"));
+    let mut tx = tx_queue();
+    assert!(!conn.can_respond());
+    for _ in 0..2 {
+        assert!(matches!(conn.poll_event(&mut rx), Err(Error::Target)));
+    }
+    assert!(conn.can_respond() && !conn.wants_close());
+    conn.send_head(Error::Target.status(), [], BodyLen::None, &mut tx).expect("a fault is answered");
+    conn.finish(&mut tx).expect("no body");
+    assert!(conn.wants_close() && !conn.can_respond());
+    let expected = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    assert_eq!(sent_text(&tx), expected);
+}
+
+#[test]
+fn the_end_of_input_is_clean_between_requests_only() {
+    let rows: [(&str, Result<(), Error>); 4] =
+        [("", Ok(())), (GET, Ok(())), ("GET /", Err(Error::Incomplete)), (POST, Err(Error::Incomplete))];
+    for (bytes, expected) in rows {
+        let (mut conn, mut rx, mut tx) =
+            (ServerConn::new(Limits::default()), rx_queue(bytes.as_bytes()), tx_queue());
+        conn.handle_eof();
+        let ended = loop {
+            match conn.poll_event(&mut rx) {
+                Ok(ServerEvent::Closed) => break Ok(()),
+                Ok(ServerEvent::Paused) => {
+                    conn.send_head(StatusCode::OK, [], BodyLen::None, &mut tx).expect("a request waits");
+                    conn.finish(&mut tx).expect("no body");
+                }
+                Ok(_) => {}
+                Err(error) => break Err(error),
+            }
+        };
+        assert_eq!(ended, expected, "{bytes:?}");
+    }
+}
+
+#[test]
+fn forwardable_fields_leave_this_hop_out() {
+    let (_, _, _, head) = asked(
+        "GET http://b/p?q HTTP/1.1\r\nHost: a\r\nConnection: X-Hop, close\r\nx-hop: 1\r\nKeep-Alive: 5\r\n\
+         TE: gzip, Trailers\r\nTE: trailers\r\nUpgrade: h2c\r\nProxy-Connection: x\r\nAccept: */*\r\n\
+         Trailer: t\r\nTransfer-Encoding: chunked\r\nEmpty:\r\n\r\n",
+    );
+    let fields: Vec<_> = head.forwardable_fields().collect();
+    let expected: [(&str, &[u8]); 4] =
+        [("te", b"trailers"), ("Accept", b"*/*"), ("Trailer", b"t"), ("Empty", b"")];
+    assert_eq!(fields, expected);
+    assert_eq!((head.authority(), head.path(), head.query()), (Some("b"), "/p", Some("q")));
+    assert!(head.says_close() && head.is_chunked() && head.upgrade().is_none() && head.accepts_trailers());
+    assert_eq!(head.get("ACCEPT"), Some(&b"*/*"[..]));
+}
+
+#[test]
+fn limits_at_their_edge() {
+    let check = |limits: Limits, bytes: &str, expected: Option<Error>| {
+        let (mut conn, mut rx) = (ServerConn::new(limits), rx_queue(bytes.as_bytes()));
+        let error = loop {
+            match conn.poll_event(&mut rx) {
+                Ok(ServerEvent::NeedInput | ServerEvent::Paused) => break None,
+                Ok(_) => {}
+                Err(error) => break Some(error),
+            }
+        };
+        assert_eq!(error, expected, "{bytes:?} {limits:?}");
+    };
+    let default = Limits::default();
+    let line_len = "GET / HTTP/1.1\r\n".len();
+    check(Limits { request_line_bytes: line_len, ..default }, GET, None);
+    check(Limits { request_line_bytes: line_len - 1, ..default }, GET, Some(Error::RequestLineTooLong));
+    check(Limits { head_bytes: GET.len(), ..default }, GET, None);
+    check(Limits { head_bytes: GET.len() - 1, ..default }, GET, Some(Error::HeadTooLarge));
+    check(Limits { header_count: 1, ..default }, GET, None);
+    check(Limits { header_count: 0, ..default }, GET, Some(Error::TooManyFields));
+    check(Limits { body_bytes: Some(4), ..default }, POST, None);
+    check(Limits { body_bytes: Some(3), ..default }, POST, Some(Error::BodyTooLarge));
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   2;x\r\nab\r\n2;x\r\ncd\r\n0\r\nt: u\r\n\r\n";
+    check(Limits { body_bytes: Some(4), ..default }, chunked, None);
+    check(Limits { body_bytes: Some(3), ..default }, chunked, Some(Error::BodyTooLarge));
+    check(Limits { chunk_line_bytes: 5, chunk_ext_bytes: 4, trailer_bytes: 8, ..default }, chunked, None);
+    check(Limits { chunk_line_bytes: 4, ..default }, chunked, Some(Error::ChunkExtTooLarge));
+    check(Limits { chunk_ext_bytes: 3, ..default }, chunked, Some(Error::ChunkExtTooLarge));
+    check(Limits { trailer_bytes: 7, ..default }, chunked, Some(Error::TrailersTooLarge));
+}
+
+#[test]
+fn targets_for_origins() {
+    for (method, target, expected) in [
+        ("GET", "/a?b", "/a?b"),
+        ("GET", "http://a", "/"),
+        ("GET", "http://a/b?c", "/b?c"),
+        ("GET", "http://a?c", "/?c"),
+        ("OPTIONS", "*", "*"),
+        ("OPTIONS", "http://a", "*"),
+        ("CONNECT", "a:1", "a:1"),
+    ] {
+        let (_, _, _, head) = asked(&format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(head.origin_target(), expected, "{method} {target}");
+    }
+}
+
+#[test]
+fn a_head_that_takes_too_long_is_answered() {
+    let (mut conn, mut rx, mut tx) = (ServerConn::new(Limits::default()), rx_queue(b"GET / HT"), tx_queue());
+    assert!(!conn.is_reading_head());
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::NeedInput)));
+    assert!(conn.is_reading_head() && !conn.can_respond());
+    conn.stop_reading();
+    conn.send_head(StatusCode::REQUEST_TIMEOUT, [], BodyLen::None, &mut tx).expect("nothing was said yet");
+    conn.finish(&mut tx).expect("no body");
+    assert!(sent_text(&tx).contains("connection: close") && conn.wants_close());
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::Closed)));
+}
