@@ -12,7 +12,7 @@ use http::StatusCode;
 use ringport::http::{ServeError, ServerStream};
 use ringport::proto::http1::{Limits, RequestHead, ServerEvent};
 use ringport::runtime::native::{Native, NativeStream};
-use ringport::runtime::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime, Timer, TxLevel};
+use ringport::runtime::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime, TxLevel};
 use ringport::spec::{Address, OriginAddress, OriginPoolSpec, ProxySpec, RouteSpec};
 use ringport_platform::core::{CoreSpec, ListenSock};
 use ringport_platform::driver::open;
@@ -29,7 +29,8 @@ const IDLE: Duration = Duration::from_secs(300);
 
 /// Serves the demo until a signal; returns the exit code.
 pub fn run(settings: DriverSettings) -> Result<u8, String> {
-    let (origin, origin_addr) = start_origin(settings).map_err(|error| format!("cannot start the origin: {error}"))?;
+    let (origin, origin_addr) =
+        start_origin(settings).map_err(|error| format!("cannot start the origin: {error}"))?;
     let host = OriginAddress::Host { host: origin_addr.ip().to_string(), port: origin_addr.port() };
     let spec = ProxySpec::builder()
         .listener("web", Address::Tcp(FRONT.into()))
@@ -116,14 +117,17 @@ async fn answer_all(runtime: Native, stream: NativeStream) {
             }
             _ => return,
         };
-        let sent = poll_fn(|cx| client.poll_sent(cx, TxLevel::Below(1 << 18)));
-        if answered.is_err() || client.start_send().is_err() || sent.await.is_err() || client.conn().wants_close() {
+        let sent = poll_fn(|cx| client.poll_sent(cx, TxLevel::Below(1 << 18))).await;
+        if answered.is_err() || sent.is_err() || client.conn().wants_close() {
             return;
         }
     }
 }
 
-fn answer(client: &mut ServerStream<NativeStream>, head: &RequestHead) -> Result<(), ringport::proto::http1::SendError> {
+fn answer(
+    client: &mut ServerStream<NativeStream>,
+    head: &RequestHead,
+) -> Result<(), ringport::proto::http1::SendError> {
     let fields: [(&str, &[u8]); 1] = [("content-type", b"text/plain; charset=utf-8")];
     if head.path() == "/" {
         return client.respond(StatusCode::OK, fields, &b"Hello, world!"[..]);

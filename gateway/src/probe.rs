@@ -38,7 +38,8 @@ impl Report {
         let pool = || Pool::new(PoolSpec::default());
         let stats = || Arc::new(CoreStats::default());
         let spec = UringSpec { disable: Mechanisms::NONE, ..UringSpec::default() };
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+        let kernel =
+            std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
         let limit = process::fd_limit().map_or((0, 0), |limit| (limit.soft, limit.hard));
         Report {
             kernel,
@@ -67,7 +68,10 @@ impl Report {
                     let state = if feature.available { "yes" } else { "no " };
                     rows.push((format!("  {}", feature.name), format!("{state}  {}", feature.note)));
                 }
-                rows.push(("  self-tests".to_owned(), format!("{:.1} ms", report.self_test.as_secs_f64() * 1e3)));
+                rows.push((
+                    "  self-tests".to_owned(),
+                    format!("{:.1} ms", report.self_test.as_secs_f64() * 1e3),
+                ));
             }
             Err(error) => rows.push(("io_uring".to_owned(), format!("no: {error}"))),
         }

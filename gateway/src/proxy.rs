@@ -138,7 +138,8 @@ const FD_RESERVE: usize = 512;
 /// One sentence that names what could not be had: an address, a driver, the access log.
 pub fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running, String> {
     let spec = Arc::new(spec);
-    let fd_limit = process::raise_fd_limit().map_or(1024, |limit| usize::try_from(limit.soft).unwrap_or(usize::MAX));
+    let fd_limit =
+        process::raise_fd_limit().map_or(1024, |limit| usize::try_from(limit.soft).unwrap_or(usize::MAX));
     let cores = match spec.runtime().cores {
         Some(count) => count,
         None => process::available_cores().map_or(1, |cores| cores.len().max(1)),
@@ -162,7 +163,8 @@ pub fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running, Strin
         sources: sources.clone(),
     };
     let (launch_spec, why) = launch_spec(&spec, cores, settings);
-    let launched = launch(launch_spec, move |context| core_main(context, &plan)).map_err(|error| error.to_string())?;
+    let launched =
+        launch(launch_spec, move |context| core_main(context, &plan)).map_err(|error| error.to_string())?;
     let driver = why.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let all = Sources { cores: launched.stats(), proxies: stats.clone() };
     // Set once, here.
@@ -175,7 +177,8 @@ fn launch_spec(spec: &ProxySpec, cores: usize, settings: DriverSettings) -> (Lau
     let chunk_bytes = PoolSpec::default().chunk_bytes;
     let chunks = |bytes: usize| u16::try_from(bytes / chunk_bytes as usize).unwrap_or(1 << 15).min(1 << 15);
     let max_chunks = chunks(runtime.pool_max_bytes).max(2);
-    let pool = PoolSpec { chunk_bytes, min_chunks: chunks(runtime.pool_min_bytes).min(max_chunks), max_chunks };
+    let pool =
+        PoolSpec { chunk_bytes, min_chunks: chunks(runtime.pool_min_bytes).min(max_chunks), max_chunks };
     let why = Arc::new(Mutex::new(String::new()));
     let told = why.clone();
     let open = move |pool: ringport_platform::buf::Pool, stats| {
@@ -213,12 +216,16 @@ impl Running {
                 return 1;
             }
             if stop {
-                tracing::info!(seconds = drain.as_secs_f32(), "draining: no new connections, requests in flight end");
+                tracing::info!(
+                    seconds = drain.as_secs_f32(),
+                    "draining: no new connections, requests in flight end"
+                );
                 launched.drain(drain);
                 draining = true;
             }
         }
-        let failed = launched.join().into_iter().filter_map(|end| end.result.err().map(|error| (end.index, error)));
+        let failed =
+            launched.join().into_iter().filter_map(|end| end.result.err().map(|error| (end.index, error)));
         let failures = failed.inspect(|(core, error)| tracing::error!(core, %error, "a core failed")).count();
         let cut: u64 = stats.iter().map(|stats| stats.requests_cut.load()).sum();
         drop(bound);

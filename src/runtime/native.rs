@@ -150,7 +150,9 @@ impl NativeListener {
 impl NativeListener {
     /// What the kernel still holds, for the end of a listener; `Ok(None)` when nothing waits: drop it then.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<NativeStream>>> {
-        let Some(accepted) = std::task::ready!(self.sock.poll_drain(cx))? else { return Poll::Ready(Ok(None)) };
+        let Some(accepted) = std::task::ready!(self.sock.poll_drain(cx))? else {
+            return Poll::Ready(Ok(None));
+        };
         let sock = StreamSock::new(&self.core, accepted)?;
         sock.set_nodelay();
         Poll::Ready(Ok(Some(NativeStream(sock))))

@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use ringport::http::ServerStream;
 use ringport::proto::http1::{RequestHead, ServerEvent};
 use ringport::runtime::native::NativeStream;
-use ringport::runtime::{Listener, Timer, TxLevel};
+use ringport::runtime::{Listener, TxLevel};
 use ringport_platform::core::{CoreRemote, ListenSock};
 
 use super::Shared;

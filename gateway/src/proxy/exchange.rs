@@ -18,7 +18,7 @@ use http::{Method, StatusCode};
 use ringport::http::{ClientError, ClientStream, ServeError};
 use ringport::proto::http1::{BodyLen, ClientEvent, RequestHead, RequestLine, ServerEvent};
 use ringport::runtime::native::NativeStream;
-use ringport::runtime::{Runtime, Timer, TxLevel};
+use ringport::runtime::{Runtime, TxLevel};
 
 use super::fields::{ForwardedFields, request_fields, response_fields};
 use super::log;
@@ -171,7 +171,8 @@ impl<'a> Exchange<'a> {
                 Err(trouble) => trouble,
             };
             let unsent = matches!(trouble, Trouble::Refused(_) | Trouble::ConnectTimeout);
-            let at_fault = unsent || matches!(trouble, Trouble::Broken(_) | Trouble::ResponseTimeout | Trouble::Cut(_));
+            let at_fault =
+                unsent || matches!(trouble, Trouble::Broken(_) | Trouble::ResponseTimeout | Trouble::Cut(_));
             if at_fault {
                 route.pool.failed(&origin, self.session.shared.core.now());
             }
@@ -249,7 +250,11 @@ impl<'a> Exchange<'a> {
         Ok(Flow::Continue)
     }
 
-    fn send_request(&mut self, route: &Route, leg: &mut Leg) -> Result<(), ringport::proto::http1::SendError> {
+    fn send_request(
+        &mut self,
+        route: &Route,
+        leg: &mut Leg,
+    ) -> Result<(), ringport::proto::http1::SendError> {
         let forwarded: &mut ForwardedFields = &mut self.session.shared.scratch.borrow_mut();
         forwarded.prepare(&self.head, route.forwarded, &self.session.peer);
         let client_host = self.head.authority().unwrap_or_default();
@@ -259,8 +264,8 @@ impl<'a> Exchange<'a> {
             _ => client_host,
         };
         let connect = *self.head.method() == Method::CONNECT;
-        let target = origin_target(&self.head);
-        let line = RequestLine { method: self.head.method().as_str(), target, host };
+        let target = self.head.origin_target();
+        let line = RequestLine { method: self.head.method().as_str(), target: &target, host };
         let fields = request_fields(&self.head, route.forwarded, forwarded);
         let len = if connect { BodyLen::None } else { self.len };
         leg.stream.send_head(line, fields, len)
@@ -301,7 +306,9 @@ impl<'a> Exchange<'a> {
 
     fn too_slow(&self, relay: &Relay) -> Trouble {
         if relay.response_began {
-            return Trouble::Cut(if relay.client_full { "the client does not read" } else { "idle for too long" }.to_owned());
+            return Trouble::Cut(
+                if relay.client_full { "the client does not read" } else { "idle for too long" }.to_owned(),
+            );
         }
         if !relay.request_ended && !relay.origin_full {
             return Trouble::RequestTimeout;
@@ -311,7 +318,12 @@ impl<'a> Exchange<'a> {
     }
 
     /// Passes the request's body on. Ready only with an error; pending also when it is done.
-    fn poll_request(&mut self, cx: &mut Context<'_>, leg: &mut Leg, relay: &mut Relay) -> Poll<Result<(), Trouble>> {
+    fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        leg: &mut Leg,
+        relay: &mut Relay,
+    ) -> Poll<Result<(), Trouble>> {
         loop {
             if relay.request_ended && !relay.tunnel {
                 return match self.session.client.poll_gone(cx) {
@@ -367,7 +379,12 @@ impl<'a> Exchange<'a> {
     }
 
     /// Passes the response on. Ready when it has ended.
-    fn poll_response(&mut self, cx: &mut Context<'_>, leg: &mut Leg, relay: &mut Relay) -> Poll<Result<(), Trouble>> {
+    fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        leg: &mut Leg,
+        relay: &mut Relay,
+    ) -> Poll<Result<(), Trouble>> {
         loop {
             match self.session.client.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
                 Poll::Ready(Ok(())) => relay.client_full = false,
@@ -382,7 +399,9 @@ impl<'a> Exchange<'a> {
             }
             let event = match ready!(leg.stream.poll_event(cx)) {
                 Ok(event) => event,
-                Err(error) if relay.response_began => return Poll::Ready(Err(Trouble::Cut(error.to_string()))),
+                Err(error) if relay.response_began => {
+                    return Poll::Ready(Err(Trouble::Cut(error.to_string())));
+                }
                 Err(error) => return Poll::Ready(Err(Trouble::Broken(error))),
             };
             relay.last_progress = self.session.shared.core.now();
@@ -395,7 +414,9 @@ impl<'a> Exchange<'a> {
     fn pass_on(&mut self, event: ClientEvent, relay: &mut Relay) -> Result<(), Trouble> {
         let client = &mut self.session.client;
         let sent = match event {
-            ClientEvent::Informational(head) => client.send_informational(head.status(), response_fields(&head)),
+            ClientEvent::Informational(head) => {
+                client.send_informational(head.status(), response_fields(&head))
+            }
             ClientEvent::Head(head, len) => {
                 relay.status = head.status().as_u16();
                 relay.response_began = true;
@@ -438,10 +459,16 @@ impl<'a> Exchange<'a> {
             }
             ClientEvent::Closed | ClientEvent::NeedInput => {
                 let gone = ClientError::Protocol(ringport::proto::http1::Error::Incomplete);
-                return Err(if relay.response_began { Trouble::Cut(gone.to_string()) } else { Trouble::Broken(gone) });
+                return Err(if relay.response_began {
+                    Trouble::Cut(gone.to_string())
+                } else {
+                    Trouble::Broken(gone)
+                });
             }
         };
-        sent.map_err(|error| if relay.response_began { Trouble::Cut(error.to_string()) } else { Trouble::Unsendable(error) })?;
+        sent.map_err(|error| {
+            if relay.response_began { Trouble::Cut(error.to_string()) } else { Trouble::Unsendable(error) }
+        })?;
         client.start_send().map_err(|_| Trouble::ClientGone)
     }
 
@@ -458,7 +485,9 @@ impl<'a> Exchange<'a> {
                 stats.origin_bad_responses.inc();
                 (StatusCode::BAD_GATEWAY, "the origin did not answer properly")
             }
-            Trouble::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "the origin could not be reached in time"),
+            Trouble::ConnectTimeout => {
+                (StatusCode::GATEWAY_TIMEOUT, "the origin could not be reached in time")
+            }
             Trouble::ResponseTimeout => (StatusCode::GATEWAY_TIMEOUT, "the origin did not answer in time"),
             Trouble::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "the request was too slow"),
             Trouble::BadRequest(error) => (error.status(), error.reason()),
@@ -523,7 +552,14 @@ impl Drop for Exchange<'_> {
             stats.requests_cut.inc();
             let seconds = self.session.shared.core.now().duration_since(self.started).as_secs_f32();
             let (method, target) = (self.head.method().as_str(), self.head.target());
-            tracing::warn!(method, target, peer = self.session.peer, origin = self.origin_name, seconds, "request cut");
+            tracing::warn!(
+                method,
+                target,
+                peer = self.session.peer,
+                origin = self.origin_name,
+                seconds,
+                "request cut"
+            );
         }
     }
 }
@@ -551,17 +587,5 @@ impl Relay {
             // Pending here means that bytes still wait; the wake of their end polls this again.
             let _ = ringport::runtime::Transport::poll_shutdown(stream.transport(), cx);
         }
-    }
-}
-
-/// The target for an origin: never absolute, so that Host alone says whom it is for. RFC 9112 3.2.1.
-fn origin_target(head: &RequestHead) -> &str {
-    let target = head.target();
-    if target.starts_with('/') || target == "*" || *head.method() == Method::CONNECT {
-        return target;
-    }
-    match target.find("://").and_then(|at| target[at + 3..].find('/').map(|slash| &target[at + 3 + slash..])) {
-        Some(path) => path,
-        None => "/",
     }
 }

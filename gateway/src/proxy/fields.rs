@@ -87,7 +87,8 @@ pub fn request_fields<'a>(
     policy: Forwarded,
     forwarded: &'a ForwardedFields,
 ) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-    let pass = head.forwardable_fields().filter(move |(name, _)| policy == Forwarded::Off || !tells_client(name));
+    let pass =
+        head.forwardable_fields().filter(move |(name, _)| policy == Forwarded::Off || !tells_client(name));
     let upgrade = head.upgrade().map(|protocol| ("upgrade", protocol));
     pass.chain(upgrade).chain(forwarded.lines()).chain([("via", VIA)])
 }

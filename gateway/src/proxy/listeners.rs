@@ -98,7 +98,8 @@ fn bind_tcp(addr: SocketAddr, cores: usize) -> io::Result<(Address, Vec<OwnedFd>
     }
     drop(alone);
     let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
-    let fds = (0..cores).map(|_| socket::listen(&ConnectAddr::Inet(addr), options)).collect::<io::Result<_>>()?;
+    let fds =
+        (0..cores).map(|_| socket::listen(&ConnectAddr::Inet(addr), options)).collect::<io::Result<_>>()?;
     Ok((Address::Tcp(addr), fds))
 }
 
@@ -114,11 +115,16 @@ fn shared(addr: &ConnectAddr, cores: usize) -> io::Result<Vec<OwnedFd>> {
 fn remove_stale(path: &Path) -> io::Result<()> {
     let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };
     if !found.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a file that is not a socket is in the way",
+        ));
     }
     match UnixStream::connect(path) {
         Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(PathBuf::from(path)),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(PathBuf::from(path))
+        }
         Err(error) => Err(error),
     }
 }

@@ -56,7 +56,8 @@ pub fn start(spec: &AccessLog) -> io::Result<(LogSender, LogWriter)> {
         AccessLog::File(path) => Box::new(open(path)?),
     };
     let (sender, receiver) = sync_channel(QUEUE_LINES);
-    let thread = thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(&receiver, out))?;
+    let thread =
+        thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(&receiver, out))?;
     Ok((LogSender(Some(sender)), LogWriter(Some(thread))))
 }
 
@@ -93,7 +94,8 @@ pub struct Record<'a> {
 /// `time peer "METHOD host target" status bytes milliseconds origin cause`, with quotes and control bytes escaped.
 pub fn line(record: &Record<'_>) -> String {
     let text = |text: &str| text.escape_default().to_string();
-    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.escape_default().to_string() };
+    let or_dash =
+        |text: &str| if text.is_empty() { "-".to_owned() } else { text.escape_default().to_string() };
     format!(
         "{} {} \"{} {} {}\" {} {} {:.3} {} \"{}\"\n",
         timestamp(SystemTime::now()),
@@ -139,9 +141,13 @@ mod tests {
 
     #[test]
     fn dates_follow_the_calendar() {
-        for (days, expected) in
-            [(0, (1970, 1, 1)), (59, (1970, 3, 1)), (11_016, (2000, 2, 29)), (19_782, (2024, 2, 29)), (20_454, (2026, 1, 1))]
-        {
+        for (days, expected) in [
+            (0, (1970, 1, 1)),
+            (59, (1970, 3, 1)),
+            (11_016, (2000, 2, 29)),
+            (19_782, (2024, 2, 29)),
+            (20_454, (2026, 1, 1)),
+        ] {
             assert_eq!(civil(days), expected, "day {days}");
         }
     }

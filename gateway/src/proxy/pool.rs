@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -124,8 +125,13 @@ impl OriginPool {
             failures.clear();
             origin.ejected_until.set(Some(now + health.ejection));
             self.stats.origin_ejections.inc();
-            tracing::warn!(pool = self.name(), origin = origin.name, seconds = health.ejection.as_secs_f32(),
-                "origin left out after {} failures", health.max_fails);
+            tracing::warn!(
+                pool = self.name(),
+                origin = origin.name,
+                seconds = health.ejection.as_secs_f32(),
+                "origin left out after {} failures",
+                health.max_fails
+            );
         }
     }
 
@@ -141,9 +147,11 @@ impl Origin {
     fn new(address: &OriginAddress) -> Self {
         let addrs = match address {
             OriginAddress::Host { host, port } => {
-                host.parse().map(|ip| vec![ConnectAddr::Inet((ip, *port).into())]).unwrap_or_default()
+                host.parse::<IpAddr>().map(|ip| vec![ConnectAddr::Inet((ip, *port).into())]).unwrap_or_default()
             }
-            OriginAddress::Unix(path) => vec![ConnectAddr::Unix(path.to_string_lossy().into_owned().into_bytes())],
+            OriginAddress::Unix(path) => {
+                vec![ConnectAddr::Unix(path.to_string_lossy().into_owned().into_bytes())]
+            }
             OriginAddress::UnixAbstract(name) => vec![ConnectAddr::Unix([b"\0", name.as_slice()].concat())],
         };
         Origin {

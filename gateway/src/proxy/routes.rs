@@ -58,9 +58,10 @@ impl Routes {
     pub fn find(&self, authority: Option<&str>, path: &str) -> Option<&Rc<Route>> {
         let host = authority.map_or("", host_of);
         let by_host = self.hosts.iter().filter(|(pattern, _)| matches(pattern, host));
-        by_host.map(|(_, routes)| routes).chain([&self.any]).find_map(|routes| {
-            routes.iter().find(|route| under(path, &route.path_prefix))
-        })
+        by_host
+            .map(|(_, routes)| routes)
+            .chain([&self.any])
+            .find_map(|routes| routes.iter().find(|route| under(path, &route.path_prefix)))
     }
 }
 

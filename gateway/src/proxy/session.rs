@@ -15,7 +15,7 @@ use http::StatusCode;
 use ringport::http::{ServeError, ServerStream};
 use ringport::proto::http1::{BodyLen, RemainingBody, RequestHead, SendError, ServerEvent};
 use ringport::runtime::native::NativeStream;
-use ringport::runtime::{LocalAddr, Timer, Transport, TxLevel};
+use ringport::runtime::{LocalAddr, Transport, TxLevel};
 use ringport_platform::core::Sleep;
 
 use super::Shared;
@@ -91,7 +91,8 @@ impl Session {
                 Next::Malformed(error) => return self.refuse(error.status(), error.reason()),
             };
             self.served += 1;
-            let last = self.shared.spec.limits().requests_per_connection.is_some_and(|most| self.served >= most);
+            let last =
+                self.shared.spec.limits().requests_per_connection.is_some_and(|most| self.served >= most);
             if last || self.shared.is_draining() {
                 self.client.conn().close_after_response();
             }
@@ -163,7 +164,8 @@ impl Session {
     /// Answers a request that no origin answered.
     pub fn answer(&mut self, status: StatusCode, text: &str, took: Duration) -> Flow {
         let body = format!("{} {}: {text}\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
-        let fields: [(&str, &[u8]); 2] = [("content-type", b"text/plain; charset=utf-8"), ("server", b"ringport")];
+        let fields: [(&str, &[u8]); 2] =
+            [("content-type", b"text/plain; charset=utf-8"), ("server", b"ringport")];
         self.shared.stats.responded(status.as_u16(), took);
         match self.client.respond(status, fields, body.into_bytes()) {
             Ok(()) => match self.client.start_send() {
@@ -185,7 +187,9 @@ impl Session {
         poll_fn(|cx| {
             while self.client.conn().remaining_body() != RemainingBody::None {
                 match self.client.poll_event(cx) {
-                    Poll::Ready(Ok(ServerEvent::Data(data))) if data.len() as u64 <= left => left -= data.len() as u64,
+                    Poll::Ready(Ok(ServerEvent::Data(data))) if data.len() as u64 <= left => {
+                        left -= data.len() as u64
+                    }
                     Poll::Ready(Ok(ServerEvent::Trailers(_) | ServerEvent::End)) => {}
                     Poll::Ready(_) => return Poll::Ready(false),
                     Poll::Pending => return self.timer.poll_elapsed(cx).map(|()| false),

@@ -71,7 +71,14 @@ impl Sources {
         out
     }
 
-    fn series(&self, out: &mut String, name: &str, kind: &str, help: &str, pick: &fn(&ProxyStats) -> &Counter) {
+    fn series(
+        &self,
+        out: &mut String,
+        name: &str,
+        kind: &str,
+        help: &str,
+        pick: &fn(&ProxyStats) -> &Counter,
+    ) {
         let total: u64 = self.proxies.iter().map(|proxy| pick(proxy).load()).sum();
         header(out, name, kind, help);
         line(out, format_args!("ringport_{name} {total}"));
@@ -90,7 +97,8 @@ impl Sources {
         let mut running = 0;
         for bucket in 0..=BUCKETS_US.len() {
             running += self.proxies.iter().map(|proxy| proxy.latency_buckets[bucket].load()).sum::<u64>();
-            let bound = BUCKETS_US.get(bucket).map_or("+Inf".to_owned(), |us| format!("{}", *us as f64 / 1e6));
+            let bound =
+                BUCKETS_US.get(bucket).map_or("+Inf".to_owned(), |us| format!("{}", *us as f64 / 1e6));
             line(out, format_args!("ringport_request_seconds_bucket{{le=\"{bound}\"}} {running}"));
         }
         let sum: u64 = self.proxies.iter().map(|proxy| proxy.latency_us_sum.load()).sum();
@@ -136,13 +144,19 @@ const SERIES: &[Series] = &[
     ("origin_reused_total", "counter", "Requests on a connection that was kept.", |s| &s.origin_reused),
     ("origin_idle", "gauge", "Kept connections to origins that wait.", |s| &s.origin_idle),
     ("origin_refused_total", "counter", "Failed connects to origins.", |s| &s.origin_refused),
-    ("origin_timeouts_total", "counter", "Origins that were too slow to connect or answer.", |s| &s.origin_timeouts),
+    ("origin_timeouts_total", "counter", "Origins that were too slow to connect or answer.", |s| {
+        &s.origin_timeouts
+    }),
     ("origin_bad_responses_total", "counter", "Origins that broke off or answered nonsense.", |s| {
         &s.origin_bad_responses
     }),
-    ("origin_ejections_total", "counter", "Times an origin was left out after failures.", |s| &s.origin_ejections),
+    ("origin_ejections_total", "counter", "Times an origin was left out after failures.", |s| {
+        &s.origin_ejections
+    }),
     ("no_origin_total", "counter", "Requests for which no origin was in.", |s| &s.no_origin),
-    ("log_dropped_total", "counter", "Access log lines dropped because the log was slow.", |s| &s.log_dropped),
+    ("log_dropped_total", "counter", "Access log lines dropped because the log was slow.", |s| {
+        &s.log_dropped
+    }),
 ];
 
 fn header(out: &mut String, name: &str, kind: &str, help: &str) {

@@ -256,7 +256,6 @@ impl ChunkRef {
     }
 
     /// The number of the chunk in its pool, below `max_chunks`.
-    #[expect(dead_code, reason = "drivers use it, and the first has not landed")]
     pub(crate) fn id(&self) -> u16 {
         self.header().id
     }
