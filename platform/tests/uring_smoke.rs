@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringport_platform::buf::{Pool, PoolSpec, TxQueue};
-use ringport_platform::driver::{ConnectAddr, Driver, Mechanism, Mechanisms, UringDriver, UringSpec, Wait};
+use ringport_platform::driver::{
+    ConnectAddr, Denial, Driver, Mechanism, Mechanisms, UringDriver, UringError, UringSpec, Wait,
+};
 use ringport_platform::op::{Completion, OpKind, Outcome, SendMode, Token};
 use ringport_platform::stats::CoreStats;
 
@@ -465,4 +467,46 @@ fn drop_with_operations_in_flight() {
         assert_eq!(closed_peer.read(&mut [0]).expect("the close was submitted"), 0);
         drop((idle_peer, queue));
     });
+}
+
+/// What a kernel that refuses answers, and what the caller is told.
+#[test]
+fn refusals_are_told_apart() {
+    let open = |answer: i32| {
+        let thread = std::thread::spawn(move || {
+            refuse_io_uring(answer);
+            let (pool, stats) = (Pool::new(PoolSpec::default()), Arc::new(CoreStats::default()));
+            UringDriver::open(&UringSpec::default(), pool, stats).map(|_| ()).expect_err("refused")
+        });
+        thread.join().expect("joined")
+    };
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        let error = open(errno);
+        assert!(
+            matches!(error, UringError::Denied { errno: e, which: Denial::Seccomp } if e.0 == errno),
+            "{error}"
+        );
+    }
+    assert!(matches!(open(libc::ENOMEM), UringError::Memlock { limit: 1.. }));
+    assert!(matches!(open(libc::EINVAL), UringError::TooOld { .. }));
+    assert!(matches!(open(libc::EMFILE), UringError::Other { errno, .. } if errno.0 == libc::EMFILE));
+}
+
+/// Makes io_uring_setup(2) answer `errno` in this thread, for ever.
+fn refuse_io_uring(errno: i32) {
+    let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut program = [
+        // The first word of `seccomp_data` is the number of the call.
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the kernel copies the program, which lives until the call returns.
+    let set = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
 }

@@ -126,10 +126,6 @@ impl UringDriver {
     ) -> Result<(UringDriver, UringReport), UringError> {
         let (ring, rung) = setup::make_ring(spec)?;
         let (mode, report) = probe::self_test(&ring, rung, spec.disable)?;
-        let bufs = BufRing::new(pool, mode.inc);
-        // SAFETY: `Kernel` holds the memory; `Drop` unregisters it before freeing it, or leaks both.
-        unsafe { bufs.register(&ring.submitter()) }
-            .map_err(UringError::other("registering the buffer ring"))?;
         // SAFETY: no memory is involved.
         let wake = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if wake < 0 {
@@ -137,6 +133,10 @@ impl UringDriver {
         }
         // SAFETY: the descriptor is new and nobody else owns it.
         let wake = Arc::new(unsafe { OwnedFd::from_raw_fd(wake) });
+        let bufs = BufRing::new(pool, mode.inc);
+        // SAFETY: `Kernel` holds the memory; `Drop` unregisters it before freeing it, or leaks both.
+        unsafe { bufs.register(&ring.submitter()) }
+            .map_err(UringError::other("registering the buffer ring"))?;
         let kernel = Kernel { queue: Queue::new(ring), bufs, messages: Slab::new(), addresses: Slab::new() };
         let driver = UringDriver {
             kernel: ManuallyDrop::new(kernel),
