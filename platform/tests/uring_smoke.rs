@@ -378,6 +378,27 @@ fn a_closed_peer_fails_the_send() {
     });
 }
 
+/// A silent send ends its turn at once, or lets it sleep when that was allowed; one system call either way.
+#[test]
+fn lazy_sends_let_a_turn_sleep() {
+    for lazy in [false, true] {
+        let mut bench = Bench::new(Mechanisms::NONE, PoolSpec::default());
+        let (_peer, ours) = unix_pair();
+        let fd = bench.attach(&ours, 0);
+        bench.driver.turn(Wait::Poll, &mut bench.seen).expect("a turn");
+        bench.driver.set_lazy_sends(lazy);
+        let mut queue = TxQueue::new(bench.pool.clone());
+        queue.push(&b"hello"[..]);
+        let (start, syscalls) = (Instant::now(), bench.stats.syscalls.load());
+        // SAFETY: `queue` lives to the end.
+        unsafe { bench.driver.send(fd, send(0), &queue, SendMode::Try) };
+        bench.driver.turn(Wait::AtMost(Duration::from_millis(30)), &mut bench.seen).expect("a turn");
+        assert!(matches!(bench.seen[..], [Completion { outcome: Outcome::Sent(5), more: false, .. }]));
+        assert_eq!(start.elapsed() >= Duration::from_millis(25), lazy);
+        assert_eq!(bench.stats.syscalls.load() - syscalls, 1);
+    }
+}
+
 /// Prints what this kernel has; everything on the reference kernel.
 #[test]
 fn report() {

@@ -161,14 +161,6 @@ impl UringDriver {
         Ok((driver, report))
     }
 
-    /// Whether a waiting turn may sleep although silent sends have ended; they are then reported when it returns.
-    ///
-    /// Off by default: a turn that submits a silent send does not wait. A loop in which no task waits for the end of a
-    /// send switches it on before it waits, which saves one system call per request on a quiet core.
-    pub fn set_lazy_sends(&mut self, lazy: bool) {
-        self.lazy_sends = lazy;
-    }
-
     fn style(&self, token: Token, mode: SendMode) -> SendStyle {
         match mode {
             SendMode::Wait => SendStyle::Wait,
@@ -309,6 +301,10 @@ impl Driver for UringDriver {
 
     fn turn(&mut self, wait: Wait, out: &mut Vec<Completion>) -> io::Result<()> {
         self.run_turn(wait, out)
+    }
+
+    fn set_lazy_sends(&mut self, lazy: bool) {
+        self.lazy_sends = lazy;
     }
 
     fn unpark(&self) -> Unpark {
