@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringport_platform::buf::{Pool, PoolSpec, TxQueue};
-use ringport_platform::driver::{ConnectAddr, Driver, Mechanism, Mechanisms, UringDriver, UringSpec, Wait};
+use ringport_platform::driver::{
+    ConnectAddr, Denial, Driver, Mechanism, Mechanisms, UringDriver, UringError, UringSpec, Wait,
+};
 use ringport_platform::op::{Completion, OpKind, Outcome, SendMode, Token};
 use ringport_platform::stats::CoreStats;
 
@@ -268,7 +270,7 @@ fn stalled_then_wait() {
                 (peer.into(), ours.into())
             };
             let fd = bench.attach(&ours, 5);
-            let sent = pattern(24 << 20);
+            let sent = pattern(251).repeat(100_000);
             let mut queue = TxQueue::new(bench.pool.clone());
             sent.chunks(300_000).for_each(|part| queue.push(part.to_vec()));
             let mut stalled = false;
@@ -376,6 +378,27 @@ fn a_closed_peer_fails_the_send() {
     });
 }
 
+/// A silent send ends its turn at once, or lets it sleep when that was allowed; one system call either way.
+#[test]
+fn lazy_sends_let_a_turn_sleep() {
+    for lazy in [false, true] {
+        let mut bench = Bench::new(Mechanisms::NONE, PoolSpec::default());
+        let (_peer, ours) = unix_pair();
+        let fd = bench.attach(&ours, 0);
+        bench.driver.turn(Wait::Poll, &mut bench.seen).expect("a turn");
+        bench.driver.set_lazy_sends(lazy);
+        let mut queue = TxQueue::new(bench.pool.clone());
+        queue.push(&b"hello"[..]);
+        let (start, syscalls) = (Instant::now(), bench.stats.syscalls.load());
+        // SAFETY: `queue` lives to the end.
+        unsafe { bench.driver.send(fd, send(0), &queue, SendMode::Try) };
+        bench.driver.turn(Wait::AtMost(Duration::from_millis(30)), &mut bench.seen).expect("a turn");
+        assert!(matches!(bench.seen[..], [Completion { outcome: Outcome::Sent(5), more: false, .. }]));
+        assert_eq!(start.elapsed() >= Duration::from_millis(25), lazy);
+        assert_eq!(bench.stats.syscalls.load() - syscalls, 1);
+    }
+}
+
 /// Prints what this kernel has; everything on the reference kernel.
 #[test]
 fn report() {
@@ -464,5 +487,161 @@ fn drop_with_operations_in_flight() {
         assert_eq!(left.live_chunks, left.free_chunks, "{disable}: every chunk came back");
         assert_eq!(closed_peer.read(&mut [0]).expect("the close was submitted"), 0);
         drop((idle_peer, queue));
+    });
+}
+
+/// What a kernel that refuses answers, and what the caller is told.
+#[test]
+fn refusals_are_told_apart() {
+    let open = |answer: i32| {
+        let thread = std::thread::spawn(move || {
+            refuse_io_uring(answer);
+            let (pool, stats) = (Pool::new(PoolSpec::default()), Arc::new(CoreStats::default()));
+            UringDriver::open(&UringSpec::default(), pool, stats).map(|_| ()).expect_err("refused")
+        });
+        thread.join().expect("joined")
+    };
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        let error = open(errno);
+        assert!(
+            matches!(error, UringError::Denied { errno: e, which: Denial::Seccomp } if e.0 == errno),
+            "{error}"
+        );
+    }
+    assert!(matches!(open(libc::ENOMEM), UringError::Memlock { limit: 1.. }));
+    assert!(matches!(open(libc::EINVAL), UringError::TooOld { .. }));
+    assert!(matches!(open(libc::EMFILE), UringError::Other { errno, .. } if errno.0 == libc::EMFILE));
+}
+
+/// Makes io_uring_setup(2) answer `errno` in this thread, for ever.
+fn refuse_io_uring(errno: i32) {
+    let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut program = [
+        // The first word of `seccomp_data` is the number of the call.
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the kernel copies the program, which lives until the call returns.
+    let set = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Many streams share few chunks: each keeps its own bytes in order, through starvation, ends of credit and re-arms.
+#[test]
+fn streams_do_not_mix() {
+    every_mode(|disable| {
+        const STREAMS: u32 = 24;
+        const BYTES: usize = 60_000;
+        let mut bench = Bench::new(disable, PoolSpec { chunk_bytes: 4096, min_chunks: 0, max_chunks: 6 });
+        let mut pairs: Vec<_> = (0..STREAMS).map(|_| unix_pair()).collect();
+        let byte = |index: u32, at: usize| (at * 7 + index as usize * 13) as u8;
+        let (mut written, mut read) = (vec![0; STREAMS as usize], vec![0; STREAMS as usize]);
+        let mut seed = 12345_u32;
+        let mut random = move |below: usize| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) as usize % below
+        };
+        for (index, (_, ours)) in (0..).zip(&pairs) {
+            let fd = bench.attach(ours, index);
+            bench.driver.recv(fd, recv(index), 5000);
+        }
+        let mut kept = Vec::new();
+        let start = Instant::now();
+        while read.iter().any(|count| *count < BYTES) {
+            assert!(start.elapsed() < Duration::from_secs(20), "{disable}: {read:?}");
+            for index in 0..STREAMS {
+                let at = &mut written[index as usize];
+                // Unread bytes are bounded, so that the write does not block.
+                let len =
+                    random(900).min(BYTES - *at).min((read[index as usize] + 20_000).saturating_sub(*at));
+                let part: Vec<u8> = (*at..*at + len).map(|at| byte(index, at)).collect();
+                pairs[index as usize].0.write_all(&part).expect("write");
+                *at += len;
+            }
+            bench.driver.turn(Wait::AtMost(Duration::from_millis(1)), &mut bench.seen).expect("a turn");
+            for completion in std::mem::take(&mut bench.seen) {
+                let index = completion.token.index();
+                match completion.outcome {
+                    Outcome::Received(buf) => {
+                        let at = &mut read[index as usize];
+                        let whole = buf.iter().enumerate().all(|(off, got)| *got == byte(index, *at + off));
+                        assert!(whole, "{disable}: stream {index} is broken near {at}");
+                        *at += buf.len();
+                        kept.push(buf);
+                    }
+                    Outcome::Starved => kept.clear(),
+                    other => panic!("{disable}: {other:?}"),
+                }
+                if !completion.more {
+                    let fd = pairs[index as usize].1.as_raw_fd();
+                    bench.driver.recv(fd, recv(index), 1 + random(12_000) as u32);
+                }
+            }
+            if random(4) == 0 {
+                kept.clear();
+            }
+        }
+        assert_eq!(bench.driver.in_flight(), STREAMS as usize);
+    });
+}
+
+/// An accept can be cancelled before it started, and armed again with the same token.
+#[test]
+fn accept_again() {
+    every_mode(|disable| {
+        let mut bench = Bench::new(disable, PoolSpec::default());
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let accept = Token::new(OpKind::Accept, 0, 1);
+        let fd = bench.attach(&listener, 0);
+        bench.driver.accept(fd, accept);
+        bench.driver.cancel(fd, accept);
+        assert!(matches!(bench.next(accept).outcome, Outcome::Canceled), "{disable}");
+        bench.driver.accept(fd, accept);
+        let clients: Vec<_> = (0..5)
+            .map(|_| TcpStream::connect(listener.local_addr().expect("addr")).expect("connect"))
+            .collect();
+        for _ in &clients {
+            let Completion { outcome, more, .. } = bench.next(accept);
+            assert!(matches!(outcome, Outcome::Accepted(_)) && more, "{disable}: {outcome:?}");
+        }
+    });
+}
+
+/// Out of descriptors: the listener ends with the reason, and can be armed again when there are some.
+#[test]
+fn accept_without_descriptors() {
+    const CHILD: &str = "RINGPORT_SMOKE_CHILD";
+    if std::env::var_os(CHILD).is_none() {
+        // The limit is the process's, so a process of its own lowers it.
+        let program = std::env::current_exe().expect("the test's path");
+        let arguments = ["--exact", "accept_without_descriptors"];
+        let status = std::process::Command::new(program).args(arguments).env(CHILD, "1").status();
+        assert!(status.expect("a child").success());
+        return;
+    }
+    let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
+    // SAFETY: the kernel reads one `rlimit`.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    every_mode(|disable| {
+        let mut bench = Bench::new(disable, PoolSpec::default());
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let client = TcpStream::connect(listener.local_addr().expect("addr")).expect("connect");
+        let fd = bench.attach(&listener, 0);
+        let accept = Token::new(OpKind::Accept, 0, 1);
+        let fill: Vec<_> = std::iter::from_fn(|| listener.try_clone().ok()).collect();
+        bench.driver.accept(fd, accept);
+        let failed = bench.next(accept);
+        assert!(!failed.more && matches!(failed.outcome, Outcome::Failed(errno) if errno.0 == libc::EMFILE));
+        assert_eq!(bench.stats.accept_out_of_fds.load(), 1);
+        drop(fill);
+        bench.driver.accept(fd, accept);
+        assert!(matches!(bench.next(accept).outcome, Outcome::Accepted(_)), "{disable}");
+        drop(client);
     });
 }

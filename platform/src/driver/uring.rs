@@ -126,10 +126,6 @@ impl UringDriver {
     ) -> Result<(UringDriver, UringReport), UringError> {
         let (ring, rung) = setup::make_ring(spec)?;
         let (mode, report) = probe::self_test(&ring, rung, spec.disable)?;
-        let bufs = BufRing::new(pool, mode.inc);
-        // SAFETY: `Kernel` holds the memory; `Drop` unregisters it before freeing it, or leaks both.
-        unsafe { bufs.register(&ring.submitter()) }
-            .map_err(UringError::other("registering the buffer ring"))?;
         // SAFETY: no memory is involved.
         let wake = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if wake < 0 {
@@ -137,6 +133,10 @@ impl UringDriver {
         }
         // SAFETY: the descriptor is new and nobody else owns it.
         let wake = Arc::new(unsafe { OwnedFd::from_raw_fd(wake) });
+        let bufs = BufRing::new(pool, mode.inc);
+        // SAFETY: `Kernel` holds the memory; `Drop` unregisters it before freeing it, or leaks both.
+        unsafe { bufs.register(&ring.submitter()) }
+            .map_err(UringError::other("registering the buffer ring"))?;
         let kernel = Kernel { queue: Queue::new(ring), bufs, messages: Slab::new(), addresses: Slab::new() };
         let driver = UringDriver {
             kernel: ManuallyDrop::new(kernel),
@@ -159,14 +159,6 @@ impl UringDriver {
             reaped: Vec::new(),
         };
         Ok((driver, report))
-    }
-
-    /// Whether a waiting turn may sleep although silent sends have ended; they are then reported when it returns.
-    ///
-    /// Off by default: a turn that submits a silent send does not wait. A loop in which no task waits for the end of a
-    /// send switches it on before it waits, which saves one system call per request on a quiet core.
-    pub fn set_lazy_sends(&mut self, lazy: bool) {
-        self.lazy_sends = lazy;
     }
 
     fn style(&self, token: Token, mode: SendMode) -> SendStyle {
@@ -309,6 +301,10 @@ impl Driver for UringDriver {
 
     fn turn(&mut self, wait: Wait, out: &mut Vec<Completion>) -> io::Result<()> {
         self.run_turn(wait, out)
+    }
+
+    fn set_lazy_sends(&mut self, lazy: bool) {
+        self.lazy_sends = lazy;
     }
 
     fn unpark(&self) -> Unpark {

@@ -52,36 +52,46 @@ pub(super) struct ConnectOp {
 }
 
 /// The operations of one kind, by slot index. Slots are dense, so it is a vector.
-pub(super) struct Table<T>(Vec<Option<(Token, T)>>);
+pub(super) struct Table<T> {
+    slots: Vec<Option<(Token, T)>>,
+    len: usize,
+}
 
 impl<T> Table<T> {
     pub(super) fn new() -> Self {
-        Table(Vec::new())
+        Table { slots: Vec::new(), len: 0 }
     }
 
     pub(super) fn insert(&mut self, token: Token, op: T) {
         let at = token.index() as usize;
-        if at >= self.0.len() {
-            self.0.resize_with(at + 1, || None);
+        if at >= self.slots.len() {
+            self.slots.resize_with(at + 1, || None);
         }
-        assert!(self.0[at].is_none(), "two operations of a kind for one slot: {token:?}");
-        self.0[at] = Some((token, op));
+        assert!(self.slots[at].is_none(), "two operations of a kind for one slot: {token:?}");
+        self.slots[at] = Some((token, op));
+        self.len += 1;
     }
 
     pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut T> {
-        match self.0.get_mut(token.index() as usize) {
+        match self.slots.get_mut(token.index() as usize) {
             Some(Some((owner, op))) if *owner == token => Some(op),
             Some(_) | None => None,
         }
     }
 
     pub(super) fn remove(&mut self, token: Token) -> Option<T> {
-        let slot = self.0.get_mut(token.index() as usize)?;
-        slot.take_if(|(owner, _)| *owner == token).map(|(_, op)| op)
+        let slot = self.slots.get_mut(token.index() as usize)?;
+        let (_, op) = slot.take_if(|(owner, _)| *owner == token)?;
+        self.len -= 1;
+        Some(op)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Token, &mut T)> {
-        self.0.iter_mut().flatten().map(|(token, op)| (*token, op))
+        self.slots.iter_mut().flatten().map(|(token, op)| (*token, op))
     }
 }
 

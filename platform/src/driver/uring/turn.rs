@@ -23,6 +23,9 @@ impl UringDriver {
         for (token, errno) in std::mem::take(&mut self.refused) {
             self.finish(token, Outcome::Failed(errno), out);
         }
+        if !self.recvs.is_empty() {
+            self.kernel.bufs.top_up();
+        }
         self.stage_receives(out);
         self.stage_cancels();
         self.stage_wake();
