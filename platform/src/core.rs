@@ -93,7 +93,9 @@ impl Core {
     ///
     /// # Panics
     /// If this thread already has a core.
-    pub fn new(driver: Box<dyn Driver>, pool: Pool, stats: Arc<CoreStats>, spec: CoreSpec) -> Self {
+    pub fn new(mut driver: Box<dyn Driver>, pool: Pool, stats: Arc<CoreStats>, spec: CoreSpec) -> Self {
+        // A flush says when somebody waits for a send; only then must a turn not sleep.
+        driver.set_lazy_sends(true);
         let (remote, parker) = Remote::new(driver.unpark());
         let now = Instant::now();
         Core(Rc::new(Inner {

@@ -146,9 +146,10 @@ impl OriginPool {
 impl Origin {
     fn new(address: &OriginAddress) -> Self {
         let addrs = match address {
-            OriginAddress::Host { host, port } => {
-                host.parse::<IpAddr>().map(|ip| vec![ConnectAddr::Inet((ip, *port).into())]).unwrap_or_default()
-            }
+            OriginAddress::Host { host, port } => host
+                .parse::<IpAddr>()
+                .map(|ip| vec![ConnectAddr::Inet((ip, *port).into())])
+                .unwrap_or_default(),
             OriginAddress::Unix(path) => {
                 vec![ConnectAddr::Unix(path.to_string_lossy().into_owned().into_bytes())]
             }
