@@ -41,10 +41,15 @@ fn each(case: impl Fn(&mut Rig)) {
 
 /// Runs `case` once for each driver.
 fn each_with(spec: PoolSpec, case: impl Fn(&mut Rig)) {
+    each_wrapped(spec, |driver| driver, case);
+}
+
+/// Runs `case` once for each driver, inside what `wrap` makes of it.
+fn each_wrapped(spec: PoolSpec, wrap: impl Fn(Box<dyn Driver>) -> Box<dyn Driver>, case: impl Fn(&mut Rig)) {
     for (name, open) in drivers() {
         println!("driver: {name}");
         let (pool, stats) = (Pool::new(spec), Arc::new(CoreStats::default()));
-        let mut rig = Rig::new(open(pool.clone(), stats.clone()), pool, stats);
+        let mut rig = Rig::new(wrap(open(pool.clone(), stats.clone())), pool, stats);
         case(&mut rig);
     }
 }

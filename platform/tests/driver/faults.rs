@@ -3,19 +3,17 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use ringport_platform::buf::PoolSpec;
 use ringport_platform::driver::faulty::{Fault, Faulty, Step};
 use ringport_platform::driver::{ConnectAddr, Wait};
 use ringport_platform::op::{Errno, OpKind, Outcome};
 use ringport_platform::socket::stream_for;
 
-use super::each;
+use super::each_wrapped;
 use super::rig::{PLENTY, Rig, listener, pattern, tcp_pair};
 
 fn each_faulty(plan: &[Step], case: impl Fn(&mut Rig)) {
-    each(|rig| {
-        rig.wrap(|inner| Box::new(Faulty::new(inner, plan.to_vec())));
-        case(rig);
-    });
+    each_wrapped(PoolSpec::default(), |inner| Box::new(Faulty::new(inner, plan.to_vec())), case);
 }
 
 fn step(kind: OpKind, nth: u64, fault: Fault) -> Step {

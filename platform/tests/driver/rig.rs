@@ -41,17 +41,6 @@ impl Rig {
         Rig { driver, socks, free, live, seen, pool, stats }
     }
 
-    /// Puts the driver into another, keeping it; only before the first operation.
-    pub(crate) fn wrap(&mut self, wrap: impl FnOnce(Box<dyn Driver>) -> Box<dyn Driver>) {
-        assert!(self.live.is_empty() && self.socks.is_empty());
-        let placeholder: Box<dyn Driver> = Box::new(
-            ringport_platform::driver::EpollDriver::open(self.pool.clone(), Arc::default())
-                .expect("two descriptors"),
-        );
-        let inner = std::mem::replace(&mut self.driver, placeholder);
-        self.driver = wrap(inner);
-    }
-
     pub(crate) fn driver(&mut self) -> &mut dyn Driver {
         &mut *self.driver
     }
