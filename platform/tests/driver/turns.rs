@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringport_platform::driver::Wait;
+use ringport_platform::driver::{ConnectAddr, Wait};
 use ringport_platform::op::{OpKind, Outcome, SendMode, Token};
+use ringport_platform::socket::stream_for;
 
 use super::each;
 use super::rig::{PLENTY, Rig, listener, pattern, tcp_pair, unix_pair};
@@ -171,5 +172,51 @@ fn a_reused_index_sees_no_stale_events() {
             rig.close(sock);
             drop(duplicate);
         }
+    });
+}
+
+/// An edge of the old descriptor must not be taken for the end of the new one's connect.
+#[test]
+fn a_connect_on_a_reused_index_sees_no_stale_events() {
+    each(|rig| {
+        // The listener's queue takes one connection; the next waits for its handshake.
+        let (_listener, addr) = listener(0);
+        let addr = ConnectAddr::Inet(addr);
+        let filler = rig.add(stream_for(&addr).unwrap());
+        rig.connect(filler, &addr);
+        assert!(matches!(rig.next(OpKind::Connect, filler).outcome, Outcome::Connected));
+        let (first, mut first_peer) = tcp_pair();
+        let sock = rig.add(first);
+        let _duplicate = rig.owned(sock).try_clone().unwrap();
+        rig.turn(Wait::Poll);
+        let client = stream_for(&addr).unwrap();
+        rig.close(sock);
+        assert_eq!(rig.add(client), sock);
+        rig.connect(sock, &addr);
+        first_peer.write_all(b"for nobody").unwrap();
+        rig.expect_quiet();
+        assert!(rig.is_live(OpKind::Connect, sock));
+    });
+}
+
+#[test]
+fn a_busy_sender_starves_no_receiver() {
+    each(|rig| {
+        let ((busy, mut sink), (quiet, mut source)) = (tcp_pair(), tcp_pair());
+        let (busy, quiet) = (rig.add(busy), rig.add(quiet));
+        rig.expect_quiet();
+        rig.recv(quiet, PLENTY);
+        source.write_all(b"heard").unwrap();
+        let mut heard = false;
+        for _ in 0..10 {
+            rig.tx(busy).push(vec![1; 10]);
+            rig.send(busy, SendMode::Try);
+            rig.turn(Wait::Poll);
+            let Outcome::Sent(count) = rig.next(OpKind::Send, busy).outcome else { panic!("ten bytes fit") };
+            rig.tx(busy).advance(count);
+            sink.read_exact(&mut [0; 10]).unwrap();
+            heard |= rig.seen(OpKind::Recv, quiet).is_some();
+        }
+        assert!(heard);
     });
 }
