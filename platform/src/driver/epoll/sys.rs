@@ -28,11 +28,19 @@ pub(super) fn signal(eventfd: &OwnedFd) {
     unsafe { libc::write(eventfd.as_raw_fd(), std::ptr::from_ref(&one).cast(), size_of::<u64>()) };
 }
 
-/// `EPOLL_CTL_ADD`.
+/// `EPOLL_CTL_ADD`; where a duplicate of this very number was closed without leaving epoll, `EPOLL_CTL_MOD`.
 pub(super) fn add(epoll: BorrowedFd<'_>, fd: RawFd, events: u32, data: u64) -> io::Result<()> {
+    match control(epoll, libc::EPOLL_CTL_ADD, fd, events, data) {
+        Err(Errno(libc::EEXIST)) => control(epoll, libc::EPOLL_CTL_MOD, fd, events, data)?,
+        added => added?,
+    }
+    Ok(())
+}
+
+fn control(epoll: BorrowedFd<'_>, what: i32, fd: RawFd, events: u32, data: u64) -> Result<(), Errno> {
     let mut event = libc::epoll_event { events, u64: data };
     // SAFETY: the kernel reads `event` during the call only.
-    check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) })?;
+    check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), what, fd, &mut event) })?;
     Ok(())
 }
 

@@ -1,0 +1,55 @@
+//! One suite of cases, run over every driver that this machine has.
+//!
+//! A case gets a [`Rig`]: a driver with its sockets, which checks the contract at every turn (one terminal completion
+//! for each operation, credit never exceeded, the count of operations in flight). Peers are blocking sockets of the
+//! standard library. Nothing sleeps to synchronise: turns are driven until what must happen has happened, for 10 s.
+#![cfg(target_os = "linux")]
+
+#[path = "driver/connections.rs"]
+mod connections;
+#[path = "driver/faults.rs"]
+mod faults;
+#[path = "driver/rig.rs"]
+mod rig;
+#[path = "driver/streams.rs"]
+mod streams;
+#[path = "driver/turns.rs"]
+mod turns;
+
+use std::sync::Arc;
+
+use ringport_platform::buf::{Pool, PoolSpec};
+use ringport_platform::driver::{Driver, EpollDriver};
+use ringport_platform::stats::CoreStats;
+
+use rig::Rig;
+
+type Open = Box<dyn Fn(Pool, Arc<CoreStats>) -> Box<dyn Driver>>;
+
+/// Every driver, by the name that failures are reported under. A new one is one more entry here.
+fn drivers() -> Vec<(String, Open)> {
+    let epoll: Open = Box::new(|pool, stats| {
+        Box::new(EpollDriver::open(pool, stats).expect("epoll exists on every Linux"))
+    });
+    vec![("epoll".to_owned(), epoll)]
+}
+
+/// Runs `case` once for each driver, with a pool of the default shape.
+fn each(case: impl Fn(&mut Rig)) {
+    each_with(PoolSpec::default(), case);
+}
+
+/// Runs `case` once for each driver.
+fn each_with(spec: PoolSpec, case: impl Fn(&mut Rig)) {
+    each_wrapped(spec, |driver| driver, case);
+}
+
+/// Runs `case` once for each driver, inside what `wrap` makes of it.
+fn each_wrapped(spec: PoolSpec, wrap: impl Fn(Box<dyn Driver>) -> Box<dyn Driver>, case: impl Fn(&mut Rig)) {
+    for (name, open) in drivers() {
+        println!("driver: {name}");
+        let (pool, stats) = (Pool::new(spec), Arc::new(CoreStats::default()));
+        let mut rig = Rig::new(wrap(open(pool.clone(), stats.clone())), pool, stats);
+        case(&mut rig);
+    }
+}

@@ -1,0 +1,319 @@
+//! Bytes in and out: order, credit, starvation, ends.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::thread;
+
+use ringport_platform::buf::{PoolBuf, PoolSpec};
+use ringport_platform::op::{Errno, OpKind, Outcome, SendMode};
+use socket2::SockRef;
+
+use super::rig::{PLENTY, Rig, pattern, tcp_pair, unix_pair};
+use super::{each, each_with};
+
+#[test]
+fn a_small_echo_comes_back() {
+    each(|rig| {
+        let (tcp, tcp_peer) = tcp_pair();
+        echo_small(rig, tcp, tcp_peer);
+        let (unix, unix_peer) = unix_pair();
+        echo_small(rig, unix, unix_peer);
+    });
+}
+
+fn echo_small(rig: &mut Rig, ours: std::os::fd::OwnedFd, mut peer: impl Read + Write) {
+    let sock = rig.add(ours);
+    rig.recv(sock, PLENTY);
+    for round in 0..50u8 {
+        peer.write_all(&[round; 64]).expect("the peer writes");
+        let mut got = 0;
+        while got < 64 {
+            let completion = rig.next(OpKind::Recv, sock);
+            assert!(completion.more, "credit is left");
+            let Outcome::Received(buf) = completion.outcome else { panic!("{completion:?}") };
+            assert!(buf.iter().all(|byte| *byte == round));
+            got += buf.len();
+            rig.tx(sock).push(buf);
+        }
+        assert_eq!(rig.send_all(sock), 0);
+        let mut back = [0; 64];
+        peer.read_exact(&mut back).expect("the peer reads");
+        assert_eq!(back, [round; 64]);
+    }
+}
+
+#[test]
+fn a_large_stream_arrives_in_order() {
+    each(|rig| {
+        let bytes = pattern(8 << 20);
+        let (ours, mut peer) = tcp_pair();
+        let sock = rig.add(ours);
+        let writer = {
+            let bytes = bytes.clone();
+            thread::spawn(move || peer.write_all(&bytes))
+        };
+        assert!(rig.receive_to_end(sock, PLENTY) == bytes);
+        writer.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn many_segments_are_sent_in_order() {
+    each(|rig| {
+        let (ours, mut peer) = tcp_pair();
+        let sock = rig.add(ours);
+        let bytes = pattern(300 * 40);
+        for part in bytes.chunks(40) {
+            rig.tx(sock).push(part.to_vec());
+        }
+        assert_eq!(rig.send(sock, SendMode::Try), 64 * 40, "64 segments at a time");
+        let Outcome::Sent(count) = rig.next(OpKind::Send, sock).outcome else { panic!("small") };
+        rig.tx(sock).advance(count);
+        rig.send_all(sock);
+        let mut got = vec![0; bytes.len()];
+        peer.read_exact(&mut got).unwrap();
+        assert!(got == bytes);
+    });
+}
+
+#[test]
+fn a_send_takes_at_most_a_mebibyte_but_a_whole_segment() {
+    each(|rig| {
+        let (ours, mut peer) = unix_pair();
+        let sock = rig.add(ours);
+        let reader = thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).map(|_| all)
+        });
+        let bytes = pattern((3 << 20) + 20);
+        rig.tx(sock).push(bytes[..3 << 20].to_vec());
+        rig.tx(sock).push(bytes[3 << 20..].to_vec());
+        assert_eq!(rig.send(sock, SendMode::Wait), 3 << 20);
+        let completion = rig.next(OpKind::Send, sock);
+        assert!(matches!(completion.outcome, Outcome::Sent(3_145_728)), "{completion:?}");
+        rig.tx(sock).advance(3 << 20);
+        rig.send_all(sock);
+        rig.close(sock);
+        assert!(reader.join().unwrap().unwrap() == bytes);
+    });
+}
+
+#[test]
+fn credit_is_exact_and_a_slow_reader_gets_no_more() {
+    each(|rig| {
+        for (ours, write) in [
+            {
+                let (ours, mut peer) = tcp_pair();
+                (ours, Box::new(move |b: &[u8]| peer.write_all(b).map(|()| drop(peer))) as Writer)
+            },
+            {
+                let (ours, mut peer) = unix_pair();
+                (ours, Box::new(move |b: &[u8]| peer.write_all(b).map(|()| drop(peer))) as Writer)
+            },
+        ] {
+            let sock = rig.add(ours);
+            let bytes = pattern(100_000);
+            write(&bytes).unwrap();
+            let mut got = rig.receive(sock, 1000, 1000);
+            assert!(!rig.is_live(OpKind::Recv, sock), "the credit is used up");
+            rig.expect_quiet();
+            got.extend(rig.receive(sock, 777, 777));
+            rig.expect_quiet();
+            assert_eq!(got, bytes[..1777]);
+            // Armed again and again, at sizes that split reads at odd places.
+            got.extend(rig.receive_to_end(sock, 4099));
+            assert!(got == bytes);
+        }
+    });
+}
+
+type Writer = Box<dyn FnOnce(&[u8]) -> std::io::Result<()>>;
+
+#[test]
+fn an_empty_pool_starves_and_recovers_without_loss() {
+    each_with(PoolSpec { chunk_bytes: 4096, min_chunks: 0, max_chunks: 2 }, |rig| {
+        let (ours, mut peer) = tcp_pair();
+        let sock = rig.add(ours);
+        let bytes = pattern(64 * 1024);
+        peer.write_all(&bytes).unwrap();
+        drop(peer);
+        let (mut got, mut held, mut starved) = (Vec::new(), Vec::<PoolBuf>::new(), 0);
+        rig.recv(sock, PLENTY);
+        loop {
+            let completion = rig.next(OpKind::Recv, sock);
+            match completion.outcome {
+                Outcome::Received(buf) => held.push(buf),
+                Outcome::Starved => {
+                    starved += 1;
+                    assert!(starved < 1000, "no progress");
+                    held.drain(..).for_each(|buf| got.extend_from_slice(&buf));
+                    rig.recv(sock, PLENTY);
+                    continue;
+                }
+                Outcome::Eof => break,
+                outcome => panic!("{outcome:?}"),
+            }
+            if !completion.more {
+                rig.recv(sock, PLENTY);
+            }
+        }
+        held.drain(..).for_each(|buf| got.extend_from_slice(&buf));
+        assert!(got == bytes);
+        assert!(starved > 0 && rig.stats.pool_starved.load() == starved);
+    });
+}
+
+#[test]
+fn a_stalled_send_waits_and_delivers_in_order() {
+    each(|rig| {
+        let (ours, peer) = tcp_pair();
+        stalled(rig, ours, peer);
+        let (ours, peer) = unix_pair();
+        stalled(rig, ours, peer);
+    });
+}
+
+fn stalled(rig: &mut Rig, ours: std::os::fd::OwnedFd, mut peer: impl Read + Send + 'static) {
+    SockRef::from(&ours).set_send_buffer_size(8 * 1024).expect("SO_SNDBUF");
+    let sock = rig.add(ours);
+    let bytes = pattern(5 << 20);
+    for part in bytes.chunks(100_000) {
+        rig.tx(sock).push(part.to_vec());
+    }
+    // Nobody reads yet: tries must run into a full socket.
+    loop {
+        rig.send(sock, SendMode::Try);
+        match rig.next(OpKind::Send, sock).outcome {
+            Outcome::Sent(count) => rig.tx(sock).advance(count),
+            Outcome::Stalled(count) => break rig.tx(sock).advance(count),
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+    rig.send(sock, SendMode::Wait);
+    rig.expect_quiet();
+    let reader = thread::spawn(move || {
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).map(|_| all)
+    });
+    let Outcome::Sent(count) = rig.next(OpKind::Send, sock).outcome else { panic!("it waits for all") };
+    rig.tx(sock).advance(count);
+    rig.send_all(sock);
+    rig.close(sock);
+    assert!(reader.join().expect("no panic").expect("the peer reads") == bytes);
+}
+
+#[test]
+fn the_end_comes_after_all_bytes() {
+    each(|rig| {
+        let bytes = pattern(200_000);
+        let (ours, mut peer) = tcp_pair();
+        let sock = rig.add(ours);
+        peer.write_all(&bytes).unwrap();
+        drop(peer);
+        assert!(rig.receive_to_end(sock, 50_000) == bytes);
+        assert_eq!(rig.receive_to_end(sock, 1), b"", "the end stays");
+    });
+}
+
+#[test]
+fn a_reset_fails_the_receive() {
+    each(|rig| {
+        let (ours, peer) = tcp_pair();
+        let sock = rig.add(ours);
+        rig.recv(sock, PLENTY);
+        rig.expect_quiet();
+        SockRef::from(&peer).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(peer);
+        let completion = rig.next(OpKind::Recv, sock);
+        assert!(matches!(completion.outcome, Outcome::Failed(Errno(libc::ECONNRESET))), "{completion:?}");
+    });
+}
+
+#[test]
+fn a_send_to_a_closed_peer_fails() {
+    each(|rig| {
+        let (unix, peer) = unix_pair();
+        drop(peer);
+        let (tcp, peer) = tcp_pair();
+        SockRef::from(&peer).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(peer);
+        for ours in [unix, tcp] {
+            for mode in [SendMode::Try, SendMode::Wait] {
+                let sock = rig.add(ours.try_clone().unwrap());
+                rig.tx(sock).push(vec![1; 10]);
+                rig.send(sock, mode);
+                let completion = rig.next(OpKind::Send, sock);
+                let Outcome::Failed(Errno(errno)) = completion.outcome else { panic!("{completion:?}") };
+                assert!(matches!(errno, libc::EPIPE | libc::ECONNRESET), "{errno}");
+                rig.close(sock);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_half_closed_socket_still_sends() {
+    each(|rig| {
+        let (ours, mut peer) = tcp_pair();
+        let sock = rig.add(ours);
+        peer.write_all(b"last words").unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rig.receive_to_end(sock, PLENTY), b"last words");
+        rig.tx(sock).push(pattern(100_000));
+        let reader = thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).map(|_| all)
+        });
+        rig.send_all(sock);
+        rig.close(sock);
+        assert!(reader.join().unwrap().unwrap() == pattern(100_000));
+    });
+}
+
+/// An urgent mark ends a read early although more has arrived: a driver that trusts short reads would stop there.
+#[test]
+fn an_urgent_mark_does_not_stop_a_stream() {
+    each(|rig| {
+        let (ours, mut peer) = tcp_pair();
+        let sock = rig.add(ours);
+        peer.write_all(b"before").unwrap();
+        assert_eq!(SockRef::from(&peer).send_out_of_band(b"!").unwrap(), 1);
+        peer.write_all(b"after").unwrap();
+        assert_eq!(rig.receive(sock, 11, PLENTY), b"beforeafter");
+    });
+}
+
+/// A read of a Unix socket ends at a passed descriptor although more has arrived. The descriptor itself is refused.
+#[test]
+fn a_passed_descriptor_does_not_stop_a_stream() {
+    each(|rig| {
+        let (ours, mut peer) = unix_pair();
+        let sock = rig.add(ours);
+        peer.write_all(b"before").unwrap();
+        pass_descriptor(&peer, b"with");
+        peer.write_all(b"after").unwrap();
+        assert_eq!(rig.receive(sock, 15, PLENTY), b"beforewithafter");
+    });
+}
+
+fn pass_descriptor(peer: &std::os::unix::net::UnixStream, bytes: &[u8]) {
+    use std::os::fd::AsRawFd;
+    let mut iovec = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut control = [0u64; 8];
+    // SAFETY: `message` names `iovec`, `bytes` and `control`, which live through the call; `control` is aligned for a
+    // header and longer than one descriptor needs.
+    let sent = unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &mut iovec;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(4) as _;
+        let header = libc::CMSG_FIRSTHDR(&message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(4) as _;
+        libc::CMSG_DATA(header).cast::<i32>().write_unaligned(peer.as_raw_fd());
+        libc::sendmsg(peer.as_raw_fd(), &message, 0)
+    };
+    assert_eq!(sent, bytes.len() as isize);
+}
