@@ -28,7 +28,7 @@ const ADMIN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8081);
 const IDLE: Duration = Duration::from_secs(300);
 
 /// Serves the demo until a signal; returns the exit code.
-pub fn run(settings: DriverSettings) -> Result<u8, String> {
+pub(crate) fn run(settings: DriverSettings) -> Result<u8, String> {
     let (origin, origin_addr) =
         start_origin(settings).map_err(|error| format!("cannot start the origin: {error}"))?;
     let host = OriginAddress::Host { host: origin_addr.ip().to_string(), port: origin_addr.port() };

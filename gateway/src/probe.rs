@@ -12,7 +12,7 @@ use ringport_platform::stats::CoreStats;
 use crate::proxy::DriverSettings;
 
 /// Prints the report; exit code 0, or 2 where the environment forces a driver that is not to be had.
-pub fn run(json: bool, settings: DriverSettings) -> Result<u8, String> {
+pub(crate) fn run(json: bool, settings: DriverSettings) -> Result<u8, String> {
     let report = Report::take(settings);
     if json {
         println!("{}", report.to_json());

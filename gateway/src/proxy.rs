@@ -17,7 +17,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -43,7 +43,7 @@ use session::{Session, Sessions};
 use stats::{ProxyStats, Sources};
 
 /// What sessions of one core share.
-pub struct Shared {
+pub(crate) struct Shared {
     pub core: Core,
     pub runtime: Native,
     pub spec: Arc<ProxySpec>,
@@ -61,7 +61,7 @@ pub struct Shared {
 
 impl Shared {
     /// Whether the process is ending.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.drain.is_draining()
     }
 }
@@ -94,18 +94,18 @@ impl Drop for Counted {
 
 thread_local! {
     /// This core's proxy, for calls from other threads.
-    static SHARED: RefCell<Option<Rc<Shared>>> = const { RefCell::new(None) };
+    static SHARED: RefCell<Weak<Shared>> = const { RefCell::new(Weak::new()) };
 }
 
 /// How the driver is chosen: the environment wins over the spec.
 #[derive(Clone, Copy)]
-pub struct DriverSettings {
+pub(crate) struct DriverSettings {
     pub choice: DriverChoice,
     pub disable: Mechanisms,
 }
 
 /// A proxy that runs.
-pub struct Running {
+pub(crate) struct Running {
     launched: Launched,
     signals: Signals,
     spec: Arc<ProxySpec>,
@@ -136,7 +136,7 @@ const FD_RESERVE: usize = 512;
 ///
 /// # Errors
 /// One sentence that names what could not be had: an address, a driver, the access log.
-pub fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running, String> {
+pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running, String> {
     let spec = Arc::new(spec);
     let fd_limit =
         process::raise_fd_limit().map_or(1024, |limit| usize::try_from(limit.soft).unwrap_or(usize::MAX));
@@ -197,12 +197,12 @@ fn launch_spec(spec: &ProxySpec, cores: usize, settings: DriverSettings) -> (Lau
 
 impl Running {
     /// The addresses that are listened on, with the ports that the kernel chose.
-    pub fn addresses(&self) -> Vec<String> {
+    pub(crate) fn addresses(&self) -> Vec<String> {
         self.bound.iter().map(ToString::to_string).collect()
     }
 
     /// Serves until SIGTERM or SIGINT, drains, and returns the exit code: 1 when requests were cut.
-    pub fn wait(self) -> u8 {
+    pub(crate) fn wait(self) -> u8 {
         let Running { launched, signals, spec, stats, bound, writer, sender, .. } = self;
         let drain = spec.timeouts().drain;
         let mut draining = false;
@@ -242,7 +242,7 @@ impl Running {
 
 fn core_main(context: CoreContext, plan: &Plan) -> impl Future<Output = io::Result<()>> + use<> {
     let shared = Rc::new(shared(&context, plan));
-    SHARED.set(Some(shared.clone()));
+    SHARED.set(Rc::downgrade(&shared));
     let listeners = std::mem::take(&mut *lock(&plan.listeners[context.index]));
     let admin = if context.index == 0 { lock(&plan.admin).take() } else { None };
     let (names, sources) = (plan.names.clone(), plan.sources.clone());
@@ -430,7 +430,7 @@ fn tell_cores(
         let addrs = addrs.clone();
         remote.call(move |_| {
             SHARED.with_borrow(|shared| {
-                if let Some(shared) = shared {
+                if let Some(shared) = shared.upgrade() {
                     shared.pools[pool_at].origins()[origin_at].set_addrs(addrs);
                 }
             });

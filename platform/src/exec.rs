@@ -124,7 +124,7 @@ impl Exec {
         let task = Caught { future, seat };
         let remote = self.remote.clone();
         let schedule = move |runnable: Runnable| {
-            if CURRENT.with(Cell::get) == remote.id() {
+            if CURRENT.try_with(Cell::get) == Ok(remote.id()) {
                 READY.with_borrow_mut(|ready| ready.push_back(runnable));
             } else {
                 remote.send(Message::Run(runnable));
@@ -150,7 +150,7 @@ impl Exec {
     /// Polls at most `limit` ready tasks.
     pub(crate) fn run_ready(&self, limit: usize) {
         for _ in 0..limit {
-            let Some(runnable) = READY.with_borrow_mut(VecDeque::pop_front) else { return };
+            let Some(runnable) = pop_ready() else { return };
             runnable.run();
         }
     }
@@ -168,7 +168,7 @@ impl Exec {
                 waker.wake();
             }
             let mut dropped = false;
-            while let Some(runnable) = READY.with_borrow_mut(VecDeque::pop_front) {
+            while let Some(runnable) = pop_ready() {
                 drop(runnable);
                 dropped = true;
             }
@@ -183,8 +183,14 @@ impl Drop for Exec {
     fn drop(&mut self) {
         self.close();
         self.remote.close();
-        CURRENT.with(|current| current.set(0));
+        // A core kept in a thread-local may go when these have gone.
+        let _ = CURRENT.try_with(|current| current.set(0));
     }
+}
+
+/// The next ready task; none once the thread's own storage is gone.
+fn pop_ready() -> Option<Runnable> {
+    READY.try_with(|ready| ready.borrow_mut().pop_front()).ok().flatten()
 }
 
 /// A task's place among the living; leaving it is the end of the task.

@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_secs(30);
 type Filled = Arc<OnceLock<(Sources, Vec<CoreRemote>)>>;
 
 /// Serves until the core ends.
-pub async fn serve(shared: Rc<Shared>, sock: ListenSock, sources: Filled) {
+pub(super) async fn serve(shared: Rc<Shared>, sock: ListenSock, sources: Filled) {
     let mut listener = shared.runtime.adopt_listener(sock);
     let seats = Rc::new(());
     loop {

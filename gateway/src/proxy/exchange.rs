@@ -89,7 +89,7 @@ struct Relay {
 }
 
 /// A request being answered.
-pub struct Exchange<'a> {
+pub(super) struct Exchange<'a> {
     session: &'a mut Session,
     head: RequestHead,
     len: BodyLen,
@@ -100,7 +100,7 @@ pub struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    pub fn new(session: &'a mut Session, head: RequestHead, len: BodyLen) -> Self {
+    pub(super) fn new(session: &'a mut Session, head: RequestHead, len: BodyLen) -> Self {
         let started = session.shared.core.now();
         session.shared.stats.requests.inc();
         session.shared.stats.requests_active.inc();
@@ -108,7 +108,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Answers the request.
-    pub async fn run(mut self) -> Flow {
+    pub(super) async fn run(mut self) -> Flow {
         let flow = self.answer_or_relay().await;
         self.settled = true;
         flow

@@ -8,7 +8,7 @@ const VIA: &[u8] = b"1.1 ringport";
 
 /// The fields that tell an origin about the client, in memory that is reused.
 #[derive(Default)]
-pub struct ForwardedFields {
+pub(crate) struct ForwardedFields {
     for_: Vec<u8>,
     proto: Vec<u8>,
     host: Vec<u8>,
@@ -17,7 +17,7 @@ pub struct ForwardedFields {
 
 impl ForwardedFields {
     /// Works the fields out for a request.
-    pub fn prepare(&mut self, head: &RequestHead, policy: Forwarded, peer: &str) {
+    pub(crate) fn prepare(&mut self, head: &RequestHead, policy: Forwarded, peer: &str) {
         for buf in [&mut self.for_, &mut self.proto, &mut self.host, &mut self.forwarded] {
             buf.clear();
         }
@@ -82,7 +82,7 @@ fn list(into: &mut Vec<u8>, value: &[u8]) {
 }
 
 /// The fields of a request for an origin.
-pub fn request_fields<'a>(
+pub(super) fn request_fields<'a>(
     head: &'a RequestHead,
     policy: Forwarded,
     forwarded: &'a ForwardedFields,
@@ -94,7 +94,7 @@ pub fn request_fields<'a>(
 }
 
 /// The fields of a response for a client.
-pub fn response_fields(head: &ResponseHead) -> impl Iterator<Item = (&str, &[u8])> {
+pub(super) fn response_fields(head: &ResponseHead) -> impl Iterator<Item = (&str, &[u8])> {
     let upgrade = head.upgrade().map(|protocol| ("upgrade", protocol));
     head.forwardable_fields().chain(upgrade).chain([("via", VIA)])
 }

@@ -13,12 +13,12 @@ use ringport::spec::{Address, ProxySpec};
 use ringport_platform::socket;
 
 /// One core's share of a listener.
-pub struct CoreListener {
+pub(super) struct CoreListener {
     pub fd: OwnedFd,
 }
 
 /// An address that is listened on. Dropping it removes the socket's file.
-pub struct Bound {
+pub(super) struct Bound {
     name: String,
     address: Address,
 }
@@ -46,7 +46,10 @@ impl Drop for Bound {
 ///
 /// # Errors
 /// One sentence that names the address; what was bound before is closed again.
-pub fn bind_all(spec: &ProxySpec, cores: usize) -> Result<(Vec<Bound>, Vec<Vec<CoreListener>>), String> {
+pub(super) fn bind_all(
+    spec: &ProxySpec,
+    cores: usize,
+) -> Result<(Vec<Bound>, Vec<Vec<CoreListener>>), String> {
     let mut bound = Vec::new();
     let mut per_core: Vec<Vec<CoreListener>> = (0..cores).map(|_| Vec::new()).collect();
     for listener in spec.listeners() {
@@ -64,7 +67,7 @@ pub fn bind_all(spec: &ProxySpec, cores: usize) -> Result<(Vec<Bound>, Vec<Vec<C
 ///
 /// # Errors
 /// As [`bind_all`].
-pub fn bind_admin(spec: &ProxySpec) -> Result<Option<CoreListener>, String> {
+pub(super) fn bind_admin(spec: &ProxySpec) -> Result<Option<CoreListener>, String> {
     let Some(address) = spec.admin() else { return Ok(None) };
     let (_, mut fds) =
         bind(address, 1).map_err(|error| format!("cannot listen on {address} (admin): {error}"))?;

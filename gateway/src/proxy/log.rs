@@ -14,16 +14,16 @@ const QUEUE_LINES: usize = 65_536;
 
 /// Where a core sends its lines. Cheap to clone.
 #[derive(Clone)]
-pub struct LogSender(Option<SyncSender<String>>);
+pub(crate) struct LogSender(Option<SyncSender<String>>);
 
 impl LogSender {
     /// Whether anybody reads lines: without that none is made.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
     /// Hands a line over; false when the writer is behind and the line was dropped.
-    pub fn send(&self, line: String) -> bool {
+    pub(crate) fn send(&self, line: String) -> bool {
         match &self.0 {
             Some(sender) => !matches!(sender.try_send(line), Err(TrySendError::Full(_))),
             None => true,
@@ -32,11 +32,11 @@ impl LogSender {
 }
 
 /// The writer's thread; [`LogWriter::finish`] waits until every line is out.
-pub struct LogWriter(Option<thread::JoinHandle<()>>);
+pub(super) struct LogWriter(Option<thread::JoinHandle<()>>);
 
 impl LogWriter {
     /// Waits for the writer. All [`LogSender`]s must be gone.
-    pub fn finish(self) {
+    pub(super) fn finish(self) {
         if let Some(thread) = self.0
             && thread.join().is_err()
         {
@@ -49,7 +49,7 @@ impl LogWriter {
 ///
 /// # Errors
 /// When the file cannot be opened for appending.
-pub fn start(spec: &AccessLog) -> io::Result<(LogSender, LogWriter)> {
+pub(super) fn start(spec: &AccessLog) -> io::Result<(LogSender, LogWriter)> {
     let out: Box<dyn Write + Send> = match spec {
         AccessLog::Off => return Ok((LogSender(None), LogWriter(None))),
         AccessLog::Stdout => Box::new(io::stdout()),
@@ -71,7 +71,7 @@ fn write_all(lines: &Receiver<String>, out: Box<dyn Write + Send>) {
     let mut out = BufWriter::new(out);
     while let Ok(first) = lines.recv() {
         let batch = std::iter::once(first).chain(lines.try_iter());
-        let written = batch.map(|line| out.write_all(line.as_bytes())).collect::<io::Result<()>>();
+        let written = batch.map(|line| out.write_all(line.as_bytes())).find(Result::is_err).unwrap_or(Ok(()));
         if let Err(error) = written.and_then(|()| out.flush()) {
             tracing::error!(%error, "cannot write the access log");
         }
@@ -79,7 +79,7 @@ fn write_all(lines: &Receiver<String>, out: Box<dyn Write + Send>) {
 }
 
 /// What a line tells.
-pub struct Record<'a> {
+pub(super) struct Record<'a> {
     pub peer: &'a str,
     pub method: &'a str,
     pub host: &'a str,
@@ -92,7 +92,7 @@ pub struct Record<'a> {
 }
 
 /// `time peer "METHOD host target" status bytes milliseconds origin cause`, with quotes and control bytes escaped.
-pub fn line(record: &Record<'_>) -> String {
+pub(super) fn line(record: &Record<'_>) -> String {
     let text = |text: &str| text.escape_default().to_string();
     let or_dash =
         |text: &str| if text.is_empty() { "-".to_owned() } else { text.escape_default().to_string() };

@@ -15,7 +15,7 @@ use ringport::spec::{Balance, OriginAddress, OriginPoolSpec};
 use super::stats::ProxyStats;
 
 /// A pool on one core.
-pub struct OriginPool {
+pub(crate) struct OriginPool {
     spec: OriginPoolSpec,
     origins: Vec<Rc<Origin>>,
     next: Cell<usize>,
@@ -23,7 +23,7 @@ pub struct OriginPool {
 }
 
 /// One origin on one core.
-pub struct Origin {
+pub(crate) struct Origin {
     /// As in the spec, for logs and the `Host` field.
     pub name: String,
     pub address: OriginAddress,
@@ -36,25 +36,25 @@ pub struct Origin {
 }
 
 impl OriginPool {
-    pub fn new(spec: &OriginPoolSpec, stats: Arc<ProxyStats>) -> Rc<Self> {
+    pub(crate) fn new(spec: &OriginPoolSpec, stats: Arc<ProxyStats>) -> Rc<Self> {
         let origins = spec.origins.iter().map(|address| Rc::new(Origin::new(address))).collect();
         Rc::new(OriginPool { spec: spec.clone(), origins, next: Cell::new(0), stats })
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.spec.name
     }
 
-    pub fn spec(&self) -> &OriginPoolSpec {
+    pub(crate) fn spec(&self) -> &OriginPoolSpec {
         &self.spec
     }
 
-    pub fn origins(&self) -> &[Rc<Origin>] {
+    pub(crate) fn origins(&self) -> &[Rc<Origin>] {
         &self.origins
     }
 
     /// The origin for the next attempt: in, with an address, and not yet tried for this request.
-    pub fn pick(&self, now: Instant, tried: &[Rc<Origin>]) -> Option<Rc<Origin>> {
+    pub(crate) fn pick(&self, now: Instant, tried: &[Rc<Origin>]) -> Option<Rc<Origin>> {
         let count = self.origins.len();
         let start = self.next.get();
         let usable = (0..count).map(|step| (start + step) % count).filter(|at| {
@@ -71,7 +71,7 @@ impl OriginPool {
     }
 
     /// A kept connection to `origin` that is alive as far as this core knows.
-    pub fn take_idle(&self, origin: &Origin, now: Instant) -> Option<ClientStream<NativeStream>> {
+    pub(crate) fn take_idle(&self, origin: &Origin, now: Instant) -> Option<ClientStream<NativeStream>> {
         loop {
             let (since, stream) = origin.idle.borrow_mut().pop_back()?;
             self.stats.origin_idle.dec();
@@ -82,7 +82,7 @@ impl OriginPool {
     }
 
     /// Keeps a connection for the next request.
-    pub fn put_idle(&self, origin: &Origin, stream: ClientStream<NativeStream>, now: Instant) {
+    pub(crate) fn put_idle(&self, origin: &Origin, stream: ClientStream<NativeStream>, now: Instant) {
         let mut idle = origin.idle.borrow_mut();
         if idle.len() < self.spec.max_idle_per_core && stream.is_reusable() {
             idle.push_back((now, stream));
@@ -91,7 +91,7 @@ impl OriginPool {
     }
 
     /// Closes kept connections that are too old or that the origin has ended.
-    pub fn reap(&self, now: Instant) {
+    pub(crate) fn reap(&self, now: Instant) {
         for origin in &self.origins {
             let mut idle = origin.idle.borrow_mut();
             let before = idle.len();
@@ -103,7 +103,7 @@ impl OriginPool {
     }
 
     /// Closes every kept connection.
-    pub fn close_idle(&self) {
+    pub(crate) fn close_idle(&self) {
         for origin in &self.origins {
             let closed = std::mem::take(&mut *origin.idle.borrow_mut());
             closed.iter().for_each(|_| self.stats.origin_idle.dec());
@@ -111,7 +111,7 @@ impl OriginPool {
     }
 
     /// Notes that an origin could not be reached, was too slow or broke off. Too many leave it out for a while.
-    pub fn failed(&self, origin: &Origin, now: Instant) {
+    pub(crate) fn failed(&self, origin: &Origin, now: Instant) {
         let health = &self.spec.health;
         if health.max_fails == 0 {
             return;
@@ -136,7 +136,7 @@ impl OriginPool {
     }
 
     /// Notes that an origin answered.
-    pub fn succeeded(&self, origin: &Origin) {
+    pub(crate) fn succeeded(&self, origin: &Origin) {
         if !origin.failures.borrow().is_empty() {
             origin.failures.borrow_mut().clear();
         }
@@ -179,12 +179,12 @@ impl Origin {
     }
 
     /// Replaces the addresses after a look-up.
-    pub fn set_addrs(&self, addrs: Vec<ConnectAddr>) {
+    pub(crate) fn set_addrs(&self, addrs: Vec<ConnectAddr>) {
         *self.addrs.borrow_mut() = addrs;
     }
 
     /// The next address in turn; `None` until the name has resolved.
-    pub fn next_addr(&self) -> Option<ConnectAddr> {
+    pub(crate) fn next_addr(&self) -> Option<ConnectAddr> {
         let addrs = self.addrs.borrow();
         let at = self.next_addr.get();
         self.next_addr.set(at.wrapping_add(1));
@@ -192,14 +192,14 @@ impl Origin {
     }
 
     /// Counts a request in flight until the guard is dropped.
-    pub fn begin(self: &Rc<Self>) -> ActiveRequest {
+    pub(crate) fn begin(self: &Rc<Self>) -> ActiveRequest {
         self.active.set(self.active.get() + 1);
         ActiveRequest(self.clone())
     }
 }
 
 /// A request in flight at an origin.
-pub struct ActiveRequest(Rc<Origin>);
+pub(crate) struct ActiveRequest(Rc<Origin>);
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
@@ -208,4 +208,4 @@ impl Drop for ActiveRequest {
 }
 
 /// How often kept connections are looked over.
-pub const REAP_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const REAP_INTERVAL: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use ringport::spec::{Forwarded, HostPattern, ProxySpec};
 use super::pool::OriginPool;
 
 /// A route with its pool on this core.
-pub struct Route {
+pub(crate) struct Route {
     pub path_prefix: String,
     pub pool: Rc<OriginPool>,
     pub forwarded: Forwarded,
@@ -15,13 +15,13 @@ pub struct Route {
 }
 
 /// The routes of one core. Hosts are tried exact first, then by the longest suffix, then the routes for every host.
-pub struct Routes {
+pub(crate) struct Routes {
     hosts: Vec<(HostPattern, Vec<Rc<Route>>)>,
     any: Vec<Rc<Route>>,
 }
 
 impl Routes {
-    pub fn new(spec: &ProxySpec, pools: &[Rc<OriginPool>]) -> Self {
+    pub(crate) fn new(spec: &ProxySpec, pools: &[Rc<OriginPool>]) -> Self {
         let mut routes = Routes { hosts: Vec::new(), any: Vec::new() };
         for route in spec.routes() {
             let Some(pool) = pools.iter().find(|pool| pool.name() == route.pool) else { continue };
@@ -55,7 +55,7 @@ impl Routes {
     }
 
     /// The route for a request, or `None` (answered 404).
-    pub fn find(&self, authority: Option<&str>, path: &str) -> Option<&Rc<Route>> {
+    pub(crate) fn find(&self, authority: Option<&str>, path: &str) -> Option<&Rc<Route>> {
         let host = authority.map_or("", host_of);
         let by_host = self.hosts.iter().filter(|(pattern, _)| matches(pattern, host));
         by_host

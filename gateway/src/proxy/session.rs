@@ -22,7 +22,7 @@ use super::Shared;
 use super::exchange::Exchange;
 
 /// Unsent bytes of a client above which nothing more is read for it.
-pub const HIGH_WATER: usize = 256 * 1024;
+pub(super) const HIGH_WATER: usize = 256 * 1024;
 /// Body of an answered request that is read and dropped to keep the connection.
 const DRAIN_BYTES: u64 = 64 * 1024;
 /// What is read and dropped before a connection closes, so that the client can read the last response.
@@ -30,7 +30,7 @@ const LINGER_BYTES: usize = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// A client connection.
-pub struct Session {
+pub(super) struct Session {
     pub shared: Rc<Shared>,
     pub client: ServerStream<NativeStream>,
     pub timer: Sleep,
@@ -43,7 +43,7 @@ pub struct Session {
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
+pub(super) enum Flow {
     /// The connection may carry the next one.
     Continue,
     /// The response is complete, or an error was answered; the connection ends in an orderly way.
@@ -62,7 +62,7 @@ enum Next {
 
 impl Session {
     /// Serves a connection to its end.
-    pub async fn serve(shared: Rc<Shared>, transport: NativeStream) {
+    pub(super) async fn serve(shared: Rc<Shared>, transport: NativeStream) {
         let peer = match transport.peer_addr() {
             Ok(LocalAddr::Inet(addr)) => addr.ip().to_canonical().to_string(),
             _ => String::new(),
@@ -155,14 +155,14 @@ impl Session {
     }
 
     /// Answers without an origin, and closes.
-    pub fn refuse(&mut self, status: StatusCode, text: &str) -> Flow {
+    pub(super) fn refuse(&mut self, status: StatusCode, text: &str) -> Flow {
         self.client.conn().close_after_response();
         self.answer(status, text, Duration::ZERO);
         Flow::Close
     }
 
     /// Answers a request that no origin answered.
-    pub fn answer(&mut self, status: StatusCode, text: &str, took: Duration) -> Flow {
+    pub(super) fn answer(&mut self, status: StatusCode, text: &str, took: Duration) -> Flow {
         let body = format!("{} {}: {text}\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
         let fields: [(&str, &[u8]); 2] =
             [("content-type", b"text/plain; charset=utf-8"), ("server", b"ringport")];
@@ -249,14 +249,14 @@ impl Drop for Session {
 }
 
 /// A response that the machine refused to send is a fault of ours or of the origin; the connection cannot go on.
-pub fn broken(error: SendError) -> Flow {
+pub(super) fn broken(error: SendError) -> Flow {
     tracing::debug!(%error, "a response could not be sent");
     Flow::Abort
 }
 
 /// The sessions of a core: how many, and how to wake them all.
 #[derive(Default)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     seats: Vec<Option<Waker>>,
     free: Vec<usize>,
     count: usize,
@@ -289,15 +289,11 @@ impl Sessions {
         }
     }
 
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
-    pub fn wake_all(&self) {
+    pub(crate) fn wake_all(&self) {
         self.seats.iter().flatten().for_each(Waker::wake_by_ref);
     }
 
-    pub fn poll_empty(&mut self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_empty(&mut self, cx: &Context<'_>) -> Poll<()> {
         if self.count == 0 {
             return Poll::Ready(());
         }

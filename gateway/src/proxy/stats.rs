@@ -13,7 +13,7 @@ const BUCKETS_US: [u64; 12] =
 /// The counters of one core's proxy. One writer, the core; any number of readers.
 #[derive(Default)]
 #[repr(align(128))]
-pub struct ProxyStats {
+pub(crate) struct ProxyStats {
     pub connections: Counter,
     pub connections_active: Counter,
     pub connections_paused: Counter,
@@ -40,7 +40,7 @@ pub struct ProxyStats {
 
 impl ProxyStats {
     /// Counts a final response.
-    pub fn responded(&self, status: u16, took: Duration) {
+    pub(crate) fn responded(&self, status: u16, took: Duration) {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         self.responses[class].inc();
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -52,14 +52,14 @@ impl ProxyStats {
 
 /// The counters of a whole gateway: one pair a core.
 #[derive(Clone)]
-pub struct Sources {
+pub(super) struct Sources {
     pub cores: Vec<Arc<CoreStats>>,
     pub proxies: Vec<Arc<ProxyStats>>,
 }
 
 impl Sources {
     /// Everything in Prometheus text format 0.0.4.
-    pub fn render(&self) -> String {
+    pub(super) fn render(&self) -> String {
         let mut out = String::with_capacity(16 * 1024);
         for (name, kind, help, pick) in SERIES {
             self.series(&mut out, name, kind, help, pick);
