@@ -218,7 +218,9 @@ impl Core {
         let busy = urgent
             || root_woken.load(Ordering::Relaxed)
             || inner.exec.has_ready()
-            || inner.sockets.borrow().has_work();
+            || inner.sockets.borrow().has_work()
+            // An ending core waits for its sockets: the last one may have gone with this flush.
+            || (inner.exec.is_closed() && self.socket_count() == 0);
         let has_work = || inner.remote.has_messages() || root_woken.load(Ordering::Relaxed);
         let parked = !busy && inner.parker.prepare_park(has_work);
         let wait = if parked { self.until_next_timer() } else { Wait::Poll };

@@ -143,6 +143,10 @@ impl Exec {
         self.alive.borrow().count
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
     pub(crate) fn has_ready(&self) -> bool {
         READY.with_borrow(|ready| !ready.is_empty())
     }

@@ -443,7 +443,7 @@ fn unpark_wakes() {
         for _ in 0..3 {
             let unpark = unpark.clone();
             let thread = std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::sleep(Duration::from_millis(10)); // tidy: lets the turn fall asleep first, so that both orders are met
                 unpark.unpark();
             });
             bench.driver.turn(Wait::Forever, &mut bench.seen).expect("a turn");
