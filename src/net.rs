@@ -1,4 +1,4 @@
-//! Streams for people: plain async methods over any [`Transport`].
+//! Streams for people: plain async methods over any [`Transport`](crate::runtime::Transport).
 
 mod compat;
 mod stream;

@@ -52,7 +52,7 @@ enum RxEnd {
     Failed(Errno),
 }
 
-/// How far [`Sockets::poll_sent`] waits.
+/// How far a wait for sends goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TxLevel {
     /// Until at most so many bytes wait.

@@ -17,7 +17,7 @@ const PULL_BYTES: usize = 64 * 1024;
 /// Why no more requests can be read.
 #[derive(Debug)]
 pub enum ServeError {
-    /// The client's bytes are not HTTP that we take; [`ServerStream::can_respond`] says whether to answer.
+    /// The client's bytes are not HTTP that we take; the machine's `can_respond` says whether to answer.
     Protocol(Error),
     /// The connection failed.
     Io(io::Error),
