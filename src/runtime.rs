@@ -55,8 +55,9 @@ pub trait Transport: 'static {
     /// The system's.
     fn local_addr(&self) -> io::Result<LocalAddr>;
 
-    /// Drops what waits and resets the connection.
-    fn reset(self);
+    /// From now on dropping the stream discards what waits and resets the connection, so that the peer cannot take what
+    /// it got for the whole.
+    fn reset_on_drop(&mut self);
 }
 
 /// Takes connections.

@@ -20,6 +20,7 @@ use ringport_platform::launch::{CoreContext, LaunchSpec, Launched, launch};
 use ringport_platform::socket;
 
 use crate::proxy::{self, DriverSettings};
+use crate::say;
 
 /// Where the demo listens.
 const FRONT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8080);
@@ -40,13 +41,13 @@ pub(crate) fn run(settings: DriverSettings) -> Result<u8, String> {
         .build()
         .map_err(|errors| errors.to_string())?;
     let running = proxy::start(spec, settings)?;
-    println!("driver: {}", running.driver);
-    println!("origin: http://{origin_addr} (a demo, in this process)");
+    say(&format!("driver: {}", running.driver));
+    say(&format!("origin: http://{origin_addr} (a demo, in this process)"));
     for address in running.addresses() {
-        println!("proxy:  {address}");
+        say(&format!("proxy:  {address}"));
     }
-    println!("admin:  http://127.0.0.1:{}/metrics", ADMIN.1);
-    println!("try:    curl -i http://127.0.0.1:{}/", FRONT.1);
+    say(&format!("admin:  http://127.0.0.1:{}/metrics", ADMIN.1));
+    say(&format!("try:    curl -i http://127.0.0.1:{}/", FRONT.1));
     let code = running.wait();
     origin.drain(Duration::from_secs(1));
     origin.join();

@@ -5,7 +5,7 @@ mod demo;
 mod probe;
 mod proxy;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -72,7 +72,7 @@ fn run(cli: Cli) -> Result<u8, String> {
         None => demo::run(settings),
         Some(Command::Probe { json }) => probe::run(json, settings),
         Some(Command::Proxy { check: Some(path), .. }) => {
-            println!("{}", load(&path)?.effective());
+            say(&load(&path)?.effective());
             Ok(0)
         }
         Some(Command::Proxy { config, check: None }) => {
@@ -86,6 +86,11 @@ fn run(cli: Cli) -> Result<u8, String> {
             Ok(running.wait())
         }
     }
+}
+
+/// Prints a line; a reader that has gone is no fault.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn load(path: &Path) -> Result<ProxySpec, String> {

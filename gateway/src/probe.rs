@@ -10,14 +10,15 @@ use ringport_platform::process;
 use ringport_platform::stats::CoreStats;
 
 use crate::proxy::DriverSettings;
+use crate::say;
 
 /// Prints the report; exit code 0, or 2 where the environment forces a driver that is not to be had.
 pub(crate) fn run(json: bool, settings: DriverSettings) -> Result<u8, String> {
     let report = Report::take(settings);
     if json {
-        println!("{}", report.to_json());
+        say(&report.to_json());
     } else {
-        print!("{}", report.to_table());
+        say(report.to_table().trim_end());
     }
     report.auto.map(|_| 0)
 }

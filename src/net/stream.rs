@@ -175,8 +175,8 @@ impl<T: Transport> Stream<T> {
     }
 
     /// Drops what waits and resets the connection.
-    pub fn reset(self) {
-        self.transport.reset();
+    pub fn reset(mut self) {
+        self.transport.reset_on_drop();
     }
 
     /// Two halves that may live in two tasks of this core. The connection closes when both are gone.

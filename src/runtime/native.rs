@@ -129,8 +129,8 @@ impl Transport for NativeStream {
         self.0.local_addr()
     }
 
-    fn reset(self) {
-        self.0.reset();
+    fn reset_on_drop(&mut self) {
+        self.0.reset_on_drop();
     }
 }
 

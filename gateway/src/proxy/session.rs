@@ -50,6 +50,8 @@ pub(super) enum Flow {
     Close,
     /// The response was cut: the client must see a reset.
     Abort,
+    /// Nothing is owed to the client: it went away, or was idle for too long.
+    Over,
 }
 
 /// Why waiting for a head ended.
@@ -75,7 +77,8 @@ impl Session {
         shared.stats.connections_active.inc();
         let mut session = Session { shared, client, timer, peer, served: 0, seat };
         match session.run().await {
-            Flow::Abort => session.abort(),
+            Flow::Abort => session.client.stream().transport().reset_on_drop(),
+            Flow::Over => {}
             Flow::Continue | Flow::Close => session.linger().await,
         }
     }
@@ -84,7 +87,7 @@ impl Session {
         loop {
             let (head, len) = match self.next_head().await {
                 Next::Request(head, len) => (head, len),
-                Next::Over => return Flow::Abort,
+                Next::Over => return Flow::Over,
                 Next::HeadTimeout => {
                     return self.refuse(StatusCode::REQUEST_TIMEOUT, "the request was too slow");
                 }
@@ -233,11 +236,6 @@ impl Session {
             Poll::Ready(())
         })
         .await;
-    }
-
-    /// Drops the connection without a goodbye where bytes were cut; an idle one simply closes.
-    fn abort(self) {
-        drop(self);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::sockets::{CloseMode, SockId, TxLevel};
 struct Owned {
     core: Core,
     id: SockId,
+    on_drop: CloseMode,
 }
 
 impl Owned {
@@ -27,7 +28,7 @@ impl Owned {
             core.0.sockets.borrow_mut().remove_unused(id);
             return Err(error);
         }
-        Ok(Owned { core: core.clone(), id })
+        Ok(Owned { core: core.clone(), id, on_drop: CloseMode::Graceful })
     }
 
     fn with_fd<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
@@ -43,7 +44,7 @@ impl Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        self.close(CloseMode::Graceful);
+        self.close(self.on_drop);
     }
 }
 
@@ -247,8 +248,13 @@ impl StreamSock {
     }
 
     /// Drops what waits and resets the connection.
-    pub fn reset(self) {
-        self.owned.close(CloseMode::Reset);
+    pub fn reset(mut self) {
+        self.reset_on_drop();
+    }
+
+    /// From now on dropping the socket resets the connection, so that the peer cannot take what it got for the whole.
+    pub fn reset_on_drop(&mut self) {
+        self.owned.on_drop = CloseMode::Reset;
     }
 
     /// The peer's address. One system call.
