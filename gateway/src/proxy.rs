@@ -73,7 +73,7 @@ struct Connections {
 }
 
 /// A connection's share of the limit.
-struct Counted(Arc<Connections>);
+pub(crate) struct Counted(Arc<Connections>);
 
 impl Connections {
     fn is_full(&self) -> bool {
@@ -352,11 +352,7 @@ async fn race(first: impl Future<Output = ()>, drain: &mut std::pin::Pin<Box<imp
 
 fn begin(shared: &Rc<Shared>, stream: ringport::runtime::native::NativeStream) {
     let counted = shared.connections.enter();
-    let session = Session::serve(shared.clone(), stream);
-    drop(shared.core.spawn(async move {
-        session.await;
-        drop(counted);
-    }));
+    drop(shared.core.spawn(Session::serve(shared.clone(), stream, counted)));
 }
 
 /// Looks over the kept connections, and gives idle memory back.

@@ -18,8 +18,8 @@ use ringport::runtime::native::NativeStream;
 use ringport::runtime::{LocalAddr, Transport, TxLevel};
 use ringport_platform::core::Sleep;
 
-use super::Shared;
 use super::exchange::Exchange;
+use super::{Counted, Shared};
 
 /// Unsent bytes of a client above which nothing more is read for it.
 pub(super) const HIGH_WATER: usize = 256 * 1024;
@@ -39,6 +39,7 @@ pub(super) struct Session {
     /// The port of the listener, for `X-Forwarded-Port`.
     served: u64,
     seat: usize,
+    _counted: Counted,
 }
 
 /// What became of a request.
@@ -64,7 +65,7 @@ enum Next {
 
 impl Session {
     /// Serves a connection to its end.
-    pub(super) async fn serve(shared: Rc<Shared>, transport: NativeStream) {
+    pub(super) async fn serve(shared: Rc<Shared>, transport: NativeStream, counted: Counted) {
         let peer = match transport.peer_addr() {
             Ok(LocalAddr::Inet(addr)) => addr.ip().to_canonical().to_string(),
             _ => String::new(),
@@ -75,7 +76,7 @@ impl Session {
         let seat = shared.sessions.borrow_mut().sit();
         shared.stats.connections.inc();
         shared.stats.connections_active.inc();
-        let mut session = Session { shared, client, timer, peer, served: 0, seat };
+        let mut session = Session { shared, client, timer, peer, served: 0, seat, _counted: counted };
         match session.run().await {
             Flow::Abort => session.client.stream().transport().reset_on_drop(),
             Flow::Over => {}
@@ -99,7 +100,8 @@ impl Session {
             if last || self.shared.is_draining() {
                 self.client.conn().close_after_response();
             }
-            match Exchange::new(self, head, len).run().await {
+            // An idle connection does not carry the state of an exchange: one allocation a request.
+            match Box::pin(Exchange::new(self, head, len).run()).await {
                 Flow::Continue => {}
                 end => return end,
             }
