@@ -147,8 +147,9 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
     // Installed before any thread, so that all of them inherit it.
     let signals = Signals::install().map_err(|error| format!("cannot watch signals: {error}"))?;
     let (sender, writer) = log::start(spec.access_log()).map_err(|error| error.to_string())?;
-    let (bound, per_core) = listeners::bind_all(&spec, cores)?;
-    let admin = listeners::bind_admin(&spec)?;
+    let (mut bound, per_core) = listeners::bind_all(&spec, cores)?;
+    let (bound_admin, admin) = listeners::bind_admin(&spec)?.unzip();
+    bound.extend(bound_admin);
     let max = spec.limits().max_connections.unwrap_or_else(|| fd_limit.saturating_sub(FD_RESERVE).max(64));
     let stats: Vec<Arc<ProxyStats>> = (0..cores).map(|_| Arc::default()).collect();
     let sources = Arc::new(OnceLock::new());

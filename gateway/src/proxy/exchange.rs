@@ -75,6 +75,9 @@ struct Leg {
 /// How far the relay is.
 struct Relay {
     request_ended: bool,
+    /// Trailers were sent: the end that follows them says nothing new.
+    request_trailed: bool,
+    response_trailed: bool,
     /// The client's body has begun to flow: the request cannot be sent again.
     body_taken: bool,
     response_began: bool,
@@ -353,13 +356,12 @@ impl<'a> Exchange<'a> {
                 }
                 ServerEvent::Tunnel(data) => leg.stream.send_data(data),
                 ServerEvent::Trailers(trailers) => {
-                    relay.request_ended = true;
+                    relay.request_trailed = true;
                     leg.stream.send_trailers(trailers.iter())
                 }
-                ServerEvent::End if relay.request_ended => Ok(()),
                 ServerEvent::End | ServerEvent::Paused if !relay.request_ended => {
                     relay.request_ended = true;
-                    leg.stream.finish()
+                    if relay.request_trailed { Ok(()) } else { leg.stream.finish() }
                 }
                 ServerEvent::Closed if relay.tunnel => {
                     if let Err(error) = leg.stream.finish() {
@@ -445,13 +447,12 @@ impl<'a> Exchange<'a> {
                 client.send_data(data)
             }
             ClientEvent::Trailers(trailers) => {
-                relay.response_ended = true;
+                relay.response_trailed = true;
                 client.send_trailers(trailers.iter())
             }
-            ClientEvent::End if relay.response_ended => Ok(()),
             ClientEvent::End => {
                 relay.response_ended = true;
-                client.finish()
+                if relay.response_trailed { Ok(()) } else { client.finish() }
             }
             ClientEvent::Closed if relay.tunnel => {
                 relay.response_ended = true;
@@ -568,6 +569,8 @@ impl Relay {
     fn new(now: Instant) -> Self {
         Relay {
             request_ended: false,
+            request_trailed: false,
+            response_trailed: false,
             body_taken: false,
             response_began: false,
             response_ended: false,

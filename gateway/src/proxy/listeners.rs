@@ -67,11 +67,12 @@ pub(super) fn bind_all(
 ///
 /// # Errors
 /// As [`bind_all`].
-pub(super) fn bind_admin(spec: &ProxySpec) -> Result<Option<CoreListener>, String> {
+pub(super) fn bind_admin(spec: &ProxySpec) -> Result<Option<(Bound, CoreListener)>, String> {
     let Some(address) = spec.admin() else { return Ok(None) };
-    let (_, mut fds) =
+    let (address, mut fds) =
         bind(address, 1).map_err(|error| format!("cannot listen on {address} (admin): {error}"))?;
-    Ok(fds.pop().map(|fd| CoreListener { fd }))
+    let bound = Bound { name: "admin".to_owned(), address };
+    Ok(fds.pop().map(|fd| (bound, CoreListener { fd })))
 }
 
 fn bind(address: &Address, cores: usize) -> io::Result<(Address, Vec<OwnedFd>)> {

@@ -149,13 +149,17 @@ impl Session {
             Poll::Ready(Err(_)) => return Some(Next::Over),
             Poll::Pending => return None,
         }
-        match self.client.poll_event(cx) {
-            Poll::Pending => None,
-            Poll::Ready(Ok(ServerEvent::Head(head, len))) => Some(Next::Request(head, len)),
-            Poll::Ready(Err(ServeError::Protocol(error))) if self.client.conn().can_respond() => {
-                Some(Next::Malformed(error))
-            }
-            Poll::Ready(_) => Some(Next::Over),
+        loop {
+            return match self.client.poll_event(cx) {
+                Poll::Pending => None,
+                Poll::Ready(Ok(ServerEvent::Head(head, len))) => Some(Next::Request(head, len)),
+                // Of a request whose response was faster than its end.
+                Poll::Ready(Ok(ServerEvent::End)) => continue,
+                Poll::Ready(Err(ServeError::Protocol(error))) if self.client.conn().can_respond() => {
+                    Some(Next::Malformed(error))
+                }
+                Poll::Ready(_) => Some(Next::Over),
+            };
         }
     }
 

@@ -1,0 +1,14 @@
+//! The real binary between clients and origins that do as they are told, on both drivers.
+//!
+//! Each case starts a proxy of its own on ports that the kernel chooses, and ends by looking at `/metrics`: sockets,
+//! tasks, connections and requests are back at the level of the start. A case that needs a program which this machine
+//! lacks prints that it was skipped.
+
+#[path = "proxy/basics.rs"]
+mod basics;
+#[path = "proxy/message.rs"]
+mod message;
+#[path = "proxy/origin.rs"]
+mod origin;
+#[path = "proxy/rig.rs"]
+mod rig;

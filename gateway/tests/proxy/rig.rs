@@ -1,0 +1,382 @@
+//! The real binary under a config, on ports of the kernel's choice, with a driver forced.
+
+use std::io::{BufRead, BufReader, Write, stderr};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::message::{Client, PATIENCE};
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ringport");
+
+/// Runs a case on a driver, or says why it cannot.
+pub(crate) fn on(driver: &'static str, case: fn(&'static str)) {
+    static WHY_NO_URING: OnceLock<Option<String>> = OnceLock::new();
+    let missing = WHY_NO_URING.get_or_init(|| {
+        let output = Command::new(BINARY).args(["probe", "--json"]).output().expect("the binary runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (!uring_is_there(&text)).then_some(text)
+    });
+    match missing {
+        // Past the harness, which would keep it to itself when the test passes.
+        Some(why) if driver == "uring" => drop(writeln!(stderr(), "skipped on uring: {why}")),
+        _ => case(driver),
+    }
+}
+
+fn uring_is_there(json: &str) -> bool {
+    let json: serde_json::Value = serde_json::from_str(json).expect("the probe prints JSON");
+    json["uring"]["available"] == true
+}
+
+/// Names each case once for each driver.
+macro_rules! cases {
+    ($($name:ident,)+) => {
+        mod uring {
+            $(#[test]
+            fn $name() {
+                crate::rig::on("uring", super::$name);
+            })+
+        }
+        mod epoll {
+            $(#[test]
+            fn $name() {
+                crate::rig::on("epoll", super::$name);
+            })+
+        }
+    };
+}
+pub(crate) use cases;
+
+/// A folder that is removed with its last use.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Folder {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("ringport-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).expect("a folder");
+        Folder(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a process writes to standard error.
+#[derive(Default)]
+struct Log {
+    lines: Mutex<(Vec<String>, bool)>,
+    news: Condvar,
+}
+
+impl Log {
+    fn text(&self) -> String {
+        self.lines.lock().expect("no panic").0.join("\n")
+    }
+
+    /// Waits for a line that `pick` makes something of.
+    fn wait<T>(&self, mut pick: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
+        let until = Instant::now() + PATIENCE;
+        let mut lines = self.lines.lock().expect("no panic");
+        loop {
+            if let Some(found) = pick(&lines.0) {
+                return Some(found);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if lines.1 || left.is_zero() {
+                return None;
+            }
+            lines = self.news.wait_timeout(lines, left).expect("no panic").0;
+        }
+    }
+}
+
+/// A proxy that runs; dropped, it is killed by its process id.
+pub(crate) struct Proxy {
+    child: Child,
+    log: Arc<Log>,
+    pub folder: Folder,
+    addrs: Vec<(String, String)>,
+    admin: Mutex<Option<Client>>,
+    idle: Vec<(String, i64)>,
+}
+
+/// How a proxy is started.
+pub(crate) struct Setup {
+    driver: &'static str,
+    config: String,
+    wrapper: Vec<String>,
+}
+
+impl Setup {
+    /// `config` without listeners and admin, which are added.
+    pub(crate) fn new(driver: &'static str, config: &str) -> Setup {
+        let mut text = String::new();
+        if !config.contains("listeners:") {
+            text += "listeners: [{ name: web, address: \"127.0.0.1:0\" }]\n";
+        }
+        text += "admin: { address: \"127.0.0.1:0\" }\n";
+        if !config.contains("runtime:") {
+            text += "runtime: { cores: 1 }\n";
+        }
+        text += config;
+        Setup { driver, config: text, wrapper: Vec::new() }
+    }
+
+    /// One pool at one origin.
+    pub(crate) fn to(driver: &'static str, origin: SocketAddr, more: &str) -> Setup {
+        let pool = format!(
+            "routes: [{{ pool: o }}]\npools: [{{ name: o, origins: [{{ address: \"{origin}\" }}] }}]\n"
+        );
+        Setup::new(driver, &(pool + more))
+    }
+
+    /// One pool with settings of its own: `origins` and more, in braces.
+    pub(crate) fn pool(driver: &'static str, pool: &str, more: &str) -> Setup {
+        Setup::new(driver, &format!("routes: [{{ pool: o }}]\npools: [{{ name: o, {pool} }}]\n{more}"))
+    }
+
+    /// A program with arguments that executes the proxy.
+    pub(crate) fn under(mut self, wrapper: &[&str]) -> Setup {
+        self.wrapper = wrapper.iter().map(|part| (*part).to_owned()).collect();
+        self
+    }
+
+    pub(crate) fn start(self) -> Proxy {
+        let folder = Folder::new();
+        let config =
+            folder.file("config.yaml", &self.config.replace("FOLDER", &folder.path().display().to_string()));
+        let mut command = match self.wrapper.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(BINARY);
+                command
+            }
+            None => Command::new(BINARY),
+        };
+        command.args(["proxy", "--config"]).arg(config);
+        match self.driver {
+            "auto" => command.env_remove("RINGPORT_DRIVER"),
+            driver => command.env("RINGPORT_DRIVER", driver),
+        };
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).env("RUST_LOG", "debug");
+        let mut child = command.spawn().expect("the binary starts");
+        let log = Arc::new(Log::default());
+        let stderr = child.stderr.take().expect("a pipe");
+        let sink = log.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                sink.lines.lock().expect("no panic").0.push(line);
+                sink.news.notify_all();
+            }
+            sink.lines.lock().expect("no panic").1 = true;
+            sink.news.notify_all();
+        });
+        let mut proxy =
+            Proxy { child, log, folder, addrs: Vec::new(), admin: Mutex::new(None), idle: Vec::new() };
+        let addrs = proxy.log.wait(|lines| {
+            let addrs: Vec<_> = lines.iter().filter_map(|line| listening(line)).collect();
+            addrs.iter().any(|(name, _)| name == "admin").then_some(addrs)
+        });
+        proxy.addrs = addrs.unwrap_or_else(|| panic!("the proxy did not start:\n{}", proxy.log.text()));
+        proxy.idle = proxy.settled();
+        proxy
+    }
+}
+
+fn listening(line: &str) -> Option<(String, String)> {
+    let (_, found) = line.split_once("listening: ")?;
+    let (name, addr) = found.split_once(' ')?;
+    Some((name.to_owned(), addr.trim_start_matches("http://").to_owned()))
+}
+
+/// Gauges that must be as before when nothing is going on. Kept origin connections are counted apart.
+const GAUGES: [&str; 5] =
+    ["connections_active", "requests_active", "tunnels_active", "core_tasks", "core_open_sockets"];
+
+impl Proxy {
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.named("web")
+    }
+
+    pub(crate) fn named(&self, name: &str) -> SocketAddr {
+        let found = self.addrs.iter().find(|(found, _)| found == name).expect("a listener of that name");
+        found.1.parse().expect("an address")
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.addr())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The text of `/metrics`, over one connection that stays.
+    pub(crate) fn metrics_text(&self) -> String {
+        let mut admin = self.admin.lock().expect("no panic");
+        for _ in 0..2 {
+            let client = admin.get_or_insert_with(|| Client::connect(self.named("admin")));
+            client.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+            if let Ok(message) = client.try_response("GET") {
+                return message.text();
+            }
+            *admin = None;
+        }
+        panic!("no metrics:\n{}", self.log.text());
+    }
+
+    /// A metric, summed over cores.
+    pub(crate) fn metric(&self, name: &str) -> i64 {
+        sum(&self.metrics_text(), name)
+    }
+
+    /// Waits until a metric is as `wanted` says.
+    pub(crate) fn await_metric(&self, name: &str, wanted: impl Fn(i64) -> bool) -> i64 {
+        let mut last = 0;
+        eventually(&format!("metric {name}"), || {
+            last = self.metric(name);
+            wanted(last)
+        });
+        last
+    }
+
+    fn gauges(&self) -> Vec<(String, i64)> {
+        let text = self.metrics_text();
+        let kept = sum(&text, "origin_idle");
+        let value = |name: &str| sum(&text, name) - if name == "core_open_sockets" { kept } else { 0 };
+        GAUGES.iter().map(|name| ((*name).to_owned(), value(name))).collect()
+    }
+
+    /// The gauges once they have stopped moving.
+    fn settled(&self) -> Vec<(String, i64)> {
+        let mut last = self.gauges();
+        eventually("the gauges settle", || {
+            let now = self.gauges();
+            std::mem::replace(&mut last, now.clone()) == now
+        });
+        last
+    }
+
+    /// Nothing is left behind: sockets, tasks, connections and requests are at the level of the start.
+    pub(crate) fn assert_idle(&self) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let now = self.gauges();
+            if now == self.idle {
+                return;
+            }
+            assert!(
+                Instant::now() < until,
+                "left behind: {now:?}, at the start {:?}\n{}",
+                self.idle,
+                self.log()
+            );
+            breathe();
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.text()
+    }
+
+    pub(crate) fn await_log(&self, part: &str) -> String {
+        let found = self.log.wait(|lines| lines.iter().find(|line| line.contains(part)).cloned());
+        found.unwrap_or_else(|| panic!("never logged {part:?}:\n{}", self.log()))
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("the proxy runs");
+    }
+
+    pub(crate) fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    pub(crate) fn open_fds(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the proxy runs").count()
+    }
+
+    pub(crate) fn resident_kib(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the proxy runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// Waits for the end; everything that was logged comes with it.
+    pub(crate) fn exit(&mut self) -> (ExitStatus, String) {
+        let mut status = None;
+        eventually("the process ends", || {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        });
+        self.log.wait(|_| None::<()>);
+        (status.expect("it ended"), self.log())
+    }
+
+    /// The usual end of a case: nothing is left behind, and SIGTERM ends it in order.
+    pub(crate) fn finish(mut self) {
+        self.assert_idle();
+        *self.admin.lock().expect("no panic") = None;
+        self.terminate();
+        let (status, log) = self.exit();
+        assert_eq!((status.code(), status.signal()), (Some(0), None), "{log}");
+        assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- the proxy's log\n{}", self.log());
+        }
+    }
+}
+
+fn sum(text: &str, name: &str) -> i64 {
+    let full = format!("ringport_{name}");
+    let values = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(full.as_str())?;
+        (rest.starts_with([' ', '{'])).then(|| rest.rsplit(' ').next()?.parse::<i64>().ok()).flatten()
+    });
+    let values: Vec<i64> = values.collect();
+    assert!(!values.is_empty(), "no metric {name}");
+    values.into_iter().sum()
+}
+
+/// Asks until it holds, and fails after [`PATIENCE`].
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < until, "never: {what}");
+        breathe();
+    }
+}
+
+/// Lets the other side run between two looks at a state that gives no event.
+pub(crate) fn breathe() {
+    thread::sleep(Duration::from_millis(5)); // tidy: between two looks at another process, under a deadline
+}
