@@ -4,4 +4,4 @@ mod compat;
 mod stream;
 
 pub use compat::CompatStream;
-pub use stream::{ReadHalf, Stream, WriteHalf, accept};
+pub use stream::{ReadHalf, Stream, WriteHalf, accept, connect};

@@ -54,6 +54,12 @@ pub enum ConnectAddr {
     Unix(Vec<u8>),
 }
 
+impl From<SocketAddr> for ConnectAddr {
+    fn from(addr: SocketAddr) -> Self {
+        ConnectAddr::Inet(addr)
+    }
+}
+
 /// How long a turn may wait for the first completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {

@@ -1,5 +1,6 @@
 //! Makes sockets: what has to happen before the first operation.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -15,6 +16,29 @@ pub enum LocalAddr {
     Inet(SocketAddr),
     /// A Unix socket's path, or with a leading NUL byte an abstract name; empty for an unnamed one.
     Unix(Vec<u8>),
+}
+
+/// `127.0.0.1:80`, `[::1]:80`, `unix:/path`, or `unix:@name` in the abstract namespace.
+impl fmt::Display for LocalAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LocalAddr::Inet(addr) => addr.fmt(f),
+            LocalAddr::Unix(path) => match path.strip_prefix(&[0]) {
+                Some(name) => write!(f, "unix:@{}", name.escape_ascii()),
+                None => write!(f, "unix:{}", String::from_utf8_lossy(path)),
+            },
+        }
+    }
+}
+
+/// To where one end is, for the other to connect.
+impl From<LocalAddr> for ConnectAddr {
+    fn from(addr: LocalAddr) -> Self {
+        match addr {
+            LocalAddr::Inet(addr) => ConnectAddr::Inet(addr),
+            LocalAddr::Unix(path) => ConnectAddr::Unix(path),
+        }
+    }
 }
 
 /// What a listener asks for.

@@ -1,6 +1,7 @@
 //! A connection that makes requests: the HTTP/1.1 machine driven over a stream.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -56,11 +57,12 @@ pub struct ClientStream<T> {
 impl<T: Transport> ClientStream<T> {
     /// Over a fresh connection.
     pub fn new<R: Runtime<Stream = T>>(runtime: &R, transport: T, limits: Limits) -> Self {
-        ClientStream {
-            stream: Stream::new(runtime, transport),
-            conn: ClientConn::new(limits),
-            none: RxQueue::new(),
-        }
+        Self::over(Stream::new(runtime, transport), limits)
+    }
+
+    /// Over a stream; what was received and not taken is read first.
+    pub fn over(stream: Stream<T>, limits: Limits) -> Self {
+        ClientStream { stream, conn: ClientConn::new(limits), none: RxQueue::new() }
     }
 
     /// The next event of the origin.
@@ -128,6 +130,22 @@ impl<T: Transport> ClientStream<T> {
     /// The body was shorter than announced: the connection must be dropped.
     pub fn finish(&mut self) -> Result<(), SendError> {
         self.conn.finish(self.stream.tx())
+    }
+
+    /// [`poll_event`](Self::poll_event) as a future. Dropping it loses no event.
+    ///
+    /// # Errors
+    /// What the origin or the connection did.
+    pub async fn next_event(&mut self) -> Result<ClientEvent, ClientError> {
+        poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    /// Waits until everything that was written is sent.
+    ///
+    /// # Errors
+    /// What the peer or the kernel did.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_sent(cx, TxLevel::Empty)).await
     }
 
     /// Hands what was written to the transport; never waits.

@@ -1,6 +1,7 @@
 //! A connection that answers requests: the HTTP/1.1 machine driven over a stream.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -57,11 +58,12 @@ pub struct ServerStream<T> {
 impl<T: Transport> ServerStream<T> {
     /// Over a fresh connection.
     pub fn new<R: Runtime<Stream = T>>(runtime: &R, transport: T, limits: Limits) -> Self {
-        ServerStream {
-            stream: Stream::new(runtime, transport),
-            conn: ServerConn::new(limits),
-            bodyless: false,
-        }
+        Self::over(Stream::new(runtime, transport), limits)
+    }
+
+    /// Over a stream; what was received and not taken is read first.
+    pub fn over(stream: Stream<T>, limits: Limits) -> Self {
+        ServerStream { stream, conn: ServerConn::new(limits), bodyless: false }
     }
 
     /// The next event of the client. `Paused` while a response is due; a reset is noticed then, too.
@@ -188,6 +190,22 @@ impl<T: Transport> ServerStream<T> {
             self.send_data(body)?;
         }
         self.finish()
+    }
+
+    /// [`poll_event`](Self::poll_event) as a future. Dropping it loses no event.
+    ///
+    /// # Errors
+    /// What the client or the connection did.
+    pub async fn next_event(&mut self) -> Result<ServerEvent, ServeError> {
+        poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    /// Waits until everything that was written is sent.
+    ///
+    /// # Errors
+    /// What the peer or the kernel did.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_sent(cx, TxLevel::Empty)).await
     }
 
     /// Hands what was written to the transport; never waits.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 
-use crate::runtime::{Listener, LocalAddr, Runtime, Transport, TxLevel};
+use crate::runtime::{ConnectAddr, Listener, LocalAddr, Runtime, Transport, TxLevel};
 
 /// Unsent bytes above which [`Stream::send`] waits.
 const HIGH_WATER: usize = 256 * 1024;
@@ -90,6 +90,9 @@ impl<T: Transport> Stream<T> {
 
     /// Copies exactly `into.len()` bytes.
     ///
+    /// Until all have come they wait in [`Stream::rx`]: a dropped future has consumed nothing. Much that waits is copied
+    /// out of the pool, so that one long read does not hold the memory that other streams receive into.
+    ///
     /// # Errors
     /// `UnexpectedEof` when the peer ended before; nothing is consumed then.
     pub async fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
@@ -97,10 +100,11 @@ impl<T: Transport> Stream<T> {
             if !self.fill().await? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            if self.rx.len() > HIGH_WATER {
+                self.rx.compact();
+            }
         }
-        let bytes = self.rx.gather(into.len());
-        into.copy_from_slice(bytes);
-        self.rx.consume(into.len());
+        copy_out(&mut self.rx, into);
         Ok(())
     }
 
@@ -187,7 +191,18 @@ impl<T: Transport> Stream<T> {
     }
 }
 
-/// The receiving half of a [`Stream`].
+/// Moves the first `into.len()` bytes, which are there.
+fn copy_out(rx: &mut RxQueue, into: &mut [u8]) {
+    let mut filled = 0;
+    while filled < into.len() {
+        let count = rx.front().len().min(into.len() - filled);
+        into[filled..filled + count].copy_from_slice(&rx.front()[..count]);
+        rx.consume(count);
+        filled += count;
+    }
+}
+
+/// The receiving half of a [`Stream`]. Dropping it alone tells the peer nothing; bytes that come are held back.
 pub struct ReadHalf<T> {
     transport: Rc<RefCell<T>>,
     rx: RxQueue,
@@ -213,7 +228,7 @@ impl<T: Transport> ReadHalf<T> {
     }
 }
 
-/// The sending half of a [`Stream`].
+/// The sending half of a [`Stream`]. Dropping it alone tells the peer nothing: see [`WriteHalf::shutdown`].
 pub struct WriteHalf<T> {
     transport: Rc<RefCell<T>>,
     tx: TxQueue,
@@ -245,6 +260,15 @@ impl<T: Transport> WriteHalf<T> {
     pub async fn shutdown(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.transport.borrow_mut().poll_shutdown(cx)).await
     }
+}
+
+/// A connection to `addr` as a [`Stream`]. Dropping the future cancels it.
+///
+/// # Errors
+/// What the peer or the kernel did: `ECONNREFUSED`, `ENOENT`, `ETIMEDOUT`.
+pub async fn connect<R: Runtime>(runtime: &R, addr: &ConnectAddr) -> io::Result<Stream<R::Stream>> {
+    let transport = runtime.connect(addr).await?;
+    Ok(Stream::new(runtime, transport))
 }
 
 /// The next connection of `listener` as a [`Stream`]. Dropping the future loses none.

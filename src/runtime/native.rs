@@ -1,13 +1,23 @@
 //! The runtime on our own drivers.
+//!
+//! [`block_on`] runs one core on this thread; [`NativeSpec`] says otherwise: which driver, how much memory, how many
+//! cores.
+
+mod start;
 
 use std::future::Future;
 use std::io;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+pub use ringport_platform::buf::PoolSpec;
 use ringport_platform::buf::{RxQueue, TxQueue};
-use ringport_platform::core::{Accepted, Connecting, Core, ListenSock, Sleep, StreamSock};
+use ringport_platform::core::{Accepted, Connecting, ListenSock, StreamSock};
+pub use ringport_platform::core::{Core, CoreSpec, Sleep};
+pub use ringport_platform::driver::{DriverChoice, DriverKind, Mechanisms};
+pub use ringport_platform::launch::{CoreContext, Launched};
 
+pub use self::start::{NativeSpec, block_on};
 use super::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime, Timer, Transport, TxLevel};
 
 /// This thread's core as a [`Runtime`].
