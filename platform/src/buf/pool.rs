@@ -184,6 +184,8 @@ pub(crate) struct Chunk {
 }
 
 const CHUNK_ALIGN: usize = 64;
+/// The number of every chunk outside a pool; `PoolSpec::max_chunks` keeps the others below it.
+const STANDALONE: u16 = u16::MAX;
 
 impl Chunk {
     fn allocate(len: u32, id: u16, pool: Weak<PoolInner>) -> NonNull<Chunk> {
@@ -197,7 +199,7 @@ impl Chunk {
     /// A chunk outside every pool, filled with `bytes`, with one reference.
     pub(super) fn standalone(bytes: &[u8]) -> NonNull<Chunk> {
         let len = u32::try_from(bytes.len()).expect("callers split copies at 4 GiB");
-        let chunk = Self::allocate(len, u16::MAX, Weak::new());
+        let chunk = Self::allocate(len, STANDALONE, Weak::new());
         // SAFETY: the chunk is new and `len` bytes long; nobody else can see it.
         unsafe {
             let header = chunk.as_ref();
@@ -219,6 +221,10 @@ impl Chunk {
         let chunk = unsafe { Box::from_raw(chunk.as_ptr()) };
         // SAFETY: `base` came from `alloc` with this layout.
         unsafe { dealloc(chunk.base.as_ptr(), Self::layout(chunk.len)) };
+    }
+
+    pub(super) fn is_standalone(&self) -> bool {
+        self.id == STANDALONE
     }
 
     pub(super) fn base(&self) -> NonNull<u8> {

@@ -125,10 +125,46 @@ impl RxQueue {
         }
     }
 
-    /// Moves everything into memory of its own, so that what waits long pins no chunk.
+    /// Moves what lies in chunks of a pool into memory of its own, so that what waits long pins no chunk.
+    ///
+    /// Small neighbours are joined. What has been moved once is not copied again.
     pub fn compact(&mut self) {
-        for buf in &mut self.bufs {
-            *buf = PoolBuf::copied(buf);
+        if self.bufs.iter().all(PoolBuf::is_compact) {
+            return;
+        }
+        let mut run: Vec<PoolBuf> = Vec::new();
+        let mut run_len = 0;
+        for buf in std::mem::take(&mut self.bufs) {
+            if buf.is_compact() || run_len + buf.len() > JOINED_BYTES {
+                self.bufs.extend(joined(&mut run));
+                run_len = 0;
+            }
+            if buf.is_compact() {
+                self.bufs.push_back(buf);
+            } else {
+                run_len += buf.len();
+                run.push(buf);
+            }
+        }
+        self.bufs.extend(joined(&mut run));
+    }
+
+    /// Joins views at the end until each is more than twice as long as the next.
+    ///
+    /// For bytes that wait to be more: n of them that come one by one lie in about log n views, and each is copied
+    /// about log n times.
+    pub fn join_tail(&mut self) {
+        let (mut count, mut len) = (0, 0);
+        for buf in self.bufs.iter().rev() {
+            if count > 0 && buf.len() > 2 * len {
+                break;
+            }
+            count += 1;
+            len += buf.len();
+        }
+        if count > 1 {
+            let mut tail: Vec<PoolBuf> = self.bufs.drain(self.bufs.len() - count..).collect();
+            self.bufs.extend(joined(&mut tail));
         }
     }
 
@@ -136,6 +172,20 @@ impl RxQueue {
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
         self.bufs.iter().map(|buf| &**buf)
     }
+}
+
+/// Neighbours that are longer together stay apart when they are moved.
+const JOINED_BYTES: usize = 64 * 1024;
+
+/// The bytes of a run, which is left empty, in memory of their own; `None` if there are none.
+fn joined(run: &mut Vec<PoolBuf>) -> Option<PoolBuf> {
+    let buf = match run.as_slice() {
+        [] => return None,
+        [only] => PoolBuf::copied(only),
+        several => PoolBuf::copied(&several.iter().map(|buf| &**buf).collect::<Vec<_>>().concat()),
+    };
+    run.clear();
+    Some(buf)
 }
 
 /// A run of bytes to send, kept until the kernel is done with it.
@@ -298,7 +348,12 @@ impl TxQueue {
     pub fn compact(&mut self) {
         self.settle_head();
         for seg in &mut self.segs {
-            if matches!(seg, Seg::Pool(_) | Seg::Shared(_)) {
+            let pins = match seg {
+                Seg::Pool(buf) => !buf.is_compact(),
+                Seg::Shared(buf) => !buf.is_compact(),
+                Seg::Bytes(_) | Seg::Static(_) | Seg::Vec(_) => false,
+            };
+            if pins {
                 *seg = Seg::Pool(PoolBuf::copied(seg));
             }
         }

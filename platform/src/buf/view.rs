@@ -72,6 +72,12 @@ impl PoolBuf {
         }
     }
 
+    /// Whether the bytes lie in memory of their own, so that they keep no chunk of a pool.
+    pub fn is_compact(&self) -> bool {
+        // SAFETY: `self` holds a reference, so the header lives.
+        unsafe { self.chunk.as_ref() }.is_standalone()
+    }
+
     /// The same bytes in memory of their own, so that the chunk can be reused. Costs one allocation and one copy.
     #[must_use]
     pub fn compact(self) -> PoolBuf {
@@ -142,6 +148,13 @@ impl SharedBuf {
             off: self.0.off + range.start as u32,
             len: (range.end - range.start) as u32,
         })
+    }
+}
+
+impl SharedBuf {
+    /// As [`PoolBuf::is_compact`].
+    pub fn is_compact(&self) -> bool {
+        self.0.is_compact()
     }
 }
 

@@ -5,6 +5,7 @@ mod requests;
 mod responses;
 mod roundtrip;
 mod sending;
+mod work;
 
 use ringport_platform::buf::{Pool, PoolBuf, PoolSpec, RxQueue, TxQueue};
 
