@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use ringport_platform::buf::Seg;
 
 use crate::net::Stream;
@@ -51,8 +51,6 @@ impl From<io::Error> for ServeError {
 pub struct ServerStream<T> {
     stream: Stream<T>,
     conn: ServerConn,
-    /// The request being answered is HEAD: its response has no body.
-    bodyless: bool,
 }
 
 impl<T: Transport> ServerStream<T> {
@@ -63,7 +61,7 @@ impl<T: Transport> ServerStream<T> {
 
     /// Over a stream; what was received and not taken is read first.
     pub fn over(stream: Stream<T>, limits: Limits) -> Self {
-        ServerStream { stream, conn: ServerConn::new(limits), bodyless: false }
+        ServerStream { stream, conn: ServerConn::new(limits) }
     }
 
     /// The next event of the client. `Paused` while a response is due; a reset is noticed then, too.
@@ -78,12 +76,7 @@ impl<T: Transport> ServerStream<T> {
                         self.conn.handle_eof();
                     }
                 }
-                event => {
-                    if let ServerEvent::Head(head, _) = &event {
-                        self.bodyless = head.method() == Method::HEAD;
-                    }
-                    return Poll::Ready(Ok(event));
-                }
+                event => return Poll::Ready(Ok(event)),
             }
         }
     }
@@ -174,7 +167,7 @@ impl<T: Transport> ServerStream<T> {
         self.conn.finish(self.stream.tx())
     }
 
-    /// A whole small response.
+    /// A whole small response. To HEAD, and in a 304, the length of `body` is told and nothing of it sent.
     ///
     /// # Errors
     /// Nothing was written.
@@ -185,8 +178,9 @@ impl<T: Transport> ServerStream<T> {
         body: impl Into<Seg>,
     ) -> Result<(), SendError> {
         let body = body.into();
+        let bodyless = self.conn.answers_head() || status == StatusCode::NOT_MODIFIED;
         self.send_head(status, fields, BodyLen::Length(body.len() as u64))?;
-        if !self.bodyless {
+        if !bodyless {
             self.send_data(body)?;
         }
         self.finish()

@@ -441,6 +441,11 @@ impl ServerConn {
         self.tx == Tx::Head
     }
 
+    /// Whether the response that is due answers HEAD, and so has no body whatever length it tells.
+    pub fn answers_head(&self) -> bool {
+        self.request.head
+    }
+
     /// Whether everything was said and no request will follow: close once the send queue is empty.
     ///
     /// After a response that left body unread, or between requests while draining, true as well.
