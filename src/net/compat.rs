@@ -26,15 +26,20 @@ impl<T: Transport> CompatStream<T> {
         self.0
     }
 
+    /// Copies what has come, at most `room` bytes, with `put`. No room is no reason to wait.
     fn read_some(
         &mut self,
         cx: &mut Context<'_>,
-        copy: impl FnOnce(&[u8]) -> usize,
+        room: usize,
+        put: impl FnOnce(&[u8]),
     ) -> Poll<io::Result<usize>> {
-        if self.0.rx().is_empty() && !std::task::ready!(self.0.poll_fill(cx, usize::MAX))? {
+        let fill = room > 0 && self.0.rx().is_empty();
+        if fill && !std::task::ready!(self.0.poll_fill(cx, usize::MAX))? {
             return Poll::Ready(Ok(0));
         }
-        let count = copy(self.0.rx().front());
+        let bytes = self.0.rx().front();
+        let count = bytes.len().min(room);
+        put(&bytes[..count]);
         self.0.rx().consume(count);
         Poll::Ready(Ok(count))
     }
@@ -59,11 +64,7 @@ impl<T: Transport> CompatStream<T> {
 
 impl<T: Transport + Unpin> futures_io::AsyncRead for CompatStream<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().read_some(cx, |bytes| {
-            let count = bytes.len().min(buf.len());
-            buf[..count].copy_from_slice(&bytes[..count]);
-            count
-        })
+        self.get_mut().read_some(cx, buf.len(), |bytes| buf[..bytes.len()].copy_from_slice(bytes))
     }
 }
 
@@ -87,12 +88,7 @@ impl<T: Transport + Unpin> tokio::io::AsyncRead for CompatStream<T> {
         cx: &mut Context<'_>,
         buf: &mut tokio::io::ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = self.get_mut().read_some(cx, |bytes| {
-            let count = bytes.len().min(buf.remaining());
-            buf.put_slice(&bytes[..count]);
-            count
-        });
-        read.map_ok(|_| ())
+        self.get_mut().read_some(cx, buf.remaining(), |bytes| buf.put_slice(bytes)).map_ok(drop)
     }
 }
 
