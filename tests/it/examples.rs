@@ -1,0 +1,73 @@
+//! The examples do what they say.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use ringport::net;
+use ringport::runtime::native::block_on;
+
+use super::rig::alone;
+
+/// An example that listens, and where. It ends with the case, which may fail.
+struct Server(Child, String);
+
+impl Server {
+    fn start(name: &str) -> Self {
+        let mut child = Command::new(example(name))
+            .arg("127.0.0.1:0")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cargo builds examples before tests");
+        let mut line = String::new();
+        let out = child.stdout.as_mut().expect("piped");
+        BufReader::new(out).read_line(&mut line).expect("it says where it listens");
+        let addr =
+            line.trim_end().strip_prefix("listening on ").expect("it says where it listens").to_owned();
+        Server(child, addr)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It serves until it is ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Beside the test's own folder.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    test.parent().and_then(|deps| deps.parent()).expect("target/debug").join("examples").join(name)
+}
+
+#[test]
+fn echo_says_the_same() {
+    let _alone = alone();
+    let server = Server::start("echo");
+    let addr = server.1.parse::<std::net::SocketAddr>().expect("an address").into();
+    block_on(|runtime| async move {
+        let mut stream = net::connect(&runtime, &addr).await.expect("it listens");
+        stream.send(&b"the same"[..]).await.expect("open");
+        let mut eight = [0; 8];
+        stream.read_exact(&mut eight).await.expect("the echo");
+        assert_eq!(&eight, b"the same");
+    })
+    .expect("a driver is there");
+}
+
+#[test]
+fn the_client_gets_a_hello_of_the_server() {
+    let _alone = alone();
+    let server = Server::start("http_hello");
+    let mut client = Command::new(example("http_get"))
+        .args([&server.1, "/you"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cargo builds examples before tests");
+    let mut said = String::new();
+    client.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
+    assert!(client.wait().expect("it ends").success(), "{said}");
+    assert_eq!(said, "200 OK\ncontent-type: text/plain\ncontent-length: 12\n\nHello, you!\n");
+}

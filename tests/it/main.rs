@@ -1,0 +1,17 @@
+//! The library through its public API, on every driver that this machine has.
+//!
+//! A case is a future on a core of its own. The rig sees to it that nothing is left when it ends: no task that panicked,
+//! no socket that had to be reset, no buffer outside the pool, no descriptor. Nothing sleeps to synchronise; a case that
+//! hangs fails after [`rig::PATIENCE`].
+
+mod cancel;
+mod compat;
+mod connect;
+mod ends;
+mod examples;
+mod http_hyper;
+mod http_own;
+mod hyper_io;
+mod pressure;
+mod rig;
+mod streams;
