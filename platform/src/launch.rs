@@ -6,12 +6,14 @@
 //! ```
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,7 +59,9 @@ pub struct DrainSignal(Rc<RefCell<DrainState>>);
 #[derive(Default)]
 struct DrainState {
     draining: bool,
-    wakers: Vec<Waker>,
+    /// Who waits, by the number of the wait.
+    wakers: HashMap<u64, Waker>,
+    next: u64,
 }
 
 impl DrainSignal {
@@ -66,19 +70,9 @@ impl DrainSignal {
         self.0.borrow().draining
     }
 
-    /// Waits until it does.
+    /// Waits until it does. Dropping the future forgets the wait, so that a task a connection may hold one.
     pub fn wait(&self) -> impl Future<Output = ()> + 'static {
-        let state = self.0.clone();
-        std::future::poll_fn(move |cx| {
-            let mut state = state.borrow_mut();
-            if state.draining {
-                return Poll::Ready(());
-            }
-            if !state.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-                state.wakers.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
+        DrainWait { signal: self.clone(), number: None }
     }
 
     /// Raises the signal.
@@ -88,7 +82,42 @@ impl DrainSignal {
             state.draining = true;
             std::mem::take(&mut state.wakers)
         };
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_values().for_each(Waker::wake);
+    }
+}
+
+struct DrainWait {
+    signal: DrainSignal,
+    number: Option<u64>,
+}
+
+impl Future for DrainWait {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let signal = self.signal.clone();
+        let mut state = signal.0.borrow_mut();
+        if state.draining {
+            return Poll::Ready(());
+        }
+        let number = *self.number.get_or_insert_with(|| {
+            state.next += 1;
+            state.next
+        });
+        let earlier = state.wakers.insert(number, cx.waker().clone());
+        drop(state);
+        drop(earlier);
+        Poll::Pending
+    }
+}
+
+impl Drop for DrainWait {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let waker = self.signal.0.borrow_mut().wakers.remove(&number);
+            // The last waker of a task frees it, which may drop another wait: never inside a borrow.
+            drop(waker);
+        }
     }
 }
 
