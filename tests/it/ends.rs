@@ -1,13 +1,18 @@
 //! How tasks and cores end: in order, by a panic, with unsent bytes, at a deadline.
 
+use std::future::Future;
 use std::io;
-use std::sync::mpsc;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use ringport::net;
 use ringport::runtime::native::{CoreSpec, DriverChoice, DriverKind, NativeSpec};
 use ringport::runtime::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime};
 use ringport_platform::exec::JoinError;
+use ringport_platform::launch::DrainSignal;
 
 use super::rig::{PATIENCE, Pattern, Rig, alone, any_port, each, pair, read_all};
 
@@ -194,4 +199,35 @@ fn a_stream_that_is_dropped_sends_what_waits() {
         assert_eq!(read.len(), 4 << 20);
         Pattern::new(8).check(&read);
     });
+}
+
+/// Waits for the drain once stayed registered for ever: a task that watched it, one a connection, was never freed.
+#[test]
+fn a_wait_for_the_drain_is_forgotten_when_it_is_dropped() {
+    let signal = DrainSignal::default();
+    let woken = Arc::new(Woken::default());
+    for _ in 0..100 {
+        let waker = Waker::from(woken.clone());
+        let mut cx = Context::from_waker(&waker);
+        assert!(pin!(signal.wait()).poll(&mut cx).is_pending());
+    }
+    assert_eq!(Arc::strong_count(&woken), 1, "no waker is left");
+
+    let waker = Waker::from(woken.clone());
+    let (mut first, mut second) = (pin!(signal.wait()), pin!(signal.wait()));
+    let mut cx = Context::from_waker(&waker);
+    assert!(first.as_mut().poll(&mut cx).is_pending() && second.as_mut().poll(&mut cx).is_pending());
+    signal.raise();
+    assert_eq!(woken.0.load(Ordering::Relaxed), 2);
+    assert!(first.as_mut().poll(&mut cx).is_ready() && second.as_mut().poll(&mut cx).is_ready());
+    assert!(pin!(signal.wait()).poll(&mut cx).is_ready());
+}
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
