@@ -250,14 +250,26 @@ impl ClientConn {
             total: self.limits.head_bytes,
             total_error: Error::HeadTooLarge,
         };
-        let len = match self.scan.poll(rx, bounds)? {
-            Some(len) if len == b"\r\n".len() => return Err(Error::StatusLine),
-            Some(len) => len,
-            None if self.eof => return Err(Error::Incomplete),
-            None => return Ok(ClientEvent::NeedInput),
+        // As in the server: what came whole is parsed at once, the scan says what is wrong with the rest.
+        let whole = if self.scan.is_untouched() && !rx.is_empty() {
+            parse_response(rx, self.limits.head_bytes, &self.limits, &self.spare).ok()
+        } else {
+            None
         };
-        self.scan = HeadScan::default();
-        let head = parse_response(rx.take(len).freeze(), &self.limits, &self.spare)?;
+        let head = match whole {
+            Some(head) => head,
+            None => {
+                let len = match self.scan.poll(rx, bounds)? {
+                    Some(len) if len == b"\r\n".len() => return Err(Error::StatusLine),
+                    Some(len) => len,
+                    None if self.eof => return Err(Error::Incomplete),
+                    None => return Ok(ClientEvent::NeedInput),
+                };
+                self.scan = HeadScan::default();
+                rx.gather(len);
+                parse_response(rx, len, &self.limits, &self.spare)?
+            }
+        };
         let status = head.status();
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             self.note_informational(&head)?;

@@ -255,7 +255,7 @@ impl<'a> Iterator for ForwardableFields<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         while let Some(pos) = self.fields.next_pos() {
             match pos.kind {
-                Kind::EndToEnd => {
+                Kind::EndToEnd | Kind::Client => {
                     return Some((self.fields.table.text(pos.name), self.fields.table.bytes(pos.value)));
                 }
                 Kind::Te if std::mem::take(&mut self.te_trailers) => return Some(("te", b"trailers")),
@@ -277,6 +277,8 @@ pub(super) struct Facts {
     pub(super) upgrade: bool,
     pub(super) expect_continue: bool,
     pub(super) te_trailers: bool,
+    /// Whether fields of [`Kind::Client`] are there.
+    pub(super) client_fields: bool,
 }
 
 impl Facts {
@@ -315,6 +317,8 @@ pub(super) struct FieldPos {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     EndToEnd,
+    /// Tells an origin about the client: a gateway may write it anew.
+    Client,
     Te,
     ThisHop,
 }

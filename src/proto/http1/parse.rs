@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use http::{Method, StatusCode, Version};
-use ringport_platform::buf::SharedBuf;
+use ringport_platform::buf::{RxQueue, SharedBuf};
 
 use super::error::Error;
 use super::head::{Facts, FieldPos, Kind, RequestHead, ResponseHead, Span, Spare, Table, Trailers};
@@ -19,34 +19,42 @@ const MAX_CONNECTION_TOKENS: u8 = 32;
 /// More digits could pass `u64`.
 const MAX_LENGTH_DIGITS: usize = 19;
 
-/// Parses a request head that ends with its empty line, and says how its body is delimited.
+/// Parses the request head at the front of `rx` and takes it out; says how its body is delimited.
+///
+/// The head lies in the first view, and nothing behind its first `window` bytes is looked at. An error leaves `rx` as it
+/// is; a head that is not whole is one, too.
 pub(super) fn parse_request(
-    buf: SharedBuf,
+    rx: &mut RxQueue,
+    window: usize,
     limits: &Limits,
     spare: &Spare,
 ) -> Result<(RequestHead, BodyLen), Error> {
+    let buf = front(rx, window);
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(&buf, &mut headers[..limits.header_count]) {
-        Ok(httparse::Status::Complete(len)) if len == buf.len() => {}
-        Ok(_) => return Err(Error::RequestLine),
-        Err(error) => return Err(syntax_error(error, &buf)),
-    }
+    let len = match request.parse_with_uninit_headers(buf, &mut headers[..limits.header_count]) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Err(Error::RequestLine),
+        Err(error) => return Err(syntax_error(error, buf)),
+    };
     let (Some(method), Some(target)) = (request.method, request.path) else { return Err(Error::RequestLine) };
     let version = version(request.version)?;
     let parts = parse_target(method.as_bytes(), target.as_bytes()).ok_or(Error::Target)?;
-    let target = Span::of(&buf, target.as_bytes());
+    let target = Span::of(buf, target.as_bytes());
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Error::RequestLine)?;
 
     let mut collect = Collect::new(spare.take(), version, Role::Request);
     for header in request.headers.iter() {
-        collect.add(&buf, header)?;
+        collect.add(buf, header)?;
+    }
+    if collect.ends_strictly(buf, len)? > limits.request_line_bytes {
+        return Err(Error::RequestLineTooLong);
     }
     let host = collect.host;
     if collect.host_count > 1 || (version == Version::HTTP_11 && collect.host_count != 1) {
         return Err(Error::Host);
     }
-    let (fields, mut facts) = collect.finish(&buf)?;
+    let (fields, mut facts) = collect.finish(buf)?;
     let body = request_body(&method, &facts)?;
     facts.expect_continue &= version == Version::HTTP_11 && !matches!(body, BodyLen::None | BodyLen::Tunnel);
     let span = |range: Range<usize>| Span { at: target.at + range.start as u16, len: range.len() as u16 };
@@ -57,40 +65,55 @@ pub(super) fn parse_request(
         query: parts.query.map(span),
         authority: parts.authority.map(span).or(host),
         facts,
-        table: Table { buf, fields, spare: spare.clone() },
+        table: Table { buf: rx.take(len).freeze(), fields, spare: spare.clone() },
     };
     Ok((head, body))
 }
 
-/// Parses a response head that ends with its empty line. How its body is delimited depends on the request too.
-pub(super) fn parse_response(buf: SharedBuf, limits: &Limits, spare: &Spare) -> Result<ResponseHead, Error> {
+/// Parses the response head at the front of `rx` and takes it out. How its body is delimited depends on the request
+/// too. As [`parse_request`] otherwise.
+pub(super) fn parse_response(
+    rx: &mut RxQueue,
+    window: usize,
+    limits: &Limits,
+    spare: &Spare,
+) -> Result<ResponseHead, Error> {
+    let buf = front(rx, window);
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut response,
-        &buf,
+        buf,
         &mut headers[..limits.header_count],
     );
-    match parsed {
-        Ok(httparse::Status::Complete(len)) if len == buf.len() => {}
-        Ok(_) => return Err(Error::StatusLine),
+    let len = match parsed {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Err(Error::StatusLine),
         Err(error) => {
-            return Err(match syntax_error(error, &buf) {
+            return Err(match syntax_error(error, buf) {
                 Error::RequestLine => Error::StatusLine,
                 other => other,
             });
         }
-    }
+    };
     let version = version(response.version)?;
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Error::StatusLine)?;
-    let reason = Span::of(&buf, response.reason.unwrap_or_default().as_bytes());
+    let reason = Span::of(buf, response.reason.unwrap_or_default().as_bytes());
 
     let mut collect = Collect::new(spare.take(), version, Role::Response);
     for header in response.headers.iter() {
-        collect.add(&buf, header)?;
+        collect.add(buf, header)?;
     }
-    let (fields, facts) = collect.finish(&buf)?;
+    collect.ends_strictly(buf, len)?;
+    let (fields, facts) = collect.finish(buf)?;
+    let buf = rx.take(len).freeze();
     Ok(ResponseHead { status, reason, facts, table: Table { buf, fields, spare: spare.clone() } })
+}
+
+/// At most `window` bytes of the first view, and no more than offsets can name.
+fn front(rx: &RxQueue, window: usize) -> &[u8] {
+    let front = rx.front();
+    &front[..front.len().min(window).min(usize::from(u16::MAX))]
 }
 
 /// Parses a trailer section that ends with its empty line.
@@ -220,6 +243,7 @@ impl Collect {
                 upgrade: false,
                 expect_continue: false,
                 te_trailers: false,
+                client_fields: false,
             },
             has_transfer_encoding: false,
             has_upgrade: false,
@@ -233,47 +257,67 @@ impl Collect {
 
     fn add(&mut self, buf: &[u8], header: &httparse::Header<'_>) -> Result<(), Error> {
         let value = trim(header.value);
-        let pos = FieldPos {
-            name: Span::of(buf, header.name.as_bytes()),
-            value: Span::of(buf, value),
-            kind: self.note(header.name, value)?,
-        };
-        if self.role == Role::Request && header.name.eq_ignore_ascii_case("host") {
-            self.host = (!value.is_empty()).then_some(pos.value);
+        let name = Span::of(buf, header.name.as_bytes());
+        // The parser takes a bare LF for the end of a line; we do not.
+        if !buf[..usize::from(name.at)].ends_with(b"\r\n") {
+            return Err(Error::BareLineEnd);
         }
-        self.fields.push(pos);
+        let value_pos = Span::of(buf, value);
+        let kind = self.note(header.name, value, value_pos)?;
+        self.fields.push(FieldPos { name, value: value_pos, kind });
         Ok(())
     }
 
-    /// Takes what a field says about framing and this hop. Most names end at their length.
-    fn note(&mut self, name: &str, value: &[u8]) -> Result<Kind, Error> {
+    /// Checks the line ends that no field has looked at; the length of the first line with its CRLF.
+    fn ends_strictly(&self, buf: &[u8], len: usize) -> Result<usize, Error> {
+        if !buf[..len].ends_with(b"\r\n\r\n") || buf.starts_with(b"\r") || buf.starts_with(b"\n") {
+            return Err(Error::BareLineEnd);
+        }
+        Ok(self.fields.first().map_or(len - 2, |field| usize::from(field.name.at)))
+    }
+
+    /// Takes what a field says about framing and this hop. Most names end at their length and first letter.
+    fn note(&mut self, name: &str, value: &[u8], pos: Span) -> Result<Kind, Error> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
+        let first = name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
         let request = self.role == Role::Request;
-        match name.len() {
-            2 if is("te") => {
+        match (name.len(), first) {
+            (2, b't') if is("te") => {
                 self.facts.te_trailers |= list(value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
                 return Ok(Kind::Te);
             }
-            4 if request && is("host") => self.note_host(value)?,
-            6 if request && is("expect") => {
+            (4, b'h') if request && is("host") => {
+                self.note_host(value)?;
+                self.host = (!value.is_empty()).then_some(pos);
+            }
+            (6, b'e') if request && is("expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Error::ExpectationUnknown);
                 }
                 self.facts.expect_continue = true;
                 return Ok(Kind::EndToEnd);
             }
-            7 if is("upgrade") => self.has_upgrade = true,
-            10 if is("connection") => self.note_connection(value)?,
-            10 if is("keep-alive") => {}
-            14 if is("content-length") => self.note_content_length(value)?,
-            14 if is("http2-settings") => {}
-            16 if is("proxy-connection") => {}
-            17 if is("transfer-encoding") => self.note_transfer_encoding(value)?,
-            18 if is("proxy-authenticate") => {}
-            19 if is("proxy-authorization") => {}
+            (7, b'u') if is("upgrade") => self.has_upgrade = true,
+            (9, b'f') if request && is("forwarded") => return Ok(self.note_client()),
+            (10, b'c') if is("connection") => self.note_connection(value)?,
+            (10, b'k') if is("keep-alive") => {}
+            (14, b'c') if is("content-length") => self.note_content_length(value)?,
+            (14, b'h') if is("http2-settings") => {}
+            (15, b'x') if request && is("x-forwarded-for") => return Ok(self.note_client()),
+            (16, b'p') if is("proxy-connection") => {}
+            (16, b'x') if request && is("x-forwarded-host") => return Ok(self.note_client()),
+            (17, b't') if is("transfer-encoding") => self.note_transfer_encoding(value)?,
+            (17, b'x') if request && is("x-forwarded-proto") => return Ok(self.note_client()),
+            (18, b'p') if is("proxy-authenticate") => {}
+            (19, b'p') if is("proxy-authorization") => {}
             _ => return Ok(Kind::EndToEnd),
         }
         Ok(Kind::ThisHop)
+    }
+
+    fn note_client(&mut self) -> Kind {
+        self.facts.client_fields = true;
+        Kind::Client
     }
 
     fn note_host(&mut self, value: &[u8]) -> Result<(), Error> {
@@ -352,7 +396,7 @@ impl Collect {
             }
             for token in list(bytes(connection.value)) {
                 for field in &mut self.fields {
-                    if field.kind == Kind::EndToEnd && bytes(field.name).eq_ignore_ascii_case(token) {
+                    if matches!(field.kind, Kind::EndToEnd | Kind::Client) && bytes(field.name).eq_ignore_ascii_case(token) {
                         field.kind = Kind::ThisHop;
                     }
                 }

@@ -175,27 +175,24 @@ impl ServerConn {
             total: self.limits.head_bytes,
             total_error: Error::HeadTooLarge,
         };
-        let len = loop {
-            match self.scan.poll(rx, bounds)? {
-                None if !self.eof => return Ok(ServerEvent::NeedInput),
-                None if rx.is_empty() => {
-                    self.rx = Rx::Closed;
-                    return Ok(ServerEvent::Closed);
-                }
-                None => return Err(Error::Incomplete),
-                Some(len) if len == b"\r\n".len() => {
-                    if std::mem::replace(&mut self.skipped_line, true) {
-                        return Err(Error::RequestLine);
-                    }
-                    rx.consume(len);
-                    self.scan = HeadScan::default();
-                }
-                Some(len) => break len,
-            }
+        // A head that came whole in one view is parsed at once. Whatever else it is, the scan says it better.
+        let whole = if self.scan.is_untouched() && !rx.is_empty() {
+            parse_request(rx, self.limits.head_bytes, &self.limits, &self.spare).ok()
+        } else {
+            None
         };
-        self.scan = HeadScan::default();
+        let (head, body) = match whole {
+            Some(parsed) => parsed,
+            None => match self.scan_head(rx, bounds)? {
+                Ok(len) => {
+                    self.scan = HeadScan::default();
+                    rx.gather(len);
+                    parse_request(rx, len, &self.limits, &self.spare)?
+                }
+                Err(event) => return Ok(event),
+            },
+        };
         self.skipped_line = false;
-        let (head, body) = parse_request(rx.take(len).freeze(), &self.limits, &self.spare)?;
         let decoder = Decoder::new(body, &self.limits)?;
         self.persists &= head.facts.persists();
         self.request = Request {
@@ -212,6 +209,28 @@ impl ServerConn {
             _ => Rx::Body(decoder),
         };
         Ok(ServerEvent::Head(head, body))
+    }
+
+    /// The length of the next head, or what to say instead.
+    fn scan_head(&mut self, rx: &mut RxQueue, bounds: ScanLimits) -> Result<Result<usize, ServerEvent>, Error> {
+        loop {
+            match self.scan.poll(rx, bounds)? {
+                None if !self.eof => return Ok(Err(ServerEvent::NeedInput)),
+                None if rx.is_empty() => {
+                    self.rx = Rx::Closed;
+                    return Ok(Err(ServerEvent::Closed));
+                }
+                None => return Err(Error::Incomplete),
+                Some(len) if len == b"\r\n".len() => {
+                    if std::mem::replace(&mut self.skipped_line, true) {
+                        return Err(Error::RequestLine);
+                    }
+                    rx.consume(len);
+                    self.scan = HeadScan::default();
+                }
+                Some(len) => return Ok(Ok(len)),
+            }
+        }
     }
 
     fn end_request(&mut self) -> ServerEvent {
