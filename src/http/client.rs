@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 use ringport_platform::buf::{RxQueue, Seg};
 
 use crate::net::Stream;
-use crate::proto::http1::{BodyLen, ClientConn, ClientEvent, Error, Limits, RequestLine, SendError};
+use crate::proto::http1::{
+    BodyLen, ClientConn, ClientEvent, Error, FieldWriter, Limits, RequestLine, SendError,
+};
 use crate::runtime::{Runtime, Transport, TxLevel};
 
 /// Bytes pulled at once.
@@ -103,6 +105,19 @@ impl<T: Transport> ClientStream<T> {
         len: BodyLen,
     ) -> Result<(), SendError> {
         self.conn.send_request_head(line, fields, len, self.stream.tx())
+    }
+
+    /// Writes the head of a request with fields that `write` puts.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn send_head_with(
+        &mut self,
+        line: RequestLine<'_>,
+        len: BodyLen,
+        write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
+        self.conn.send_request_head_with(line, len, self.stream.tx(), write)
     }
 
     /// Writes a part of the body, or of a tunnel.

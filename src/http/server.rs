@@ -9,7 +9,7 @@ use http::StatusCode;
 use ringport_platform::buf::Seg;
 
 use crate::net::Stream;
-use crate::proto::http1::{BodyLen, Error, Limits, SendError, ServerConn, ServerEvent};
+use crate::proto::http1::{BodyLen, Error, FieldWriter, Limits, SendError, ServerConn, ServerEvent};
 use crate::runtime::{Runtime, Transport, TxLevel};
 
 /// Bytes pulled at once, and pipelined bytes that may wait while a request is answered.
@@ -123,6 +123,19 @@ impl<T: Transport> ServerStream<T> {
         len: BodyLen,
     ) -> Result<(), SendError> {
         self.conn.send_head(status, fields, len, self.stream.tx())
+    }
+
+    /// Writes the head of a final response (or 101) with fields that `write` puts.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn send_head_with(
+        &mut self,
+        status: StatusCode,
+        len: BodyLen,
+        write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
+        self.conn.send_head_with(status, len, self.stream.tx(), write)
     }
 
     /// Writes an informational response.

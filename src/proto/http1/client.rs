@@ -19,7 +19,8 @@ use super::head::{ResponseHead, Spare, Trailers};
 use super::parse::parse_response;
 use super::scan::{HeadScan, ScanLimits};
 use super::write::{
-    Encoder, Framing, HeadEnd, RequestLine, announce, put_fields, put_head_end, put_request_line,
+    Encoder, FieldWriter, Framing, HeadEnd, RequestLine, announce, each, put_fields, put_head_end,
+    put_request_line,
 };
 use super::{BodyLen, Limits};
 
@@ -125,6 +126,20 @@ impl ClientConn {
         body: BodyLen,
         tx: &mut TxQueue,
     ) -> Result<(), SendError> {
+        self.send_request_head_with(line, body, tx, each(fields))
+    }
+
+    /// As [`ClientConn::send_request_head`], with fields that `write` puts: a gateway copies those of the client's head.
+    ///
+    /// # Errors
+    /// As [`ClientConn::send_request_head`].
+    pub fn send_request_head_with(
+        &mut self,
+        line: RequestLine<'_>,
+        body: BodyLen,
+        tx: &mut TxQueue,
+        write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
         if self.tx != Tx::Idle || !matches!(self.rx, Rx::Idle) || self.eof {
             return Err(SendError::State);
         }
@@ -137,7 +152,7 @@ impl ClientConn {
             _ => return Err(SendError::BodyLen),
         };
         put_request_line(&mut self.scratch, line)?;
-        let options = put_fields(&mut self.scratch, fields)?;
+        let options = put_fields(&mut self.scratch, write)?;
         if options.upgrade && framing != Framing::Unsaid && encoder != Encoder::Length(0) {
             // A body may be taken for the other protocol by one of two readers.
             return Err(SendError::BodyLen);

@@ -352,6 +352,22 @@ impl Table {
             .find_map(|(bytes, pos)| bytes.eq_ignore_ascii_case(name).then(|| self.bytes(pos.value)))
     }
 
+    /// The fields in order, each with the place behind its line. There are no folded lines, and the empty line is last.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (FieldPos, usize)> {
+        let end = self.buf.len() - b"\r\n".len();
+        let next = self.fields.iter().skip(1).map(|field| usize::from(field.name.at)).chain([end]);
+        self.fields.iter().copied().zip(next)
+    }
+
+    /// Whether the line of a field is `name: value`, with just that one space.
+    pub(super) fn is_plain(&self, field: FieldPos, line_end: usize) -> bool {
+        let name_end = usize::from(field.name.at + field.name.len);
+        let value = usize::from(field.value.at);
+        value == name_end + 2
+            && value + usize::from(field.value.len) + 2 == line_end
+            && self.buf[name_end + 1] == b' '
+    }
+
     fn iter(&self) -> Fields<'_> {
         Fields { table: self, at: 0 }
     }

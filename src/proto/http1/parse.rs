@@ -396,7 +396,9 @@ impl Collect {
             }
             for token in list(bytes(connection.value)) {
                 for field in &mut self.fields {
-                    if matches!(field.kind, Kind::EndToEnd | Kind::Client) && bytes(field.name).eq_ignore_ascii_case(token) {
+                    if matches!(field.kind, Kind::EndToEnd | Kind::Client)
+                        && bytes(field.name).eq_ignore_ascii_case(token)
+                    {
                         field.kind = Kind::ThisHop;
                     }
                 }

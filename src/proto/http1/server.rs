@@ -18,7 +18,9 @@ use super::error::{Error, SendError};
 use super::head::{RequestHead, Spare, Trailers};
 use super::parse::parse_request;
 use super::scan::{HeadScan, ScanLimits};
-use super::write::{Encoder, Framing, HeadEnd, announce, put_fields, put_head_end, put_status_line};
+use super::write::{
+    Encoder, FieldWriter, Framing, HeadEnd, announce, each, put_fields, put_head_end, put_status_line,
+};
 use super::{BodyLen, Limits};
 
 /// What a client sent.
@@ -212,7 +214,11 @@ impl ServerConn {
     }
 
     /// The length of the next head, or what to say instead.
-    fn scan_head(&mut self, rx: &mut RxQueue, bounds: ScanLimits) -> Result<Result<usize, ServerEvent>, Error> {
+    fn scan_head(
+        &mut self,
+        rx: &mut RxQueue,
+        bounds: ScanLimits,
+    ) -> Result<Result<usize, ServerEvent>, Error> {
         loop {
             match self.scan.poll(rx, bounds)? {
                 None if !self.eof => return Ok(Err(ServerEvent::NeedInput)),
@@ -310,6 +316,19 @@ impl ServerConn {
         fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
         tx: &mut TxQueue,
     ) -> Result<(), SendError> {
+        self.send_informational_with(status, tx, each(fields))
+    }
+
+    /// As [`ServerConn::send_informational`], with fields that `write` puts.
+    ///
+    /// # Errors
+    /// As [`ServerConn::send_informational`]. Nothing is sent then.
+    pub fn send_informational_with(
+        &mut self,
+        status: StatusCode,
+        tx: &mut TxQueue,
+        write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
         if self.tx != Tx::Head {
             return Err(SendError::State);
         }
@@ -317,7 +336,7 @@ impl ServerConn {
             return Err(SendError::Status);
         }
         put_status_line(&mut self.scratch, status);
-        put_fields(&mut self.scratch, fields)?;
+        put_fields(&mut self.scratch, write)?;
         self.scratch.extend_from_slice(b"\r\n");
         if status == StatusCode::CONTINUE {
             self.request.awaits_continue = false;
@@ -343,6 +362,20 @@ impl ServerConn {
         body: BodyLen,
         tx: &mut TxQueue,
     ) -> Result<(), SendError> {
+        self.send_head_with(status, body, tx, each(fields))
+    }
+
+    /// As [`ServerConn::send_head`], with fields that `write` puts: a gateway copies those of the origin's head.
+    ///
+    /// # Errors
+    /// As [`ServerConn::send_head`].
+    pub fn send_head_with(
+        &mut self,
+        status: StatusCode,
+        body: BodyLen,
+        tx: &mut TxQueue,
+        write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
         if self.tx != Tx::Head {
             return Err(SendError::State);
         }
@@ -354,7 +387,7 @@ impl ServerConn {
             && (!self.request.connect || body == BodyLen::Tunnel)
             && encoder != Encoder::Bare;
         put_status_line(&mut self.scratch, status);
-        let options = put_fields(&mut self.scratch, fields)?;
+        let options = put_fields(&mut self.scratch, write)?;
         let http = body != BodyLen::Tunnel;
         let end = HeadEnd {
             framing,

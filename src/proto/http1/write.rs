@@ -8,6 +8,7 @@ use ringport_platform::buf::{Seg, TxQueue};
 
 use super::BodyLen;
 use super::error::SendError;
+use super::head::{Kind, RequestHead, ResponseHead, Table};
 use super::parse::{is_forbidden_trailer, is_token_byte};
 use super::target::{is_authority, is_target_byte};
 
@@ -66,28 +67,107 @@ pub(super) fn put_request_line(out: &mut Vec<u8>, line: RequestLine<'_>) -> Resu
     Ok(())
 }
 
-/// Writes fields, those of framing, routing and this hop aside, and what they ask of `Connection`.
-pub(super) fn put_fields<'a>(
-    out: &mut Vec<u8>,
-    fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
-) -> Result<HopOptions, SendError> {
-    let mut options = HopOptions::default();
-    for (name, value) in fields {
+/// Writes the fields of a head, behind its first line.
+pub struct FieldWriter<'a> {
+    out: &'a mut Vec<u8>,
+    options: HopOptions,
+}
+
+impl FieldWriter<'_> {
+    /// Writes a field. Those of framing, routing and this hop are skipped: the machine writes them.
+    ///
+    /// # Errors
+    /// If the name is no token or the value has control bytes; the head is not sent then.
+    pub fn put(&mut self, name: &str, value: &[u8]) -> Result<(), SendError> {
+        self.put_parts(name, &[value])
+    }
+
+    /// Writes a field whose value is the parts joined. As [`FieldWriter::put`] otherwise.
+    ///
+    /// # Errors
+    /// As [`FieldWriter::put`].
+    pub fn put_parts(&mut self, name: &str, value: &[&[u8]]) -> Result<(), SendError> {
         match name.len() {
-            4 if name.eq_ignore_ascii_case("host") => continue,
+            4 if name.eq_ignore_ascii_case("host") => return Ok(()),
             10 if name.eq_ignore_ascii_case("connection") || name.eq_ignore_ascii_case("keep-alive") => {
-                continue;
+                return Ok(());
             }
-            14 if name.eq_ignore_ascii_case("content-length") => continue,
-            16 if name.eq_ignore_ascii_case("proxy-connection") => continue,
-            17 if name.eq_ignore_ascii_case("transfer-encoding") => continue,
-            2 if name.eq_ignore_ascii_case("te") => options.te = true,
-            7 if name.eq_ignore_ascii_case("upgrade") => options.upgrade = true,
+            14 if name.eq_ignore_ascii_case("content-length") => return Ok(()),
+            16 if name.eq_ignore_ascii_case("proxy-connection") => return Ok(()),
+            17 if name.eq_ignore_ascii_case("transfer-encoding") => return Ok(()),
+            2 if name.eq_ignore_ascii_case("te") => self.options.te = true,
+            7 if name.eq_ignore_ascii_case("upgrade") => self.options.upgrade = true,
             _ => {}
         }
-        put_field(out, name, value)?;
+        put_field(self.out, name, value)
     }
-    Ok(options)
+
+    /// Writes the fields of a received head that a gateway passes on: those of [`RequestHead::forwardable_fields`], here
+    /// without those that tell the origin about the client (`Forwarded`, `X-Forwarded-For`, `-Host` and `-Proto`), which
+    /// the gateway writes anew.
+    ///
+    /// They were checked when they were read, so whole lines are copied as they came.
+    pub fn forward_request(&mut self, head: &RequestHead) {
+        self.forward(&head.table, head.facts.te_trailers, |kind| kind == Kind::EndToEnd);
+    }
+
+    /// As [`FieldWriter::forward_request`], with what the client, or a gateway before, says about the client.
+    pub fn forward_request_as_told(&mut self, head: &RequestHead) {
+        self.forward(&head.table, head.facts.te_trailers, |kind| {
+            matches!(kind, Kind::EndToEnd | Kind::Client)
+        });
+    }
+
+    /// Writes the fields of [`ResponseHead::forwardable_fields`], as [`FieldWriter::forward_request`] does.
+    pub fn forward_response(&mut self, head: &ResponseHead) {
+        self.forward(&head.table, false, |kind| kind == Kind::EndToEnd);
+    }
+
+    fn forward(&mut self, table: &Table, te_trailers: bool, passes: impl Fn(Kind) -> bool) {
+        let mut run = 0..0;
+        for (field, line_end) in table.lines() {
+            if !passes(field.kind) {
+                continue;
+            }
+            let line = usize::from(field.name.at)..line_end;
+            if !table.is_plain(field, line_end) {
+                self.out.extend_from_slice(&table.buf[std::mem::take(&mut run)]);
+                self.put_checked(table.bytes(field.name), table.bytes(field.value));
+            } else if line.start == run.end {
+                run.end = line.end;
+            } else {
+                self.out.extend_from_slice(&table.buf[std::mem::replace(&mut run, line)]);
+            }
+        }
+        self.out.extend_from_slice(&table.buf[run]);
+        if te_trailers {
+            self.options.te = true;
+            self.put_checked(b"te", b"trailers");
+        }
+    }
+
+    fn put_checked(&mut self, name: &[u8], value: &[u8]) {
+        for part in [name, b": ", value, b"\r\n"] {
+            self.out.extend_from_slice(part);
+        }
+    }
+}
+
+/// Lets `write` put fields behind what is in `out`; what they ask of `Connection`.
+pub(super) fn put_fields(
+    out: &mut Vec<u8>,
+    write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
+) -> Result<HopOptions, SendError> {
+    let mut writer = FieldWriter { out, options: HopOptions::default() };
+    write(&mut writer)?;
+    Ok(writer.options)
+}
+
+/// Puts the fields that an iterator gives.
+pub(super) fn each<'a>(
+    fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+) -> impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError> {
+    move |writer| fields.into_iter().try_for_each(|(name, value)| writer.put(name, value))
 }
 
 /// Fields that only count if `Connection` names them.
@@ -97,16 +177,20 @@ pub(super) struct HopOptions {
     pub(super) upgrade: bool,
 }
 
-fn put_field(out: &mut Vec<u8>, name: &str, value: &[u8]) -> Result<(), SendError> {
+fn put_field(out: &mut Vec<u8>, name: &str, value: &[&[u8]]) -> Result<(), SendError> {
     if name.is_empty() || !name.bytes().all(is_token_byte) {
         return Err(SendError::Name);
     }
-    if value.iter().any(|&byte| byte != b'\t' && byte.is_ascii_control()) {
-        return Err(SendError::Value);
-    }
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
+    for part in value {
+        // Without an early end, so that many bytes are looked at in one step.
+        let control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
+        if part.iter().fold(false, |found, &byte| found | control(byte)) {
+            return Err(SendError::Value);
+        }
+        out.extend_from_slice(part);
+    }
     out.extend_from_slice(b"\r\n");
     Ok(())
 }
@@ -121,6 +205,9 @@ pub(super) fn put_head_end(out: &mut Vec<u8>, end: HeadEnd, options: HopOptions)
             out.extend_from_slice(b"\r\n");
         }
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    if !(end.close || end.keep_alive || options.upgrade || options.te) {
+        return out.extend_from_slice(b"\r\n");
     }
     let said = [
         (end.close, "close"),
@@ -199,7 +286,7 @@ impl Encoder {
                     if is_forbidden_trailer(name) {
                         return Err(SendError::Name);
                     }
-                    put_field(scratch, name, value)?;
+                    put_field(scratch, name, &[value])?;
                 }
                 scratch.extend_from_slice(b"\r\n");
                 tx.put_slice(scratch);
