@@ -12,6 +12,7 @@ mod pool;
 mod routes;
 mod session;
 mod stats;
+mod tunnel;
 
 use std::cell::RefCell;
 use std::future::poll_fn;

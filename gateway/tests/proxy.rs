@@ -12,3 +12,5 @@ mod message;
 mod origin;
 #[path = "proxy/rig.rs"]
 mod rig;
+#[path = "proxy/tunnels.rs"]
+mod tunnels;

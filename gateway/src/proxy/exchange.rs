@@ -18,13 +18,14 @@ use http::{Method, StatusCode};
 use ringport::http::{ClientError, ClientStream, ServeError};
 use ringport::proto::http1::{BodyLen, ClientEvent, RequestHead, RequestLine, ServerEvent};
 use ringport::runtime::native::NativeStream;
-use ringport::runtime::{Runtime, TxLevel};
+use ringport::runtime::{Runtime, Transport, TxLevel};
 
 use super::fields::{ForwardedFields, request_fields, response_fields};
 use super::log;
 use super::pool::{ActiveRequest, Origin};
 use super::routes::Route;
 use super::session::{Flow, HIGH_WATER, Session};
+use super::tunnel::{Tunnel, TunnelEnd};
 
 /// What went wrong with an attempt, and what the log calls it.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ enum Trouble {
     ClientGone,
     /// The head of a final response was passed on; the rest cannot be.
     Cut(String),
+    /// Nothing moved in a tunnel for too long: nobody's fault.
+    TunnelIdle,
     /// The request cannot be said to an origin.
     Unsendable(ringport::proto::http1::SendError),
 }
@@ -59,6 +62,7 @@ impl Trouble {
             Trouble::BadRequest(error) => format!("bad-request ({error})"),
             Trouble::ClientGone => "client-gone".to_owned(),
             Trouble::Cut(why) => format!("cut ({why})"),
+            Trouble::TunnelIdle => "tunnel-idle".to_owned(),
             Trouble::Unsendable(error) => format!("unsendable ({error})"),
         }
     }
@@ -237,13 +241,9 @@ impl<'a> Exchange<'a> {
         leg.stream.start_send().map_err(|error| Trouble::Broken(error.into()))?;
         relay.last_progress = self.session.shared.core.now();
         let response_timeout = route.pool.spec().response_timeout;
-        let end = poll_fn(|cx| self.poll_relay(cx, &mut leg, relay, response_timeout)).await;
+        poll_fn(|cx| self.poll_relay(cx, &mut leg, relay, response_timeout)).await?;
         if relay.tunnel {
-            self.session.shared.stats.tunnels_active.dec();
-        }
-        end?;
-        if relay.tunnel {
-            return Ok(Flow::Close);
+            return self.tunnel(leg, relay).await;
         }
         let shared = &self.session.shared;
         shared.stats.responded(relay.status, shared.core.now().duration_since(self.started));
@@ -251,6 +251,26 @@ impl<'a> Exchange<'a> {
             route.pool.put_idle(&leg.origin, leg.stream, shared.core.now());
         }
         Ok(Flow::Continue)
+    }
+
+    /// Passes bytes both ways until the tunnel ends.
+    async fn tunnel(&mut self, mut leg: Leg, relay: &mut Relay) -> Result<Flow, Trouble> {
+        let shared = self.session.shared.clone();
+        shared.stats.responded(relay.status, shared.core.now().duration_since(self.started));
+        shared.stats.tunnels_active.inc();
+        let mut tunnel = Tunnel::new(self.session, &mut leg.stream);
+        let end = poll_fn(|cx| tunnel.poll(cx)).await;
+        relay.body_bytes = tunnel.body_bytes;
+        shared.stats.tunnels_active.dec();
+        match end {
+            TunnelEnd::Both => Ok(Flow::Close),
+            TunnelEnd::Idle => Err(Trouble::TunnelIdle),
+            TunnelEnd::ClientReset => {
+                leg.stream.stream().transport().reset_on_drop();
+                Err(Trouble::ClientGone)
+            }
+            TunnelEnd::OriginReset => Err(Trouble::Cut("the origin reset the tunnel".to_owned())),
+        }
     }
 
     fn send_request(
@@ -261,12 +281,14 @@ impl<'a> Exchange<'a> {
         let forwarded: &mut ForwardedFields = &mut self.session.shared.scratch.borrow_mut();
         forwarded.prepare(&self.head, route.forwarded, &self.session.peer);
         let client_host = self.head.authority().unwrap_or_default();
+        let connect = *self.head.method() == Method::CONNECT;
         let host = match &leg.origin.address {
+            // RFC 9110 9.3.6: the target of a CONNECT and its Host are the same.
+            _ if connect => client_host,
             ringport::spec::OriginAddress::Host { .. } if !route.preserve_host => leg.origin.name.as_str(),
             _ if client_host.is_empty() => "localhost",
             _ => client_host,
         };
-        let connect = *self.head.method() == Method::CONNECT;
         let target = self.head.origin_target();
         let line = RequestLine { method: self.head.method().as_str(), target: &target, host };
         let fields = request_fields(&self.head, route.forwarded, forwarded);
@@ -290,12 +312,7 @@ impl<'a> Exchange<'a> {
             Poll::Pending => {}
         }
         let timeouts = self.session.shared.spec.timeouts();
-        let limit = if relay.tunnel {
-            match timeouts.tunnel_idle {
-                Some(limit) => limit,
-                None => return Poll::Pending,
-            }
-        } else if relay.client_full || relay.origin_full {
+        let limit = if relay.client_full || relay.origin_full {
             timeouts.write_idle
         } else if !relay.request_ended || relay.response_began {
             timeouts.body_idle
@@ -328,7 +345,7 @@ impl<'a> Exchange<'a> {
         relay: &mut Relay,
     ) -> Poll<Result<(), Trouble>> {
         loop {
-            if relay.request_ended && !relay.tunnel {
+            if relay.request_ended {
                 return match self.session.client.poll_gone(cx) {
                     Poll::Ready(_) => Poll::Ready(Err(Trouble::ClientGone)),
                     Poll::Pending => Poll::Pending,
@@ -354,21 +371,13 @@ impl<'a> Exchange<'a> {
                     relay.body_taken = true;
                     leg.stream.send_data(data)
                 }
-                ServerEvent::Tunnel(data) => leg.stream.send_data(data),
                 ServerEvent::Trailers(trailers) => {
                     relay.request_trailed = true;
                     leg.stream.send_trailers(trailers.iter())
                 }
-                ServerEvent::End | ServerEvent::Paused if !relay.request_ended => {
+                ServerEvent::End | ServerEvent::Paused => {
                     relay.request_ended = true;
                     if relay.request_trailed { Ok(()) } else { leg.stream.finish() }
-                }
-                ServerEvent::Closed if relay.tunnel => {
-                    if let Err(error) = leg.stream.finish() {
-                        return Poll::Ready(Err(Trouble::Unsendable(error)));
-                    }
-                    relay.tunnel_client_ended(cx, leg);
-                    return Poll::Pending;
                 }
                 _ => return Poll::Pending,
             };
@@ -396,7 +405,7 @@ impl<'a> Exchange<'a> {
                     return Poll::Pending;
                 }
             }
-            if relay.response_ended {
+            if relay.response_ended || relay.tunnel {
                 return Poll::Ready(Ok(()));
             }
             let event = match ready!(leg.stream.poll_event(cx)) {
@@ -427,22 +436,13 @@ impl<'a> Exchange<'a> {
                     BodyLen::UntilClose => BodyLen::Chunked,
                     len => len,
                 };
-                if len == BodyLen::Tunnel {
-                    relay.tunnel = true;
-                    self.session.shared.stats.tunnels_active.inc();
-                    let took = self.session.shared.core.now().duration_since(self.started);
-                    self.session.shared.stats.responded(relay.status, took);
-                }
+                relay.tunnel = len == BodyLen::Tunnel;
                 if self.session.shared.is_draining() && !relay.tunnel {
                     client.conn().close_after_response();
                 }
                 client.send_head(head.status(), response_fields(&head), len)
             }
             ClientEvent::Data(data) => {
-                relay.body_bytes += data.len() as u64;
-                client.send_data(data)
-            }
-            ClientEvent::Tunnel(data) => {
                 relay.body_bytes += data.len() as u64;
                 client.send_data(data)
             }
@@ -454,11 +454,8 @@ impl<'a> Exchange<'a> {
                 relay.response_ended = true;
                 if relay.response_trailed { Ok(()) } else { client.finish() }
             }
-            ClientEvent::Closed if relay.tunnel => {
-                relay.response_ended = true;
-                client.finish()
-            }
-            ClientEvent::Closed | ClientEvent::NeedInput => {
+            // A tunnel's bytes come behind its head only, and are not read here.
+            ClientEvent::Closed | ClientEvent::NeedInput | ClientEvent::Tunnel(_) => {
                 let gone = ClientError::Protocol(ringport::proto::http1::Error::Incomplete);
                 return Err(if relay.response_began {
                     Trouble::Cut(gone.to_string())
@@ -496,6 +493,10 @@ impl<'a> Exchange<'a> {
                 stats.requests_aborted.inc();
                 self.log(499, relay.body_bytes, &trouble.cause());
                 return Flow::Abort;
+            }
+            Trouble::TunnelIdle => {
+                self.log(relay.status, relay.body_bytes, &trouble.cause());
+                return Flow::Close;
             }
             Trouble::Cut(_) => {
                 stats.requests_aborted.inc();
@@ -580,15 +581,6 @@ impl Relay {
             last_progress: now,
             client_full: false,
             origin_full: false,
-        }
-    }
-
-    /// The client has ended its side of the tunnel: the origin learns it, and may go on sending.
-    fn tunnel_client_ended(&mut self, cx: &mut Context<'_>, leg: &mut Leg) {
-        let stream = leg.stream.stream();
-        if stream.start_send().is_ok() {
-            // Pending here means that bytes still wait; the wake of their end polls this again.
-            let _ = ringport::runtime::Transport::poll_shutdown(stream.transport(), cx);
         }
     }
 }
