@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::task::{Context, Poll};
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use ringport_platform::buf::Seg;
 
 use crate::net::Stream;
@@ -50,18 +50,12 @@ impl From<io::Error> for ServeError {
 pub struct ServerStream<T> {
     stream: Stream<T>,
     conn: ServerConn,
-    /// The request being answered is HEAD: its response has no body.
-    bodyless: bool,
 }
 
 impl<T: Transport> ServerStream<T> {
     /// Over a fresh connection.
     pub fn new<R: Runtime<Stream = T>>(runtime: &R, transport: T, limits: Limits) -> Self {
-        ServerStream {
-            stream: Stream::new(runtime, transport),
-            conn: ServerConn::new(limits),
-            bodyless: false,
-        }
+        ServerStream { stream: Stream::new(runtime, transport), conn: ServerConn::new(limits) }
     }
 
     /// The next event of the client. `Paused` while a response is due; a reset is noticed then, too.
@@ -76,12 +70,7 @@ impl<T: Transport> ServerStream<T> {
                         self.conn.handle_eof();
                     }
                 }
-                event => {
-                    if let ServerEvent::Head(head, _) = &event {
-                        self.bodyless = head.method() == Method::HEAD;
-                    }
-                    return Poll::Ready(Ok(event));
-                }
+                event => return Poll::Ready(Ok(event)),
             }
         }
     }
@@ -184,7 +173,7 @@ impl<T: Transport> ServerStream<T> {
     ) -> Result<(), SendError> {
         let body = body.into();
         self.send_head(status, fields, BodyLen::Length(body.len() as u64))?;
-        if !self.bodyless {
+        if !self.conn.answers_head() {
             self.send_data(body)?;
         }
         self.finish()

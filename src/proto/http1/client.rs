@@ -250,6 +250,10 @@ impl ClientConn {
             total: self.limits.head_bytes,
             total_error: Error::HeadTooLarge,
         };
+        if !starts_like(rx.front(), b"HTTP/") {
+            // Another protocol may never end what looks like a head.
+            return Err(Error::StatusLine);
+        }
         let len = match self.scan.poll(rx, bounds)? {
             Some(len) if len == b"\r\n".len() => return Err(Error::StatusLine),
             Some(len) => len,
@@ -369,4 +373,9 @@ impl ClientConn {
     pub fn is_tunnel(&self) -> bool {
         matches!(self.rx, Rx::Tunnel)
     }
+}
+
+/// Whether one of the two begins with the other.
+fn starts_like(bytes: &[u8], expected: &[u8]) -> bool {
+    bytes.iter().zip(expected).all(|(byte, expected)| byte == expected)
 }

@@ -250,10 +250,12 @@ impl Collect {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         let request = self.role == Role::Request;
         match name.len() {
-            2 if is("te") => {
+            2 if request && is("te") => {
                 self.facts.te_trailers |= list(value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
                 return Ok(Kind::Te);
             }
+            // RFC 9110 10.1.4: of requests only.
+            2 if is("te") => {}
             4 if request && is("host") => self.note_host(value)?,
             6 if request && is("expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {

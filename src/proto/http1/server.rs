@@ -16,7 +16,7 @@ use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 use super::body::{Decoded, Decoder};
 use super::error::{Error, SendError};
 use super::head::{RequestHead, Spare, Trailers};
-use super::parse::parse_request;
+use super::parse::{is_token_byte, parse_request};
 use super::scan::{HeadScan, ScanLimits};
 use super::write::{Encoder, Framing, HeadEnd, announce, put_fields, put_head_end, put_status_line};
 use super::{BodyLen, Limits};
@@ -176,6 +176,11 @@ impl ServerConn {
             total_error: Error::HeadTooLarge,
         };
         let len = loop {
+            // Another protocol, TLS above all, may never end what looks like a head.
+            if rx.front().first().is_some_and(|&byte| byte != b'\r' && byte != b'\n' && !is_token_byte(byte))
+            {
+                return Err(Error::RequestLine);
+            }
             match self.scan.poll(rx, bounds)? {
                 None if !self.eof => return Ok(ServerEvent::NeedInput),
                 None if rx.is_empty() => {
@@ -439,6 +444,11 @@ impl ServerConn {
     /// Whether the final response to a request, or to a fault, can still be sent.
     pub fn can_respond(&self) -> bool {
         self.tx == Tx::Head
+    }
+
+    /// Whether what is answered is HEAD: its response has no body. A refusal of what could not be read has one.
+    pub fn answers_head(&self) -> bool {
+        self.request.head
     }
 
     /// Whether everything was said and no request will follow: close once the send queue is empty.
