@@ -4,6 +4,7 @@
 //! up on the blocking pool, started from core 0, and handed to every core.
 
 mod admin;
+mod date;
 mod exchange;
 mod fields;
 mod listeners;
@@ -12,6 +13,7 @@ mod pool;
 mod routes;
 mod session;
 mod stats;
+mod tunnel;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -34,6 +36,7 @@ use ringport_platform::launch::{CoreContext, DrainSignal, LaunchSpec, Launched, 
 use ringport_platform::process;
 use ringport_platform::signal::{Signal, Signals};
 
+use date::{Clock, HttpDate};
 use fields::ForwardedFields;
 use listeners::{Bound, CoreListener};
 use log::LogSender;
@@ -54,6 +57,7 @@ pub(crate) struct Shared {
     pub stats: Arc<ProxyStats>,
     pub sessions: RefCell<Sessions>,
     pub scratch: RefCell<ForwardedFields>,
+    clock: RefCell<Clock>,
     pub log: LogSender,
     drain: DrainSignal,
     connections: Arc<Connections>,
@@ -63,6 +67,11 @@ impl Shared {
     /// Whether the process is ending.
     pub(crate) fn is_draining(&self) -> bool {
         self.drain.is_draining()
+    }
+
+    /// What `Date` says.
+    pub(crate) fn date(&self) -> HttpDate {
+        self.clock.borrow_mut().date(self.core.now())
     }
 }
 
@@ -297,6 +306,7 @@ fn shared(context: &CoreContext, plan: &Plan) -> Shared {
         stats,
         sessions: RefCell::default(),
         scratch: RefCell::default(),
+        clock: RefCell::new(Clock::new()),
         log: plan.log.clone(),
         drain: context.drain.clone(),
         connections: plan.connections.clone(),

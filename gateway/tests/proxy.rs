@@ -6,9 +6,17 @@
 
 #[path = "proxy/basics.rs"]
 mod basics;
+#[path = "proxy/fields.rs"]
+mod fields;
 #[path = "proxy/message.rs"]
 mod message;
 #[path = "proxy/origin.rs"]
 mod origin;
+#[path = "proxy/origins.rs"]
+mod origins;
 #[path = "proxy/rig.rs"]
 mod rig;
+#[path = "proxy/smuggling.rs"]
+mod smuggling;
+#[path = "proxy/tunnels.rs"]
+mod tunnels;

@@ -349,6 +349,11 @@ impl Sockets {
         Poll::Pending
     }
 
+    /// Bytes that wait to be sent.
+    pub(crate) fn unsent(&mut self, id: SockId) -> usize {
+        self.slot(id).map_or(0, |slot| slot.tx.len())
+    }
+
     pub(crate) fn start_connect(&mut self, id: SockId, addr: ConnectAddr) {
         if let Some(slot) = self.slot(id) {
             slot.connect_to = Some(Box::new(addr));

@@ -104,7 +104,8 @@ fn respond(
         }
         _ => (StatusCode::NOT_FOUND, "text/plain", "there are /metrics and /healthz\n".to_owned()),
     };
-    let fields: [(&str, &[u8]); 1] = [("content-type", kind.as_bytes())];
+    let date = shared.date();
+    let fields: [(&str, &[u8]); 2] = [("date", &date), ("content-type", kind.as_bytes())];
     client.respond(status, fields, body.into_bytes()).ok()?;
     client.start_send().ok()
 }

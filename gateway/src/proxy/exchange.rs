@@ -16,15 +16,18 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use ringport::http::{ClientError, ClientStream, ServeError};
-use ringport::proto::http1::{BodyLen, ClientEvent, RequestHead, RequestLine, ServerEvent};
+use ringport::proto::http1::{
+    BodyLen, ClientEvent, RemainingBody, RequestHead, RequestLine, SendError, ServerEvent,
+};
 use ringport::runtime::native::NativeStream;
-use ringport::runtime::{Runtime, TxLevel};
+use ringport::runtime::{Runtime, Transport, TxLevel};
 
-use super::fields::{ForwardedFields, request_fields, response_fields};
+use super::fields::{ForwardedFields, max_forwards, request_fields, response_fields};
 use super::log;
 use super::pool::{ActiveRequest, Origin};
 use super::routes::Route;
-use super::session::{Flow, HIGH_WATER, Session};
+use super::session::{DRAIN_BYTES, Flow, HIGH_WATER, Session};
+use super::tunnel::{Tunnel, TunnelEnd};
 
 /// What went wrong with an attempt, and what the log calls it.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ enum Trouble {
     ConnectTimeout,
     /// The connection broke or spoke nonsense before the head of a final response.
     Broken(ClientError),
+    /// The origin's response cannot be said to a client.
+    Unpassable(SendError),
     ResponseTimeout,
     /// The client was too slow with its body.
     RequestTimeout,
@@ -41,10 +46,14 @@ enum Trouble {
     BadRequest(ringport::proto::http1::Error),
     /// The client went away.
     ClientGone,
-    /// The head of a final response was passed on; the rest cannot be.
+    /// The client reads nothing of its response.
+    ClientStalled,
+    /// The head of a final response was passed on; the origin does not give the rest.
     Cut(String),
+    /// Nothing moved in a tunnel for too long: nobody's fault.
+    TunnelIdle,
     /// The request cannot be said to an origin.
-    Unsendable(ringport::proto::http1::SendError),
+    Unsendable(SendError),
 }
 
 impl Trouble {
@@ -54,13 +63,40 @@ impl Trouble {
             Trouble::Refused(error) => format!("refused ({error})"),
             Trouble::ConnectTimeout => "connect-timeout".to_owned(),
             Trouble::Broken(error) => format!("broken ({error})"),
+            Trouble::Unpassable(error) => format!("broken ({error})"),
             Trouble::ResponseTimeout => "response-timeout".to_owned(),
             Trouble::RequestTimeout => "request-timeout".to_owned(),
             Trouble::BadRequest(error) => format!("bad-request ({error})"),
             Trouble::ClientGone => "client-gone".to_owned(),
+            Trouble::ClientStalled => "client-stalled".to_owned(),
             Trouble::Cut(why) => format!("cut ({why})"),
+            Trouble::TunnelIdle => "tunnel-idle".to_owned(),
             Trouble::Unsendable(error) => format!("unsendable ({error})"),
         }
+    }
+
+    /// Whether the origin never saw the request.
+    fn is_unsent(&self) -> bool {
+        matches!(self, Trouble::Refused(_) | Trouble::ConnectTimeout)
+    }
+
+    /// Whether it counts against the origin's health. What a client does never counts.
+    fn blames_origin(&self) -> bool {
+        matches!(
+            self,
+            Trouble::Refused(_)
+                | Trouble::ConnectTimeout
+                | Trouble::Broken(_)
+                | Trouble::Unpassable(_)
+                | Trouble::ResponseTimeout
+                | Trouble::Cut(_)
+        )
+    }
+
+    /// Whether the connection ended before it said anything: on a kept one the origin's own idle timeout looks so.
+    fn is_silent_end(&self) -> bool {
+        use ringport::proto::http1::Error;
+        matches!(self, Trouble::Broken(ClientError::Io(_) | ClientError::Protocol(Error::Incomplete)))
     }
 }
 
@@ -89,7 +125,21 @@ struct Relay {
     /// Waits for the client to read, or for the origin to take.
     client_full: bool,
     origin_full: bool,
+    /// What waited for it when that was looked at last.
+    unsent: usize,
+    /// The origin has asked for the body.
+    continued: bool,
 }
+
+/// Whether a kept connection may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Welcome,
+    Shunned,
+}
+
+/// Addresses of one name that are tried for one attempt.
+const MAX_ADDRS: usize = 8;
 
 /// A request being answered.
 pub(super) struct Exchange<'a> {
@@ -124,6 +174,9 @@ impl<'a> Exchange<'a> {
             self.log(404, 0, "no-route");
             return flow;
         };
+        if max_forwards(&self.head) == Some(0) {
+            return self.answer_as_last();
+        }
         let mut relay = Relay::new(self.session.shared.core.now());
         match self.attempts(&route, &mut relay).await {
             Ok(flow) => {
@@ -134,35 +187,33 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Answers what may not be passed on any further.
+    fn answer_as_last(&mut self) -> Flow {
+        let status =
+            if *self.head.method() == Method::TRACE { StatusCode::NOT_IMPLEMENTED } else { StatusCode::OK };
+        let flow = self.answer(status, "this gateway is the last recipient");
+        self.log(status.as_u16(), 0, "max-forwards");
+        flow
+    }
+
     /// Tries origins until one answers. `Err` when none did, or the response was cut.
     async fn attempts(&mut self, route: &Route, relay: &mut Relay) -> Result<Flow, Trouble> {
         let retries = route.pool.spec().retries;
         let mut tried: Vec<Rc<Origin>> = Vec::new();
-        let mut stale_left = 2;
-        let mut attempt = 0;
+        let mut kept = Kept::Welcome;
         let mut last = Trouble::NoOrigin;
-        while attempt <= retries {
+        while tried.len() <= retries as usize {
             let now = self.session.shared.core.now();
             // All origins tried: the same ones may be asked again.
             let Some(origin) = route.pool.pick(now, &tried).or_else(|| route.pool.pick(now, &[])) else {
                 return Err(last);
             };
-            self.origin_name.clone_from(&origin.name);
-            let result = match self.connect(route, &origin).await {
+            self.note_origin(&origin);
+            let mut reused = false;
+            let result = match self.connect(route, &origin, kept).await {
                 Ok(leg) => {
-                    let reused = leg.reused;
-                    let result = self.relay(route, leg, relay).await;
-                    if let Err(Trouble::Broken(_)) = &result
-                        && reused
-                        && stale_left > 0
-                        && self.may_repeat(relay)
-                    {
-                        // The origin closed a kept connection just as it was used: no fault of either side.
-                        stale_left -= 1;
-                        self.session.shared.stats.retries.inc();
-                        continue;
-                    }
-                    result
+                    reused = leg.reused;
+                    self.relay(route, leg, relay).await
                 }
                 Err(trouble) => Err(trouble),
             };
@@ -173,24 +224,35 @@ impl<'a> Exchange<'a> {
                 }
                 Err(trouble) => trouble,
             };
-            let unsent = matches!(trouble, Trouble::Refused(_) | Trouble::ConnectTimeout);
-            let at_fault =
-                unsent || matches!(trouble, Trouble::Broken(_) | Trouble::ResponseTimeout | Trouble::Cut(_));
-            if at_fault {
+            if reused && trouble.is_silent_end() && self.may_repeat(relay) {
+                // The origin closed a kept connection just as it was used: no fault of either side, and its others may
+                // be as old.
+                kept = Kept::Shunned;
+                self.session.shared.stats.retries.inc();
+                continue;
+            }
+            if trouble.blames_origin() {
                 route.pool.failed(&origin, self.session.shared.core.now());
             }
-            let again = unsent || (matches!(trouble, Trouble::Broken(_)) && self.may_repeat(relay));
-            if !again {
+            let broken = matches!(trouble, Trouble::Broken(_) | Trouble::Unpassable(_));
+            tried.push(origin);
+            if !trouble.is_unsent() && !(broken && self.may_repeat(relay)) {
                 return Err(trouble);
             }
-            if attempt < retries {
+            if tried.len() <= retries as usize {
                 self.session.shared.stats.retries.inc();
             }
-            tried.push(origin);
-            attempt += 1;
             last = trouble;
         }
         Err(last)
+    }
+
+    /// Origins that were asked, for the log: in order, with commas.
+    fn note_origin(&mut self, origin: &Origin) {
+        if !self.origin_name.is_empty() {
+            self.origin_name.push(',');
+        }
+        self.origin_name.push_str(&origin.name);
     }
 
     /// Whether sending the request again cannot do harm: nothing of a response was passed on, the method is idempotent
@@ -203,47 +265,53 @@ impl<'a> Exchange<'a> {
         idempotent && !relay.response_began && !relay.body_taken
     }
 
-    async fn connect(&mut self, route: &Route, origin: &Rc<Origin>) -> Result<Leg, Trouble> {
+    async fn connect(&mut self, route: &Route, origin: &Rc<Origin>, kept: Kept) -> Result<Leg, Trouble> {
         let shared = self.session.shared.clone();
         let active = origin.begin();
-        if let Some(stream) = route.pool.take_idle(origin, shared.core.now()) {
+        if kept == Kept::Welcome
+            && let Some(stream) = route.pool.take_idle(origin, shared.core.now())
+        {
             shared.stats.origin_reused.inc();
             return Ok(Leg { origin: origin.clone(), stream, reused: true, _active: active });
         }
-        let Some(addr) = origin.next_addr() else {
-            return Err(Trouble::Refused(std::io::Error::other("the origin's name has no address")));
-        };
-        let connecting = shared.runtime.connect(&addr);
-        match shared.core.timeout(route.pool.spec().connect_timeout, connecting).await {
-            Ok(Ok(transport)) => {
-                shared.stats.origin_connects.inc();
-                let stream = ClientStream::new(&shared.runtime, transport, shared.origin_limits);
-                Ok(Leg { origin: origin.clone(), stream, reused: false, _active: active })
-            }
-            Ok(Err(error)) => {
-                shared.stats.origin_refused.inc();
-                Err(Trouble::Refused(error))
-            }
-            Err(_) => {
-                shared.stats.origin_timeouts.inc();
-                Err(Trouble::ConnectTimeout)
+        let mut last = Trouble::NoOrigin;
+        // A name may have addresses on which nobody listens: the other family of localhost.
+        for _ in 0..origin.addr_count().min(MAX_ADDRS) {
+            let Some(addr) = origin.next_addr() else { break };
+            let connecting = shared.runtime.connect(&addr);
+            match shared.core.timeout(route.pool.spec().connect_timeout, connecting).await {
+                Ok(Ok(transport)) => {
+                    shared.stats.origin_connects.inc();
+                    let stream = ClientStream::new(&shared.runtime, transport, shared.origin_limits);
+                    return Ok(Leg { origin: origin.clone(), stream, reused: false, _active: active });
+                }
+                Ok(Err(error)) => {
+                    shared.stats.origin_refused.inc();
+                    last = Trouble::Refused(error);
+                }
+                Err(_) => {
+                    shared.stats.origin_timeouts.inc();
+                    last = Trouble::ConnectTimeout;
+                }
             }
         }
+        Err(last)
     }
 
     /// Sends the request over `leg` and passes bytes both ways until the response has ended.
     async fn relay(&mut self, route: &Route, mut leg: Leg, relay: &mut Relay) -> Result<Flow, Trouble> {
         self.send_request(route, &mut leg).map_err(Trouble::Unsendable)?;
+        if relay.request_ended {
+            // Of an earlier attempt: there is no more to wait for.
+            leg.stream.finish().map_err(Trouble::Unsendable)?;
+        }
+        relay.origin_full = false;
         leg.stream.start_send().map_err(|error| Trouble::Broken(error.into()))?;
         relay.last_progress = self.session.shared.core.now();
         let response_timeout = route.pool.spec().response_timeout;
-        let end = poll_fn(|cx| self.poll_relay(cx, &mut leg, relay, response_timeout)).await;
+        poll_fn(|cx| self.poll_relay(cx, &mut leg, relay, response_timeout)).await?;
         if relay.tunnel {
-            self.session.shared.stats.tunnels_active.dec();
-        }
-        end?;
-        if relay.tunnel {
-            return Ok(Flow::Close);
+            return self.tunnel(leg, relay).await;
         }
         let shared = &self.session.shared;
         shared.stats.responded(relay.status, shared.core.now().duration_since(self.started));
@@ -253,23 +321,41 @@ impl<'a> Exchange<'a> {
         Ok(Flow::Continue)
     }
 
-    fn send_request(
-        &mut self,
-        route: &Route,
-        leg: &mut Leg,
-    ) -> Result<(), ringport::proto::http1::SendError> {
+    /// Passes bytes both ways until the tunnel ends.
+    async fn tunnel(&mut self, mut leg: Leg, relay: &mut Relay) -> Result<Flow, Trouble> {
+        let shared = self.session.shared.clone();
+        shared.stats.responded(relay.status, shared.core.now().duration_since(self.started));
+        shared.stats.tunnels_active.inc();
+        let mut tunnel = Tunnel::new(self.session, &mut leg.stream);
+        let end = poll_fn(|cx| tunnel.poll(cx)).await;
+        relay.body_bytes = tunnel.body_bytes;
+        shared.stats.tunnels_active.dec();
+        match end {
+            TunnelEnd::Both => Ok(Flow::Close),
+            TunnelEnd::Idle => Err(Trouble::TunnelIdle),
+            TunnelEnd::ClientReset => {
+                leg.stream.stream().transport().reset_on_drop();
+                Err(Trouble::ClientGone)
+            }
+            TunnelEnd::OriginReset => Err(Trouble::Cut("the origin reset the tunnel".to_owned())),
+        }
+    }
+
+    fn send_request(&mut self, route: &Route, leg: &mut Leg) -> Result<(), SendError> {
         let forwarded: &mut ForwardedFields = &mut self.session.shared.scratch.borrow_mut();
         forwarded.prepare(&self.head, route.forwarded, &self.session.peer);
         let client_host = self.head.authority().unwrap_or_default();
+        let connect = *self.head.method() == Method::CONNECT;
         let host = match &leg.origin.address {
+            // RFC 9110 9.3.6: the target of a CONNECT and its Host are the same.
+            _ if connect => client_host,
             ringport::spec::OriginAddress::Host { .. } if !route.preserve_host => leg.origin.name.as_str(),
             _ if client_host.is_empty() => "localhost",
             _ => client_host,
         };
-        let connect = *self.head.method() == Method::CONNECT;
         let target = self.head.origin_target();
         let line = RequestLine { method: self.head.method().as_str(), target: &target, host };
-        let fields = request_fields(&self.head, route.forwarded, forwarded);
+        let fields = request_fields(&self.head, self.len, route.forwarded, forwarded);
         let len = if connect { BodyLen::None } else { self.len };
         leg.stream.send_head(line, fields, len)
     }
@@ -290,31 +376,44 @@ impl<'a> Exchange<'a> {
             Poll::Pending => {}
         }
         let timeouts = self.session.shared.spec.timeouts();
-        let limit = if relay.tunnel {
-            match timeouts.tunnel_idle {
-                Some(limit) => limit,
-                None => return Poll::Pending,
-            }
-        } else if relay.client_full || relay.origin_full {
+        let limit = if relay.client_full || relay.origin_full {
             timeouts.write_idle
-        } else if !relay.request_ended || relay.response_began {
+        } else if relay.response_began || !(relay.request_ended || self.awaits_continue(relay)) {
             timeouts.body_idle
         } else {
             response_timeout
         };
-        self.session.timer.reset(relay.last_progress + limit);
-        ready!(self.session.timer.poll_elapsed(cx));
-        Poll::Ready(Err(self.too_slow(relay)))
+        loop {
+            self.session.timer.reset(relay.last_progress + limit);
+            ready!(self.session.timer.poll_elapsed(cx));
+            // Bytes that the slow side has taken meanwhile make no event.
+            let unsent = if relay.client_full {
+                self.session.client.stream().transport().sock().unsent()
+            } else {
+                leg.stream.stream().transport().sock().unsent()
+            };
+            if !(relay.client_full || relay.origin_full) || unsent == relay.unsent {
+                return Poll::Ready(Err(self.too_slow(relay)));
+            }
+            relay.unsent = unsent;
+            relay.last_progress = self.session.shared.core.now();
+        }
+    }
+
+    /// Whether the client holds its body back until the origin asks for it.
+    fn awaits_continue(&self, relay: &Relay) -> bool {
+        self.head.expects_continue() && !relay.body_taken && !relay.continued
     }
 
     fn too_slow(&self, relay: &Relay) -> Trouble {
-        if relay.response_began {
-            return Trouble::Cut(
-                if relay.client_full { "the client does not read" } else { "idle for too long" }.to_owned(),
-            );
+        if relay.client_full {
+            return Trouble::ClientStalled;
         }
-        if !relay.request_ended && !relay.origin_full {
+        if !relay.request_ended && !relay.origin_full && !self.awaits_continue(relay) {
             return Trouble::RequestTimeout;
+        }
+        if relay.response_began {
+            return Trouble::Cut("idle for too long".to_owned());
         }
         self.session.shared.stats.origin_timeouts.inc();
         Trouble::ResponseTimeout
@@ -328,7 +427,7 @@ impl<'a> Exchange<'a> {
         relay: &mut Relay,
     ) -> Poll<Result<(), Trouble>> {
         loop {
-            if relay.request_ended && !relay.tunnel {
+            if relay.request_ended {
                 return match self.session.client.poll_gone(cx) {
                     Poll::Ready(_) => Poll::Ready(Err(Trouble::ClientGone)),
                     Poll::Pending => Poll::Pending,
@@ -354,21 +453,14 @@ impl<'a> Exchange<'a> {
                     relay.body_taken = true;
                     leg.stream.send_data(data)
                 }
-                ServerEvent::Tunnel(data) => leg.stream.send_data(data),
                 ServerEvent::Trailers(trailers) => {
+                    relay.body_taken = true;
                     relay.request_trailed = true;
                     leg.stream.send_trailers(trailers.iter())
                 }
-                ServerEvent::End | ServerEvent::Paused if !relay.request_ended => {
+                ServerEvent::End | ServerEvent::Paused => {
                     relay.request_ended = true;
                     if relay.request_trailed { Ok(()) } else { leg.stream.finish() }
-                }
-                ServerEvent::Closed if relay.tunnel => {
-                    if let Err(error) = leg.stream.finish() {
-                        return Poll::Ready(Err(Trouble::Unsendable(error)));
-                    }
-                    relay.tunnel_client_ended(cx, leg);
-                    return Poll::Pending;
                 }
                 _ => return Poll::Pending,
             };
@@ -396,7 +488,7 @@ impl<'a> Exchange<'a> {
                     return Poll::Pending;
                 }
             }
-            if relay.response_ended {
+            if relay.response_ended || relay.tunnel {
                 return Poll::Ready(Ok(()));
             }
             let event = match ready!(leg.stream.poll_event(cx)) {
@@ -417,32 +509,32 @@ impl<'a> Exchange<'a> {
         let client = &mut self.session.client;
         let sent = match event {
             ClientEvent::Informational(head) => {
-                client.send_informational(head.status(), response_fields(&head))
+                let date = self.session.shared.date();
+                relay.continued |= head.status() == StatusCode::CONTINUE;
+                client.send_informational(head.status(), response_fields(&head, &date))
             }
             ClientEvent::Head(head, len) => {
-                relay.status = head.status().as_u16();
-                relay.response_began = true;
+                let status = head.status();
                 let len = match len {
+                    // RFC 9110 8.6: a 204 has none, whatever the origin says.
+                    BodyLen::None if status == StatusCode::NO_CONTENT => BodyLen::None,
                     BodyLen::None => head.content_length().map_or(BodyLen::None, BodyLen::Length),
                     BodyLen::UntilClose => BodyLen::Chunked,
                     len => len,
                 };
-                if len == BodyLen::Tunnel {
-                    relay.tunnel = true;
-                    self.session.shared.stats.tunnels_active.inc();
-                    let took = self.session.shared.core.now().duration_since(self.started);
-                    self.session.shared.stats.responded(relay.status, took);
-                }
-                if self.session.shared.is_draining() && !relay.tunnel {
+                relay.tunnel = len == BodyLen::Tunnel;
+                if !relay.tunnel
+                    && (self.session.shared.is_draining()
+                        || matches!(client.conn().remaining_body(), RemainingBody::Known(left) if left > DRAIN_BYTES))
+                {
                     client.conn().close_after_response();
                 }
-                client.send_head(head.status(), response_fields(&head), len)
+                let date = self.session.shared.date();
+                let sent = client.send_head(status, response_fields(&head, &date), len);
+                relay.status = if sent.is_ok() { status.as_u16() } else { 0 };
+                sent
             }
             ClientEvent::Data(data) => {
-                relay.body_bytes += data.len() as u64;
-                client.send_data(data)
-            }
-            ClientEvent::Tunnel(data) => {
                 relay.body_bytes += data.len() as u64;
                 client.send_data(data)
             }
@@ -454,11 +546,8 @@ impl<'a> Exchange<'a> {
                 relay.response_ended = true;
                 if relay.response_trailed { Ok(()) } else { client.finish() }
             }
-            ClientEvent::Closed if relay.tunnel => {
-                relay.response_ended = true;
-                client.finish()
-            }
-            ClientEvent::Closed | ClientEvent::NeedInput => {
+            // A tunnel's bytes come behind its head only, and are not read here.
+            ClientEvent::Closed | ClientEvent::NeedInput | ClientEvent::Tunnel(_) => {
                 let gone = ClientError::Protocol(ringport::proto::http1::Error::Incomplete);
                 return Err(if relay.response_began {
                     Trouble::Cut(gone.to_string())
@@ -468,8 +557,9 @@ impl<'a> Exchange<'a> {
             }
         };
         sent.map_err(|error| {
-            if relay.response_began { Trouble::Cut(error.to_string()) } else { Trouble::Unsendable(error) }
+            if relay.response_began { Trouble::Cut(error.to_string()) } else { Trouble::Unpassable(error) }
         })?;
+        relay.response_began |= relay.status != 0;
         client.start_send().map_err(|_| Trouble::ClientGone)
     }
 
@@ -482,20 +572,26 @@ impl<'a> Exchange<'a> {
                 (StatusCode::SERVICE_UNAVAILABLE, "no origin is available")
             }
             Trouble::Refused(_) => (StatusCode::BAD_GATEWAY, "the origin refused the connection"),
-            Trouble::Broken(_) | Trouble::Unsendable(_) => {
+            Trouble::Broken(_) | Trouble::Unpassable(_) => {
                 stats.origin_bad_responses.inc();
                 (StatusCode::BAD_GATEWAY, "the origin did not answer properly")
             }
+            Trouble::Unsendable(_) => (StatusCode::BAD_GATEWAY, "the request cannot be passed on"),
             Trouble::ConnectTimeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "the origin could not be reached in time")
             }
             Trouble::ResponseTimeout => (StatusCode::GATEWAY_TIMEOUT, "the origin did not answer in time"),
             Trouble::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "the request was too slow"),
             Trouble::BadRequest(error) => (error.status(), error.reason()),
-            Trouble::ClientGone => {
+            Trouble::ClientGone | Trouble::ClientStalled => {
                 stats.requests_aborted.inc();
-                self.log(499, relay.body_bytes, &trouble.cause());
+                let status = if relay.response_began { relay.status } else { 499 };
+                self.log(status, relay.body_bytes, &trouble.cause());
                 return Flow::Abort;
+            }
+            Trouble::TunnelIdle => {
+                self.log(relay.status, relay.body_bytes, &trouble.cause());
+                return Flow::Close;
             }
             Trouble::Cut(_) => {
                 stats.requests_aborted.inc();
@@ -523,25 +619,18 @@ impl<'a> Exchange<'a> {
     }
 
     fn log(&self, status: u16, body_bytes: u64, cause: &str) {
-        let shared = &self.session.shared;
-        if !shared.log.is_on() {
-            return;
-        }
-        let took = shared.core.now().duration_since(self.started);
-        let line = log::line(&log::Record {
+        let record = log::Record {
             peer: &self.session.peer,
             method: self.head.method().as_str(),
             host: self.head.authority().unwrap_or("-"),
             target: self.head.target(),
             status,
             body_bytes,
-            took,
+            took: self.session.shared.core.now().duration_since(self.started),
             origin: &self.origin_name,
             cause,
-        });
-        if !shared.log.send(line) {
-            shared.stats.log_dropped.inc();
-        }
+        };
+        log::write(&self.session.shared, &record);
     }
 }
 
@@ -580,15 +669,8 @@ impl Relay {
             last_progress: now,
             client_full: false,
             origin_full: false,
-        }
-    }
-
-    /// The client has ended its side of the tunnel: the origin learns it, and may go on sending.
-    fn tunnel_client_ended(&mut self, cx: &mut Context<'_>, leg: &mut Leg) {
-        let stream = leg.stream.stream();
-        if stream.start_send().is_ok() {
-            // Pending here means that bytes still wait; the wake of their end polls this again.
-            let _ = ringport::runtime::Transport::poll_shutdown(stream.transport(), cx);
+            unsent: 0,
+            continued: false,
         }
     }
 }

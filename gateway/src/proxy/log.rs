@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use ringport::spec::AccessLog;
 
+use super::Shared;
+
 /// Lines that may wait for the writer; more are dropped and counted.
 const QUEUE_LINES: usize = 65_536;
 
@@ -91,8 +93,15 @@ pub(super) struct Record<'a> {
     pub cause: &'a str,
 }
 
+/// Writes a line, if the log is on and not behind.
+pub(super) fn write(shared: &Shared, record: &Record<'_>) {
+    if shared.log.is_on() && !shared.log.send(line(record)) {
+        shared.stats.log_dropped.inc();
+    }
+}
+
 /// `time peer "METHOD host target" status bytes milliseconds origin cause`, with quotes and control bytes escaped.
-pub(super) fn line(record: &Record<'_>) -> String {
+fn line(record: &Record<'_>) -> String {
     let text = |text: &str| text.escape_default().to_string();
     let or_dash =
         |text: &str| if text.is_empty() { "-".to_owned() } else { text.escape_default().to_string() };
@@ -121,7 +130,7 @@ fn timestamp(time: SystemTime) -> String {
 }
 
 /// The date of a day since 1970-01-01, in the Gregorian calendar, whose pattern repeats every 146,097 days.
-fn civil(days: u64) -> (u64, u64, u64) {
+pub(super) fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

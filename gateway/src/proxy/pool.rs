@@ -59,7 +59,9 @@ impl OriginPool {
         let start = self.next.get();
         let usable = (0..count).map(|step| (start + step) % count).filter(|at| {
             let origin = &self.origins[*at];
-            origin.is_in(now) && !tried.iter().any(|other| Rc::ptr_eq(other, origin))
+            origin.addr_count() > 0
+                && origin.is_in(now)
+                && !tried.iter().any(|other| Rc::ptr_eq(other, origin))
         });
         let at = match self.spec.balance {
             Balance::RoundRobin => usable.min_by_key(|_| 0),
@@ -181,6 +183,11 @@ impl Origin {
     /// Replaces the addresses after a look-up.
     pub(crate) fn set_addrs(&self, addrs: Vec<ConnectAddr>) {
         *self.addrs.borrow_mut() = addrs;
+    }
+
+    /// How many addresses are known: none until the name has resolved.
+    pub(crate) fn addr_count(&self) -> usize {
+        self.addrs.borrow().len()
     }
 
     /// The next address in turn; `None` until the name has resolved.

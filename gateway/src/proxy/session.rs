@@ -19,12 +19,12 @@ use ringport::runtime::{LocalAddr, Transport, TxLevel};
 use ringport_platform::core::Sleep;
 
 use super::exchange::Exchange;
-use super::{Counted, Shared};
+use super::{Counted, Shared, log};
 
 /// Unsent bytes of a client above which nothing more is read for it.
 pub(super) const HIGH_WATER: usize = 256 * 1024;
 /// Body of an answered request that is read and dropped to keep the connection.
-const DRAIN_BYTES: u64 = 64 * 1024;
+pub(super) const DRAIN_BYTES: u64 = 64 * 1024;
 /// What is read and dropped before a connection closes, so that the client can read the last response.
 const LINGER_BYTES: usize = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
@@ -36,7 +36,6 @@ pub(super) struct Session {
     pub timer: Sleep,
     /// The peer's IP address as text; empty for Unix sockets.
     pub peer: String,
-    /// The port of the listener, for `X-Forwarded-Port`.
     served: u64,
     seat: usize,
     _counted: Counted,
@@ -90,9 +89,13 @@ impl Session {
                 Next::Request(head, len) => (head, len),
                 Next::Over => return Flow::Over,
                 Next::HeadTimeout => {
-                    return self.refuse(StatusCode::REQUEST_TIMEOUT, "the request was too slow");
+                    let text = "the request was too slow";
+                    return self.refuse(StatusCode::REQUEST_TIMEOUT, text, "header-timeout");
                 }
-                Next::Malformed(error) => return self.refuse(error.status(), error.reason()),
+                Next::Malformed(error) => {
+                    let cause = format!("bad-request ({error})");
+                    return self.refuse(error.status(), error.reason(), &cause);
+                }
             };
             self.served += 1;
             let last =
@@ -163,18 +166,33 @@ impl Session {
         }
     }
 
-    /// Answers without an origin, and closes.
-    pub(super) fn refuse(&mut self, status: StatusCode, text: &str) -> Flow {
-        self.client.conn().close_after_response();
-        self.answer(status, text, Duration::ZERO);
-        Flow::Close
+    /// Answers what is no request, or not a whole one, and closes.
+    fn refuse(&mut self, status: StatusCode, text: &str, cause: &str) -> Flow {
+        self.client.conn().stop_reading();
+        let flow = self.answer(status, text, Duration::ZERO);
+        log::write(
+            &self.shared,
+            &log::Record {
+                peer: &self.peer,
+                method: "-",
+                host: "-",
+                target: "-",
+                status: status.as_u16(),
+                body_bytes: 0,
+                took: Duration::ZERO,
+                origin: "",
+                cause,
+            },
+        );
+        if flow == Flow::Continue { Flow::Close } else { flow }
     }
 
     /// Answers a request that no origin answered.
     pub(super) fn answer(&mut self, status: StatusCode, text: &str, took: Duration) -> Flow {
         let body = format!("{} {}: {text}\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
-        let fields: [(&str, &[u8]); 2] =
-            [("content-type", b"text/plain; charset=utf-8"), ("server", b"ringport")];
+        let date = self.shared.date();
+        let fields: [(&str, &[u8]); 3] =
+            [("date", &date), ("content-type", b"text/plain; charset=utf-8"), ("server", b"ringport")];
         self.shared.stats.responded(status.as_u16(), took);
         match self.client.respond(status, fields, body.into_bytes()) {
             Ok(()) => match self.client.start_send() {

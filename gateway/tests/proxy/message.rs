@@ -77,6 +77,11 @@ impl Client {
         let _ = self.stream().shutdown(Shutdown::Write);
     }
 
+    /// Closes with a reset.
+    pub(crate) fn reset(self) {
+        let _ = rustix::net::sockopt::set_socket_linger(self.stream(), Some(Duration::ZERO));
+    }
+
     /// A whole request and its response on this connection.
     pub(crate) fn ask(&mut self, request: &str) -> Message {
         self.send(request.as_bytes());

@@ -37,18 +37,39 @@ impl Conn {
 
     /// Closes with a reset: with unread bytes or without.
     pub(crate) fn reset(self) {
-        let _ = socket_linger_zero(self.wire.stream());
+        // The list holds a clone, with which the connection would stay open.
+        let mut streams = self.state.streams.lock().expect("no panic");
+        let same = |other: &TcpStream| other.peer_addr().ok() == self.wire.stream().peer_addr().ok();
+        streams.retain(|stream| !same(stream));
+        self.wire.reset();
+    }
+
+    /// Tells the test something, see [`Origin::notes`].
+    pub(crate) fn note(&self, note: &str) {
+        self.state.notes.lock().expect("no panic").push(note.to_owned());
     }
 }
 
-fn socket_linger_zero(stream: &TcpStream) -> rustix::io::Result<()> {
-    rustix::net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO))
+/// The end of a script: the clone in the list would keep the connection open.
+struct EndOf {
+    state: Arc<State>,
+    peer: Option<SocketAddr>,
+}
+
+impl Drop for EndOf {
+    fn drop(&mut self) {
+        let Ok(mut streams) = self.state.streams.lock() else { return };
+        if let Some(at) = streams.iter().position(|stream| stream.peer_addr().ok() == self.peer) {
+            let _ = streams.swap_remove(at).shutdown(Shutdown::Both);
+        }
+    }
 }
 
 #[derive(Default)]
 struct State {
     connections: AtomicUsize,
     requests: Mutex<Vec<Message>>,
+    notes: Mutex<Vec<String>>,
     streams: Mutex<Vec<TcpStream>>,
     ended: AtomicBool,
 }
@@ -78,12 +99,11 @@ impl Origin {
                 let conn = Conn { wire: Wire::over(stream), index, state: shared.clone() };
                 let script = script.clone();
                 thread::spawn(move || {
-                    let clone = conn.wire.stream().try_clone();
+                    let peer = conn.wire.stream().peer_addr().ok();
+                    let state = conn.state.clone();
+                    // Runs in a panic, too: the proxy must not wait for a script that failed.
+                    let _end = EndOf { state, peer };
                     script(conn);
-                    // The clone in the list would keep the connection open.
-                    if let Ok(stream) = clone {
-                        let _ = stream.shutdown(Shutdown::Both);
-                    }
                 });
             }
         });
@@ -119,6 +139,11 @@ impl Origin {
 
     pub(crate) fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
+    }
+
+    /// What [`Conn::note`] was given.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.state.notes.lock().expect("no panic").clone()
     }
 
     pub(crate) fn requests(&self) -> Vec<Message> {

@@ -305,6 +305,17 @@ impl Proxy {
         found.unwrap_or_else(|| panic!("never logged {part:?}:\n{}", self.log()))
     }
 
+    /// The access log (`FOLDER/access.log` in the config) once it has so many lines.
+    pub(crate) fn access_log(&self, lines: usize) -> Vec<String> {
+        let mut found = Vec::new();
+        eventually("lines of the access log", || {
+            let text = std::fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default();
+            found = text.lines().map(str::to_owned).collect();
+            found.len() >= lines
+        });
+        found
+    }
+
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("the proxy runs");

@@ -231,6 +231,11 @@ impl StreamSock {
         sockets.poll_sent(self.owned.id, cx, level).map_err(io::Error::from)
     }
 
+    /// Bytes that wait here to be sent: whether a slow peer takes any shows in this.
+    pub fn unsent(&self) -> usize {
+        self.owned.core.0.sockets.borrow_mut().unsent(self.owned.id)
+    }
+
     /// Sends what waits, then tells the peer that no more comes. Idempotent.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.shut {

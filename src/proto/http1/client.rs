@@ -274,6 +274,10 @@ impl ClientConn {
         let head = match whole {
             Some(head) => head,
             None => {
+                if !starts_like(rx.front(), b"HTTP/") {
+                    // Another protocol may never end what looks like a head.
+                    return Err(Error::StatusLine);
+                }
                 let len = match self.scan.poll(rx, bounds)? {
                     Some(len) if len == b"\r\n".len() => return Err(Error::StatusLine),
                     Some(len) => len,
@@ -396,4 +400,9 @@ impl ClientConn {
     pub fn is_tunnel(&self) -> bool {
         matches!(self.rx, Rx::Tunnel)
     }
+}
+
+/// Whether one of the two begins with the other.
+fn starts_like(bytes: &[u8], expected: &[u8]) -> bool {
+    bytes.iter().zip(expected).all(|(byte, expected)| byte == expected)
 }

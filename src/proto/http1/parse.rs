@@ -282,10 +282,12 @@ impl Collect {
         let first = name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
         let request = self.role == Role::Request;
         match (name.len(), first) {
-            (2, b't') if is("te") => {
+            (2, b't') if request && is("te") => {
                 self.facts.te_trailers |= list(value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
                 return Ok(Kind::Te);
             }
+            // RFC 9110 10.1.4: of requests only.
+            (2, b't') if is("te") => {}
             (4, b'h') if request && is("host") => {
                 self.note_host(value)?;
                 self.host = (!value.is_empty()).then_some(pos);

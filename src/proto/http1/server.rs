@@ -16,7 +16,7 @@ use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 use super::body::{Decoded, Decoder};
 use super::error::{Error, SendError};
 use super::head::{RequestHead, Spare, Trailers};
-use super::parse::parse_request;
+use super::parse::{is_token_byte, parse_request};
 use super::scan::{HeadScan, ScanLimits};
 use super::write::{
     Encoder, FieldWriter, Framing, HeadEnd, announce, each, put_fields, put_head_end, put_status_line,
@@ -220,6 +220,11 @@ impl ServerConn {
         bounds: ScanLimits,
     ) -> Result<Result<usize, ServerEvent>, Error> {
         loop {
+            // Another protocol, TLS above all, may never end what looks like a head.
+            if rx.front().first().is_some_and(|&byte| byte != b'\r' && byte != b'\n' && !is_token_byte(byte))
+            {
+                return Err(Error::RequestLine);
+            }
             match self.scan.poll(rx, bounds)? {
                 None if !self.eof => return Ok(Err(ServerEvent::NeedInput)),
                 None if rx.is_empty() => {
@@ -493,7 +498,7 @@ impl ServerConn {
         self.tx == Tx::Head
     }
 
-    /// Whether the response that is due answers HEAD, and so has no body whatever length it tells.
+    /// Whether what is answered is HEAD: its response has no body. A refusal of what could not be read has one.
     pub fn answers_head(&self) -> bool {
         self.request.head
     }

@@ -1,0 +1,71 @@
+//! The `Date` of responses, worked out once a second.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::log::civil;
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, RFC 9110 5.6.7.
+pub(crate) type HttpDate = [u8; 29];
+
+/// Gives the date of now without asking the system each time.
+pub(crate) struct Clock {
+    text: HttpDate,
+    until: Option<Instant>,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        Clock { text: format(SystemTime::UNIX_EPOCH), until: None }
+    }
+
+    /// The date at `now`, which is the core's.
+    pub(crate) fn date(&mut self, now: Instant) -> HttpDate {
+        if self.until.is_none_or(|until| now >= until) {
+            let time = SystemTime::now();
+            let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            self.text = format(time);
+            self.until = Some(now + Duration::from_nanos(1_000_000_000 - u64::from(since.subsec_nanos())));
+        }
+        self.text
+    }
+}
+
+fn format(time: SystemTime) -> HttpDate {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (days, second) = (since / 86_400, since % 86_400);
+    let (year, month, day) = civil(days);
+    let text = format!(
+        "{}, {day:02} {} {:04} {:02}:{:02}:{:02} GMT",
+        // The first day was a Thursday.
+        DAYS[(days as usize + 4) % 7],
+        MONTHS[month as usize - 1],
+        year % 10_000,
+        second / 3_600,
+        second / 60 % 60,
+        second % 60,
+    );
+    text.as_bytes().try_into().expect("every part has a fixed width")
+}
+
+const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+#[cfg(test)]
+mod tests {
+    use super::format;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn dates_are_those_of_the_rfc() {
+        for (second, expected) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (951_827_696, "Tue, 29 Feb 2000 12:34:56 GMT"),
+            (253_402_300_799, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            let text = format(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+            assert_eq!(std::str::from_utf8(&text), Ok(expected));
+        }
+    }
+}
