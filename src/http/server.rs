@@ -153,6 +153,21 @@ impl<T: Transport> ServerStream<T> {
         self.conn.send_informational(status, fields, self.stream.tx())
     }
 
+    /// Writes an informational response with fields that `write` puts.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn send_informational_with(
+        &mut self,
+        status: StatusCode,
+        write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
+        if status == StatusCode::CONTINUE {
+            return self.conn.send_continue(self.stream.tx());
+        }
+        self.conn.send_informational_with(status, self.stream.tx(), write)
+    }
+
     /// Writes a part of the body, or of a tunnel.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ use ringport::proto::http1::{
 use ringport::runtime::native::NativeStream;
 use ringport::runtime::{Runtime, Transport, TxLevel};
 
-use super::fields::{ForwardedFields, max_forwards, request_fields, response_fields};
+use super::fields::{max_forwards, put_request_fields, put_response_fields};
 use super::log;
 use super::pool::{ActiveRequest, Origin};
 use super::routes::Route;
@@ -342,8 +342,6 @@ impl<'a> Exchange<'a> {
     }
 
     fn send_request(&mut self, route: &Route, leg: &mut Leg) -> Result<(), SendError> {
-        let forwarded: &mut ForwardedFields = &mut self.session.shared.scratch.borrow_mut();
-        forwarded.prepare(&self.head, route.forwarded, &self.session.peer);
         let client_host = self.head.authority().unwrap_or_default();
         let connect = *self.head.method() == Method::CONNECT;
         let host = match &leg.origin.address {
@@ -355,9 +353,12 @@ impl<'a> Exchange<'a> {
         };
         let target = self.head.origin_target();
         let line = RequestLine { method: self.head.method().as_str(), target: &target, host };
-        let fields = request_fields(&self.head, self.len, route.forwarded, forwarded);
         let len = if connect { BodyLen::None } else { self.len };
-        leg.stream.send_head(line, fields, len)
+        let (head, peer) = (&self.head, self.session.peer.as_str());
+        let scratch = &mut self.session.shared.scratch.borrow_mut();
+        leg.stream.send_head_with(line, len, |out| {
+            put_request_fields(out, head, self.len, route.forwarded, peer, scratch)
+        })
     }
 
     fn poll_relay(
@@ -509,9 +510,11 @@ impl<'a> Exchange<'a> {
         let client = &mut self.session.client;
         let sent = match event {
             ClientEvent::Informational(head) => {
-                let date = self.session.shared.date();
                 relay.continued |= head.status() == StatusCode::CONTINUE;
-                client.send_informational(head.status(), response_fields(&head, &date))
+                let shared = &self.session.shared;
+                client.send_informational_with(head.status(), |out| {
+                    put_response_fields(out, &head, || shared.date())
+                })
             }
             ClientEvent::Head(head, len) => {
                 let status = head.status();
@@ -529,8 +532,9 @@ impl<'a> Exchange<'a> {
                 {
                     client.conn().close_after_response();
                 }
-                let date = self.session.shared.date();
-                let sent = client.send_head(status, response_fields(&head, &date), len);
+                let shared = &self.session.shared;
+                let sent = client
+                    .send_head_with(status, len, |out| put_response_fields(out, &head, || shared.date()));
                 relay.status = if sent.is_ok() { status.as_u16() } else { 0 };
                 sent
             }

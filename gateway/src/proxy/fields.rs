@@ -1,83 +1,76 @@
 //! What a proxy adds to and takes from the fields that it passes on.
 
 use http::{Method, StatusCode, Version};
-use ringport::proto::http1::{BodyLen, RequestHead, ResponseHead};
+use ringport::proto::http1::{BodyLen, FieldWriter, RequestHead, ResponseHead, SendError};
 use ringport::spec::Forwarded;
+
+use super::date::HttpDate;
 
 /// Our name in `Via`, behind the version in which the message came. RFC 9110 7.6.3.
 fn via(version: Version) -> &'static [u8] {
     if version == Version::HTTP_10 { b"1.0 ringport" } else { b"1.1 ringport" }
 }
 
-/// The fields that tell an origin about the client, in memory that is reused.
+/// What a client, or a gateway before us, says about the client, gathered in memory that is reused.
 #[derive(Default)]
 pub(crate) struct ForwardedFields {
     for_: Vec<u8>,
     proto: Vec<u8>,
     host: Vec<u8>,
     forwarded: Vec<u8>,
-    max_forwards: Vec<u8>,
 }
 
 impl ForwardedFields {
-    /// Works the fields out for a request.
-    pub(crate) fn prepare(&mut self, head: &RequestHead, policy: Forwarded, peer: &str) {
-        let bufs = [&mut self.for_, &mut self.proto, &mut self.host, &mut self.forwarded];
-        bufs.into_iter().chain([&mut self.max_forwards]).for_each(Vec::clear);
-        if let Some(left) = max_forwards(head) {
-            self.max_forwards.extend_from_slice(left.saturating_sub(1).to_string().as_bytes());
+    /// Gathers what `head` says, for a policy that keeps it.
+    fn gather(&mut self, head: &RequestHead, policy: Forwarded) {
+        [&mut self.for_, &mut self.proto, &mut self.host, &mut self.forwarded]
+            .into_iter()
+            .for_each(Vec::clear);
+        if policy != Forwarded::Append || !head.tells_client() {
+            return;
         }
-        let keep = match policy {
-            Forwarded::Off => return,
-            Forwarded::Append => true,
-            Forwarded::Replace => false,
-        };
-        if keep {
-            for (name, value) in head.iter() {
-                if name.eq_ignore_ascii_case("x-forwarded-for") {
-                    list(&mut self.for_, value);
-                } else if name.eq_ignore_ascii_case("forwarded") && has_whole_strings(value) {
-                    list(&mut self.forwarded, value);
-                } else if name.eq_ignore_ascii_case("x-forwarded-proto") && self.proto.is_empty() {
-                    self.proto.extend_from_slice(value);
-                } else if name.eq_ignore_ascii_case("x-forwarded-host") && self.host.is_empty() {
-                    self.host.extend_from_slice(value);
-                }
+        for (name, value) in head.iter() {
+            if name.eq_ignore_ascii_case("x-forwarded-for") {
+                list(&mut self.for_, value);
+            } else if name.eq_ignore_ascii_case("forwarded") && has_whole_strings(value) {
+                list(&mut self.forwarded, value);
+            } else if name.eq_ignore_ascii_case("x-forwarded-proto") && self.proto.is_empty() {
+                self.proto.extend_from_slice(value);
+            } else if name.eq_ignore_ascii_case("x-forwarded-host") && self.host.is_empty() {
+                self.host.extend_from_slice(value);
             }
         }
-        let host = head.authority().unwrap_or_default();
-        list(&mut self.for_, if peer.is_empty() { b"unknown" } else { peer.as_bytes() });
-        if self.proto.is_empty() {
-            self.proto.extend_from_slice(b"http");
-        }
-        if self.host.is_empty() {
-            self.host.extend_from_slice(host.as_bytes());
-        }
-        self.element(peer, host);
     }
 
-    /// RFC 7239 4: an IPv6 address is bracketed and quoted, an unknown peer is `unknown`.
-    fn element(&mut self, peer: &str, host: &str) {
-        let node = match peer {
-            "" => "unknown".to_owned(),
-            peer if peer.contains(':') => format!("\"[{peer}]\""),
-            peer => peer.to_owned(),
-        };
-        let host = if host.is_empty() { String::new() } else { format!(";host=\"{host}\"") };
-        list(&mut self.forwarded, format!("for={node}{host};proto=http").as_bytes());
-    }
-
-    fn lines(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        [
-            ("x-forwarded-for", &self.for_),
-            ("x-forwarded-proto", &self.proto),
-            ("x-forwarded-host", &self.host),
-            ("forwarded", &self.forwarded),
-            ("max-forwards", &self.max_forwards),
-        ]
-        .into_iter()
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| (name, value.as_slice()))
+    /// Puts what was gathered with our own knowledge behind it.
+    fn put(&self, out: &mut FieldWriter<'_>, peer: &str, host: &str) -> Result<(), SendError> {
+        let (peer, host) = (peer.as_bytes(), host.as_bytes());
+        let behind = |earlier: &[u8]| if earlier.is_empty() { &b""[..] } else { b", " };
+        let known: &[u8] = if peer.is_empty() { b"unknown" } else { peer };
+        out.put_parts("x-forwarded-for", &[&self.for_, behind(&self.for_), known])?;
+        out.put("x-forwarded-proto", if self.proto.is_empty() { b"http" } else { &self.proto })?;
+        let told_host = if self.host.is_empty() { host } else { &self.host };
+        if !told_host.is_empty() {
+            out.put("x-forwarded-host", told_host)?;
+        }
+        // RFC 7239 4 and 6: an IPv6 address is bracketed and quoted, an unknown peer is `unknown`.
+        let (open, close): (&[u8], &[u8]) = if peer.contains(&b':') { (b"\"[", b"]\"") } else { (b"", b"") };
+        let (host_open, host_close): (&[u8], &[u8]) =
+            if host.is_empty() { (b"", b"") } else { (b";host=\"", b"\"") };
+        let earlier = &self.forwarded;
+        let element = [
+            &earlier[..],
+            behind(earlier),
+            b"for=",
+            open,
+            known,
+            close,
+            host_open,
+            host,
+            host_close,
+            b";proto=http",
+        ];
+        out.put_parts("forwarded", &element)
     }
 }
 
@@ -119,50 +112,53 @@ fn upgrade(head: &RequestHead, len: BodyLen) -> Option<&[u8]> {
     (len == BodyLen::None && !protocols.split(|byte| *byte == b',').any(is_h2c)).then_some(protocols)
 }
 
-/// The fields of a request for an origin.
-pub(super) fn request_fields<'a>(
-    head: &'a RequestHead,
+/// Puts the fields of a request for an origin.
+pub(super) fn put_request_fields(
+    out: &mut FieldWriter<'_>,
+    head: &RequestHead,
     len: BodyLen,
     policy: Forwarded,
-    forwarded: &'a ForwardedFields,
-) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-    let counts = !forwarded.max_forwards.is_empty();
-    let pass = head.forwardable_fields().filter(move |(name, _)| {
-        (policy == Forwarded::Off || !tells_client(name))
-            && !(counts && name.eq_ignore_ascii_case("max-forwards"))
-    });
-    let upgrade = upgrade(head, len).map(|protocols| ("upgrade", protocols));
-    pass.chain(upgrade).chain(forwarded.lines()).chain([("via", via(head.version()))])
+    peer: &str,
+    scratch: &mut ForwardedFields,
+) -> Result<(), SendError> {
+    match (max_forwards(head), policy) {
+        (Some(left), _) => {
+            let told = policy == Forwarded::Off;
+            let counted = |name: &str| name.eq_ignore_ascii_case("max-forwards");
+            let fields =
+                if told { head.forwardable_fields() } else { head.forwardable_fields().without_client() };
+            fields.filter(|(name, _)| !counted(name)).try_for_each(|(name, value)| out.put(name, value))?;
+            out.put("max-forwards", left.saturating_sub(1).to_string().as_bytes())?;
+        }
+        (None, Forwarded::Off) => out.forward_request_as_told(head),
+        (None, Forwarded::Append | Forwarded::Replace) => out.forward_request(head),
+    }
+    if let Some(protocols) = upgrade(head, len) {
+        out.put("upgrade", protocols)?;
+    }
+    if policy != Forwarded::Off {
+        scratch.gather(head, policy);
+        scratch.put(out, peer, head.authority().unwrap_or_default())?;
+    }
+    out.put("via", via(head.version()))
 }
 
-/// The fields of a response for a client. One `Date`, which a gateway adds where an origin has no clock (RFC 9110
+/// Puts the fields of a response for a client. One `Date`, which a gateway adds where an origin has no clock (RFC 9110
 /// 6.6.1). `Upgrade` only where it switches or is demanded: what an origin offers besides, we do not offer.
-pub(super) fn response_fields<'a>(
-    head: &'a ResponseHead,
-    date: &'a [u8],
-) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+pub(super) fn put_response_fields(
+    out: &mut FieldWriter<'_>,
+    head: &ResponseHead,
+    date: impl FnOnce() -> HttpDate,
+) -> Result<(), SendError> {
     let status = head.status();
-    let upgrades = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
-    let upgrade = head.upgrade().filter(|_| upgrades).map(|protocols| ("upgrade", protocols));
-    let undated = !status.is_informational() && head.get("date").is_none();
-    let mut dates = 0;
-    let pass = head.forwardable_fields().filter(move |(name, _)| {
-        let is_date = name.eq_ignore_ascii_case("date");
-        dates += u32::from(is_date);
-        !is_date || dates == 1
-    });
-    let date = undated.then_some(("date", date));
-    pass.chain(date).chain(upgrade).chain([("via", via(head.version()))])
-}
-
-/// Whether a field tells of the client. Also with `_` for `-`: some origins take both for the same name.
-fn tells_client(name: &str) -> bool {
-    let same = |ours: &&str| {
-        ours.len() == name.len()
-            && name
-                .bytes()
-                .zip(ours.bytes())
-                .all(|(byte, ours)| byte.to_ascii_lowercase() == ours || (byte == b'_' && ours == b'-'))
-    };
-    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"].iter().any(|ours| same(&ours))
+    out.forward_response(head);
+    if !status.is_informational() && !head.is_dated() {
+        out.put("date", &date())?;
+    }
+    if matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED)
+        && let Some(protocols) = head.upgrade()
+    {
+        out.put("upgrade", protocols)?;
+    }
+    out.put("via", via(head.version()))
 }

@@ -69,6 +69,11 @@ impl RequestHead {
         self.facts.expect_continue
     }
 
+    /// Whether fields are there that tell an origin about the client: `Forwarded`, `X-Forwarded-For`, `-Host`, `-Proto`.
+    pub fn tells_client(&self) -> bool {
+        self.facts.client_fields
+    }
+
     /// Whether the client says that it takes trailers (`TE: trailers`).
     pub fn accepts_trailers(&self) -> bool {
         self.facts.te_trailers
@@ -98,6 +103,11 @@ impl ResponseHead {
     /// The status, from 100 to 999. Those above 599 are server errors (RFC 9110 15).
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// Whether there is a `Date`. Where there are several, the first counts and the others are not passed on.
+    pub fn is_dated(&self) -> bool {
+        self.facts.dated
     }
 
     /// The reason phrase; often empty.
@@ -170,7 +180,7 @@ macro_rules! common_head {
             /// if it says so. Host, the body's length and an upgrade are said again when the head is sent. RFC 9110
             /// 7.6.1.
             pub fn forwardable_fields(&self) -> ForwardableFields<'_> {
-                ForwardableFields { fields: self.iter(), te_trailers: self.facts.te_trailers }
+                ForwardableFields { fields: self.iter(), te_trailers: self.facts.te_trailers, client: true }
             }
 
             /// `Content-Length`, if given. In a response to HEAD, and in a 304, it is not the length of what follows.
@@ -247,6 +257,15 @@ impl<'a> Iterator for Fields<'a> {
 pub struct ForwardableFields<'a> {
     fields: Fields<'a>,
     te_trailers: bool,
+    client: bool,
+}
+
+impl ForwardableFields<'_> {
+    /// Without the fields that tell an origin about the client, which a gateway writes anew.
+    #[must_use]
+    pub fn without_client(self) -> Self {
+        ForwardableFields { client: false, ..self }
+    }
 }
 
 impl<'a> Iterator for ForwardableFields<'a> {
@@ -255,6 +274,7 @@ impl<'a> Iterator for ForwardableFields<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         while let Some(pos) = self.fields.next_pos() {
             match pos.kind {
+                Kind::Client if !self.client => {}
                 Kind::EndToEnd | Kind::Client => {
                     return Some((self.fields.table.text(pos.name), self.fields.table.bytes(pos.value)));
                 }
@@ -279,6 +299,8 @@ pub(super) struct Facts {
     pub(super) te_trailers: bool,
     /// Whether fields of [`Kind::Client`] are there.
     pub(super) client_fields: bool,
+    /// Whether a response has a `Date`.
+    pub(super) dated: bool,
 }
 
 impl Facts {

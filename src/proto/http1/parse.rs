@@ -244,6 +244,7 @@ impl Collect {
                 expect_continue: false,
                 te_trailers: false,
                 client_fields: false,
+                dated: false,
             },
             has_transfer_encoding: false,
             has_upgrade: false,
@@ -300,26 +301,26 @@ impl Collect {
                 return Ok(Kind::EndToEnd);
             }
             (7, b'u') if is("upgrade") => self.has_upgrade = true,
-            (9, b'f') if request && is("forwarded") => return Ok(self.note_client()),
+            (4, b'd') if !request && is("date") => {
+                // RFC 9110 6.6.1: an origin sends one; of more the first counts.
+                let first = !std::mem::replace(&mut self.facts.dated, true);
+                return Ok(if first { Kind::EndToEnd } else { Kind::ThisHop });
+            }
+            (9, b'f') | (15..=17, b'x') if request && tells_client(name) => {
+                self.facts.client_fields = true;
+                return Ok(Kind::Client);
+            }
             (10, b'c') if is("connection") => self.note_connection(value)?,
             (10, b'k') if is("keep-alive") => {}
             (14, b'c') if is("content-length") => self.note_content_length(value)?,
             (14, b'h') if is("http2-settings") => {}
-            (15, b'x') if request && is("x-forwarded-for") => return Ok(self.note_client()),
             (16, b'p') if is("proxy-connection") => {}
-            (16, b'x') if request && is("x-forwarded-host") => return Ok(self.note_client()),
             (17, b't') if is("transfer-encoding") => self.note_transfer_encoding(value)?,
-            (17, b'x') if request && is("x-forwarded-proto") => return Ok(self.note_client()),
             (18, b'p') if is("proxy-authenticate") => {}
             (19, b'p') if is("proxy-authorization") => {}
             _ => return Ok(Kind::EndToEnd),
         }
         Ok(Kind::ThisHop)
-    }
-
-    fn note_client(&mut self) -> Kind {
-        self.facts.client_fields = true;
-        Kind::Client
     }
 
     fn note_host(&mut self, value: &[u8]) -> Result<(), Error> {
@@ -407,6 +408,13 @@ impl Collect {
             }
         }
     }
+}
+
+/// Whether a field tells of the client. Also with `_` for `-`: some origins take both for the same name.
+fn tells_client(name: &str) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    let same = |ours: &&str| ours.len() == name.len() && name.bytes().map(plain).eq(ours.bytes());
+    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"].iter().any(same)
 }
 
 /// The elements of a comma-separated list, without the empty ones. RFC 9110 5.6.1.
