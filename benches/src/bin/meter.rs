@@ -1,0 +1,103 @@
+//! User-space instructions, system calls and heap allocations per request, counted exactly by single-stepping a server.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+use ringport_benches::load::Kind;
+use ringport_benches::metering::{self, Metered, Plan};
+use ringport_benches::peers::{self, PEERS};
+use ringport_benches::symbols::By;
+
+/// Counts user-space instructions, system calls and heap allocations per request by single-stepping a server.
+///
+/// Without --peer and without a command every peer of the load is metered, one row each.
+#[derive(Parser)]
+struct Cli {
+    /// What is asked for.
+    #[arg(value_enum)]
+    load: Kind,
+    /// Connections, each with one request (or --pipeline many) in flight.
+    #[arg(short, long, default_value_t = 64)]
+    connections: usize,
+    /// Rounds that are stepped and counted.
+    #[arg(short, long, default_value_t = 2)]
+    rounds: usize,
+    /// Rounds before, not stepped.
+    #[arg(short, long, default_value_t = 200)]
+    warmup: usize,
+    /// Bytes of an echo, or of the origin's answer.
+    #[arg(short, long)]
+    bytes: Option<usize>,
+    /// Requests sent at once on each connection.
+    #[arg(short, long, default_value_t = 1)]
+    pipeline: usize,
+    /// Only this peer; may be given several times.
+    #[arg(long)]
+    peer: Vec<String>,
+    /// How many functions are shown; 0 for the table alone.
+    #[arg(short, long, default_value_t = 25)]
+    top: usize,
+    /// What instructions are gathered by.
+    #[arg(long, value_enum, default_value_t = By::Function)]
+    by: By,
+    /// Servers are built already.
+    #[arg(long)]
+    no_build: bool,
+    /// A server's command line instead of a peer; {port} and {origin} are replaced.
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("meter: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> io::Result<()> {
+    let plan = Plan {
+        kind: cli.load,
+        connections: cli.connections,
+        rounds: cli.rounds,
+        warmup: cli.warmup,
+        bytes: cli.bytes.unwrap_or(if cli.load == Kind::Echo { 64 } else { 13 }),
+        pipeline: cli.pipeline,
+    };
+    println!("{plan}");
+    if !cli.command.is_empty() {
+        print(cli, "command", &metering::run(&plan, |origin| peers::start_command(&cli.command, origin))?);
+        return Ok(());
+    }
+    if !cli.no_build {
+        peers::build()?;
+    }
+    let wanted = |name: &str| cli.peer.is_empty() || cli.peer.iter().any(|peer| peer == name);
+    for peer in PEERS.iter().filter(|peer| peer.kind == cli.load && wanted(peer.name)) {
+        match metering::run(&plan, |origin| peer.start(origin)) {
+            Ok(metered) => print(cli, peer.name, &metered),
+            Err(error) => println!("{:<18} not measured: {error}", peer.name),
+        }
+    }
+    Ok(())
+}
+
+fn print(cli: &Cli, name: &str, metered: &Metered) {
+    println!(
+        "{name:<18} {:>10.1} instructions  {:>7.3} syscalls  {:>6.2} allocations  per request ({} requests; other threads {:.1})",
+        metered.instructions, metered.syscalls, metered.allocations, metered.requests, metered.others
+    );
+    if cli.top == 0 {
+        return;
+    }
+    for (call, count) in &metered.syscalls_by_name {
+        println!("    {:>10.3}  {call}", count);
+    }
+    for (name, count) in metered.gathered(cli.by).into_iter().take(cli.top) {
+        println!("    {:>10.1}  {:>5.1} %  {name}", count, 100.0 * count / metered.instructions);
+    }
+}
