@@ -179,7 +179,7 @@ fn a_stalled_send_waits_and_delivers_in_order() {
 fn stalled(rig: &mut Rig, ours: std::os::fd::OwnedFd, mut peer: impl Read + Send + 'static) {
     SockRef::from(&ours).set_send_buffer_size(8 * 1024).expect("SO_SNDBUF");
     let sock = rig.add(ours);
-    let bytes = pattern(5 << 20);
+    let bytes = pattern(1 << 20);
     for part in bytes.chunks(100_000) {
         rig.tx(sock).push(part.to_vec());
     }
