@@ -283,7 +283,6 @@ impl Driver for UringDriver {
     }
 
     fn cancel(&mut self, _fd: RawFd, token: Token) {
-        self.stats.cancels.inc();
         if let Some(cancel) = self.cancel_of(token) {
             *cancel = Cancel::ByCaller;
             self.cancels.push(token);

@@ -148,7 +148,6 @@ impl UringDriver {
         };
         let (fd, canceled) = (op.fd, op.cancel != Cancel::No);
         if let Some(accepted) = accepted {
-            self.stats.accepted.inc();
             out.push(Completion::more(token, Outcome::Accepted(accepted)));
         }
         if more {
@@ -189,7 +188,6 @@ impl UringDriver {
         op.armed = cqueue::more(flags);
         let armed = op.armed;
         if let Some(received) = received {
-            self.stats.received_bytes.add(received.len() as u64);
             op.left = op.left.saturating_sub(received.len() as u32);
             return self.deliver(token, received, out);
         }
@@ -309,13 +307,8 @@ impl UringDriver {
         if let Some(SendOp { what: Gathered::Message(at), .. }) = self.sends.remove(token) {
             self.kernel.messages.put_back(at);
         }
-        match outcome {
-            Outcome::Sent(count) => self.stats.sent_bytes.add(count as u64),
-            Outcome::Stalled(count) => {
-                self.stats.sent_bytes.add(count as u64);
-                self.stats.stalled_sends.inc();
-            }
-            _ => {}
+        if matches!(outcome, Outcome::Stalled(_)) {
+            self.stats.stalled_sends.inc();
         }
         self.finish(token, outcome, out);
     }
