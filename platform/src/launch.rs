@@ -8,10 +8,11 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,7 +58,9 @@ pub struct DrainSignal(Rc<RefCell<DrainState>>);
 #[derive(Default)]
 struct DrainState {
     draining: bool,
-    wakers: Vec<Waker>,
+    /// One place for each future that waits; those in `free` are empty.
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
 }
 
 impl DrainSignal {
@@ -67,18 +70,14 @@ impl DrainSignal {
     }
 
     /// Waits until it does.
-    pub fn wait(&self) -> impl Future<Output = ()> + 'static {
-        let state = self.0.clone();
-        std::future::poll_fn(move |cx| {
-            let mut state = state.borrow_mut();
-            if state.draining {
-                return Poll::Ready(());
-            }
-            if !state.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-                state.wakers.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
+    pub fn wait(&self) -> Drained {
+        Drained { signal: self.clone(), place: None }
+    }
+
+    /// Futures that wait now.
+    pub fn waiting(&self) -> usize {
+        let state = self.0.borrow();
+        state.wakers.len() - state.free.len()
     }
 
     /// Raises the signal.
@@ -86,9 +85,52 @@ impl DrainSignal {
         let wakers = {
             let mut state = self.0.borrow_mut();
             state.draining = true;
+            state.free.clear();
             std::mem::take(&mut state.wakers)
         };
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+/// A wait for the drain of a core. Dropping it leaves nothing behind.
+pub struct Drained {
+    signal: DrainSignal,
+    place: Option<usize>,
+}
+
+impl Future for Drained {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let signal = self.signal.clone();
+        let mut state = signal.0.borrow_mut();
+        if state.draining {
+            self.place = None;
+            return Poll::Ready(());
+        }
+        let place = *self.place.get_or_insert_with(|| {
+            state.free.pop().unwrap_or_else(|| {
+                state.wakers.push(None);
+                state.wakers.len() - 1
+            })
+        });
+        if !state.wakers[place].as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.wakers[place] = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Drained {
+    fn drop(&mut self) {
+        let mut state = self.signal.0.borrow_mut();
+        // Once the signal was raised all places are gone.
+        if let (Some(place), false) = (self.place, state.draining) {
+            let waker = state.wakers[place].take();
+            state.free.push(place);
+            drop(state);
+            drop(waker);
+        }
     }
 }
 
