@@ -7,6 +7,8 @@
 
 #[path = "driver/connections.rs"]
 mod connections;
+#[path = "driver/drivers.rs"]
+mod drivers;
 #[path = "driver/faults.rs"]
 mod faults;
 #[path = "driver/rig.rs"]
@@ -21,72 +23,11 @@ mod uring;
 use std::sync::Arc;
 
 use ringport_platform::buf::{Pool, PoolSpec};
-use ringport_platform::driver::{
-    Driver, EpollDriver, Mechanism, Mechanisms, UringDriver, UringError, UringReport, UringSpec,
-};
+use ringport_platform::driver::Driver;
 use ringport_platform::stats::CoreStats;
 
+use drivers::{Candidate, drivers};
 use rig::Rig;
-
-type Open = Box<dyn Fn(Pool, Arc<CoreStats>) -> Box<dyn Driver>>;
-
-/// A driver to run the cases over.
-struct Candidate {
-    /// What failures are reported under.
-    name: String,
-    open: Open,
-    /// Whether the credit is a cap to the byte: not where io_uring counts it in user space.
-    exact_credit: bool,
-}
-
-/// Every driver. A new one is one more entry here.
-///
-/// io_uring stands here as it is, without each of its mechanisms, and without them all; where it is not to be had the
-/// reason is printed.
-fn drivers() -> Vec<Candidate> {
-    let open: Open = Box::new(|pool, stats| {
-        Box::new(EpollDriver::open(pool, stats).expect("epoll exists on every Linux"))
-    });
-    let mut drivers = vec![Candidate { name: "epoll".to_owned(), open, exact_credit: true }];
-    let report = match probe_uring() {
-        Ok(report) => report,
-        Err(reason) => {
-            println!("skipped: the uring driver: {reason}");
-            return drivers;
-        }
-    };
-    let counted = report.features.iter().any(|feature| feature.name == "credit" && feature.available);
-    let single = Mechanism::ALL.map(|mechanism| Mechanisms::NONE.with(mechanism));
-    let all = Mechanism::ALL.into_iter().fold(Mechanisms::NONE, Mechanisms::with);
-    for disable in [Mechanisms::NONE].into_iter().chain(single).chain([all]) {
-        let spec = UringSpec { disable, ..UringSpec::default() };
-        let without = if disable == Mechanisms::NONE { "" } else { " without " };
-        drivers.push(Candidate {
-            name: format!("uring{without}{disable}"),
-            open: open_uring(spec),
-            exact_credit: disable.contains(Mechanism::Multishot)
-                || (counted && !disable.contains(Mechanism::Credit)),
-        });
-    }
-    drivers
-}
-
-fn open_uring(spec: UringSpec) -> Open {
-    Box::new(move |pool, stats| {
-        let (driver, _) = UringDriver::open(&spec, pool, stats).expect("it could be opened before");
-        Box::new(driver)
-    })
-}
-
-/// What io_uring offers this process, or why it cannot have it. On a thread of its own, because the end of a ring
-/// interrupts system calls of the thread that made it.
-fn probe_uring() -> Result<UringReport, UringError> {
-    let probe = || {
-        let (pool, stats) = (Pool::new(PoolSpec::default()), Arc::new(CoreStats::default()));
-        UringDriver::open(&UringSpec::default(), pool, stats).map(|(_, report)| report)
-    };
-    std::thread::spawn(probe).join().expect("no panic")
-}
 
 /// Runs `case` once for each driver, with a pool of the default shape.
 fn each(case: impl Fn(&mut Rig)) {

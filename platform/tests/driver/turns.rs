@@ -8,8 +8,9 @@ use ringport_platform::driver::{ConnectAddr, Wait};
 use ringport_platform::op::{OpKind, Outcome, SendMode, Token};
 use ringport_platform::socket::stream_for;
 
+use super::drivers::{Candidate, drivers};
+use super::each;
 use super::rig::{PLENTY, Rig, listener, pattern, tcp_pair, unix_pair};
-use super::{Candidate, each};
 
 #[test]
 fn an_unpark_wakes_a_turn_that_waits_forever() {
@@ -35,7 +36,7 @@ fn an_unpark_before_the_turn_counts() {
 fn an_unpark_outlives_its_driver() {
     let mut unparks = Vec::new();
     each(|rig| rig.driver().unpark().unpark());
-    for candidate in super::drivers() {
+    for candidate in drivers() {
         let pool = ringport_platform::buf::Pool::new(Default::default());
         unparks.push((candidate.open)(pool, Default::default()).unpark());
     }
@@ -61,7 +62,7 @@ fn a_bounded_turn_is_not_early() {
 
 #[test]
 fn a_driver_dropped_with_operations_in_flight_lets_go() {
-    for Candidate { name, open, .. } in super::drivers() {
+    for Candidate { name, open, .. } in drivers() {
         println!("driver: {name}");
         let pool = ringport_platform::buf::Pool::new(Default::default());
         let stats = std::sync::Arc::new(ringport_platform::stats::CoreStats::default());

@@ -10,8 +10,8 @@ use ringport_platform::driver::{Denial, Mechanism, Mechanisms, UringDriver, Urin
 use ringport_platform::op::{Completion, Errno, OpKind, Outcome, SendMode};
 use ringport_platform::stats::CoreStats;
 
+use super::drivers::{drivers, open_uring, probe_uring};
 use super::rig::{PLENTY, Rig, pattern, tcp_pair, unix_pair};
-use super::{drivers, open_uring, probe_uring};
 
 const SMALL_POOL: PoolSpec = PoolSpec { chunk_bytes: 4096, min_chunks: 0, max_chunks: 2 };
 
