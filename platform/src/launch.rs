@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +20,9 @@ use std::time::{Duration, Instant};
 use crate::buf::{Pool, PoolSpec};
 use crate::core::{Core, CoreRemote, CoreSpec, ShutdownReport};
 use crate::driver::Driver;
+use crate::exec::panic_message;
 use crate::stats::CoreStats;
+use crate::timer::later;
 
 /// Opens the driver of a core, on the core's own thread.
 pub type OpenDriver = dyn Fn(Pool, Arc<CoreStats>) -> io::Result<Box<dyn Driver>> + Send + Sync;
@@ -264,8 +267,16 @@ async fn until_deadline(
     let mut signal = std::pin::pin!(drain.wait());
     let mut deadline = None;
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(end) = main.as_mut().poll(cx) {
-            return Poll::Ready(end);
+        // After a panic the core still closes what its tasks hold; `main` is not polled again.
+        match catch_unwind(AssertUnwindSafe(|| main.as_mut().poll(cx))) {
+            Ok(Poll::Ready(end)) => return Poll::Ready(end),
+            Ok(Poll::Pending) => {}
+            Err(payload) => {
+                let message = panic_message(payload);
+                return Poll::Ready(Err(io::Error::other(format!(
+                    "the core's main future panicked: {message}"
+                ))));
+            }
         }
         if deadline.is_none() && signal.as_mut().poll(cx).is_ready() {
             let until = *drain_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -297,7 +308,7 @@ impl Launched {
 
     /// Tells every core to drain; main futures that have not ended after `timeout` are dropped. Only the first call counts.
     pub fn drain(&self, timeout: Duration) {
-        let until = Instant::now() + timeout;
+        let until = later(Instant::now(), timeout);
         for core in &self.cores {
             if core.raised.swap(true, Ordering::Relaxed) {
                 continue;
