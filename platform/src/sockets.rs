@@ -725,7 +725,11 @@ impl Sockets {
                 self.out_of_fds.push(index);
                 self.stats.accept_paused.inc();
             }
-            Outcome::Failed(errno) => listen.failed = Some(errno),
+            // Armed again by the next `poll_accept`: at once it would fail again, and so on without end.
+            Outcome::Failed(errno) => {
+                listen.failed = Some(errno);
+                listen.wanted = false;
+            }
             _ => {}
         }
         if !more {
