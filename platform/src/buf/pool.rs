@@ -83,6 +83,11 @@ impl Pool {
         used * 2 > u32::from(self.0.spec.max_chunks)
     }
 
+    /// Whether a chunk could be taken now.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.0.free.borrow().is_empty() || self.0.live.get() < u32::from(self.0.spec.max_chunks)
+    }
+
     /// Chunks that returned since the pool was made; a driver with parked sockets watches it change.
     pub fn returned_count(&self) -> u64 {
         self.0.returned.get()
@@ -184,6 +189,8 @@ pub(crate) struct Chunk {
 }
 
 const CHUNK_ALIGN: usize = 64;
+/// The id of chunks that no pool has; those of a pool are below `max_chunks`.
+const STANDALONE: u16 = u16::MAX;
 
 impl Chunk {
     fn allocate(len: u32, id: u16, pool: Weak<PoolInner>) -> NonNull<Chunk> {
@@ -197,7 +204,7 @@ impl Chunk {
     /// A chunk outside every pool, filled with `bytes`, with one reference.
     pub(super) fn standalone(bytes: &[u8]) -> NonNull<Chunk> {
         let len = u32::try_from(bytes.len()).expect("callers split copies at 4 GiB");
-        let chunk = Self::allocate(len, u16::MAX, Weak::new());
+        let chunk = Self::allocate(len, STANDALONE, Weak::new());
         // SAFETY: the chunk is new and `len` bytes long; nobody else can see it.
         unsafe {
             let header = chunk.as_ref();
@@ -219,6 +226,10 @@ impl Chunk {
         let chunk = unsafe { Box::from_raw(chunk.as_ptr()) };
         // SAFETY: `base` came from `alloc` with this layout.
         unsafe { dealloc(chunk.base.as_ptr(), Self::layout(chunk.len)) };
+    }
+
+    pub(super) fn is_pooled(&self) -> bool {
+        self.id != STANDALONE
     }
 
     pub(super) fn base(&self) -> NonNull<u8> {

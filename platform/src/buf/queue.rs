@@ -125,11 +125,20 @@ impl RxQueue {
         }
     }
 
-    /// Moves everything into memory of its own, so that what waits long pins no chunk.
+    /// Moves what lies in the pool into memory of its own, so that what waits long pins no chunk.
+    ///
+    /// The new bytes become one piece. What was moved before is moved again only when many pieces have gathered, so a
+    /// peer that sends single bytes neither costs a copy of the whole queue each time nor a small allocation for each.
     pub fn compact(&mut self) {
-        for buf in &mut self.bufs {
-            *buf = PoolBuf::copied(buf);
+        const MAX_PIECES: usize = 16;
+        let moved = self.bufs.iter().take_while(|buf| !buf.is_pooled()).count();
+        if moved == self.bufs.len() {
+            return;
         }
+        let keep = if moved > MAX_PIECES { 0 } else { moved };
+        let mut joined = Vec::with_capacity(self.bufs.range(keep..).map(|buf| buf.len()).sum());
+        self.bufs.drain(keep..).for_each(|buf| joined.extend_from_slice(&buf));
+        self.bufs.push_back(PoolBuf::copied(&joined));
     }
 
     /// The contiguous parts in order.
@@ -298,7 +307,12 @@ impl TxQueue {
     pub fn compact(&mut self) {
         self.settle_head();
         for seg in &mut self.segs {
-            if matches!(seg, Seg::Pool(_) | Seg::Shared(_)) {
+            let pooled = match seg {
+                Seg::Pool(buf) => buf.is_pooled(),
+                Seg::Shared(buf) => buf.is_pooled(),
+                Seg::Bytes(_) | Seg::Static(_) | Seg::Vec(_) => false,
+            };
+            if pooled {
                 *seg = Seg::Pool(PoolBuf::copied(seg));
             }
         }

@@ -78,6 +78,12 @@ impl PoolBuf {
         PoolBuf::copied(&self)
     }
 
+    /// Whether the bytes lie in a chunk of a pool, not in memory of their own.
+    pub(super) fn is_pooled(&self) -> bool {
+        // SAFETY: `self` holds a reference, so the header lives.
+        unsafe { self.chunk.as_ref() }.is_pooled()
+    }
+
     /// Gives up writing for cheap clones.
     pub fn freeze(self) -> SharedBuf {
         SharedBuf(self)
@@ -142,6 +148,12 @@ impl SharedBuf {
             off: self.0.off + range.start as u32,
             len: (range.end - range.start) as u32,
         })
+    }
+}
+
+impl SharedBuf {
+    pub(super) fn is_pooled(&self) -> bool {
+        self.0.is_pooled()
     }
 }
 
