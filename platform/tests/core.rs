@@ -4,6 +4,7 @@
 //! or descriptor is left. Descriptors are the process's, so cases run one after the other. Nothing sleeps to
 //! synchronise: what must happen is awaited, for at most 20 s.
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a case that cannot go on panics, in its helpers too")]
 
 #[path = "driver/drivers.rs"]
 mod drivers;

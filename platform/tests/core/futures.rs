@@ -274,7 +274,7 @@ fn a_join_of_a_task_that_the_core_ends_says_so() {
     };
     let case = |core: Core| async move {
         let task = core.spawn(std::future::pending::<()>());
-        let joined = core.spawn(async move { task.await });
+        let joined = core.spawn(task);
         assert!(polled(joined, 1).await.is_none());
         let task = core.spawn(async {});
         task.await.unwrap();
