@@ -23,3 +23,6 @@ pub use queue::{RxQueue, Seg, TxQueue};
 pub use view::{PoolBuf, SharedBuf};
 
 pub(crate) use pool::ChunkRef;
+
+#[cfg(test)]
+mod tests;
