@@ -13,6 +13,7 @@
 //! Bytes to send wait in a [`TxQueue`] as [`Seg`]ments; small writes are gathered in a chunk of the same pool. Bytes
 //! received wait in an [`RxQueue`]. Neither makes a syscall.
 
+mod poison;
 mod pool;
 mod queue;
 mod view;
@@ -22,3 +23,6 @@ pub use queue::{RxQueue, Seg, TxQueue};
 pub use view::{PoolBuf, SharedBuf};
 
 pub(crate) use pool::ChunkRef;
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,8 @@
 //!    kernel allows.
 //! 5. A received range is reported in stream order and never lost: bytes that the kernel gave before a cancel took
 //!    effect are reported first.
-//! 6. [`Driver::close`] is called only for a descriptor without operations in flight: closing does not cancel.
+//! 6. [`Driver::close`] is called only for a descriptor without operations in flight: closing does not cancel. It is
+//!    submitted as an operation is, in order, and makes no completion.
 //! 7. Dropping a driver cancels everything and reaps to zero; what does not end in time is leaked on purpose and counted.
 
 #[cfg(target_os = "linux")]
@@ -121,6 +122,9 @@ pub trait Driver {
     fn accept(&mut self, fd: RawFd, token: Token);
 
     /// Receives at most `credit` bytes (not 0) into the pool, as they come.
+    ///
+    /// Where io_uring does not count ([`Mechanism::Credit`] off or missing), what comes until the driver's own cancel
+    /// takes effect is reported too: more than `credit`, never lost.
     fn recv(&mut self, fd: RawFd, token: Token, credit: u32);
 
     /// Sends the front of `queue`, at most [`MAX_SEND_SEGMENTS`] and [`MAX_SEND_BYTES`]; returns the bytes taken.

@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -121,7 +122,7 @@ impl Exec {
             })
         };
         let seat = Seat { place, alive: self.alive.clone(), stats: self.stats.clone() };
-        let task = Caught { future, seat };
+        let task = Caught { future: ManuallyDrop::new(future), seat };
         let remote = self.remote.clone();
         let schedule = move |runnable: Runnable| {
             if CURRENT.try_with(Cell::get) == Ok(remote.id()) {
@@ -216,8 +217,10 @@ impl Drop for Seat {
     }
 }
 
+/// A task whose panics end it alone, those of its drop too: async-task would abort the process.
 struct Caught<F> {
-    future: F,
+    /// Dropped in place by `Caught::drop` and nowhere else.
+    future: ManuallyDrop<F>,
     seat: Seat,
 }
 
@@ -228,27 +231,41 @@ impl<F: Future> Future for Caught<F> {
         // SAFETY: `future` is never moved out of the pinned task; `seat` is not pinned and is only read.
         let (future, seat) = unsafe {
             let this = self.get_unchecked_mut();
-            (Pin::new_unchecked(&mut this.future), &this.seat)
+            (Pin::new_unchecked(&mut *this.future), &this.seat)
         };
         // A future that panicked is not polled again: the executor drops it when `Ready` is returned.
         match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
             Ok(poll) => poll.map(Ok),
-            Err(payload) => {
-                seat.stats.task_panics.inc();
-                let message = panic_message(&*payload);
-                tracing::error!(message, "a task panicked");
-                Poll::Ready(Err(JoinError::Panicked(message)))
-            }
+            Err(payload) => Poll::Ready(Err(JoinError::Panicked(seat.count_panic(payload)))),
         }
     }
 }
 
-fn panic_message(payload: &(dyn Any + Send)) -> String {
-    if let Some(message) = payload.downcast_ref::<&str>() {
-        (*message).to_owned()
-    } else if let Some(message) = payload.downcast_ref::<String>() {
-        message.clone()
-    } else {
-        "a value that is not text".to_owned()
+impl<F> Drop for Caught<F> {
+    fn drop(&mut self) {
+        // SAFETY: this is the only drop of `future`, which stays where it was pinned until it is over.
+        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { ManuallyDrop::drop(&mut self.future) }));
+        if let Err(payload) = dropped {
+            self.seat.count_panic(payload);
+        }
     }
+}
+
+impl Seat {
+    /// Counts and logs a panic; returns its message.
+    fn count_panic(&self, payload: Box<dyn Any + Send>) -> String {
+        self.stats.task_panics.inc();
+        let message = panic_message(payload);
+        tracing::error!(message, "a task panicked");
+        message
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    // A payload's own drop may panic; it is no more than memory then.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+    text.unwrap_or_else(|| "a value that is not text".to_owned())
 }

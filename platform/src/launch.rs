@@ -6,9 +6,9 @@
 //! ```
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 use crate::buf::{Pool, PoolSpec};
 use crate::core::{Core, CoreRemote, CoreSpec, ShutdownReport};
 use crate::driver::Driver;
+use crate::exec::panic_message;
 use crate::stats::CoreStats;
+use crate::timer::later;
 
 /// Opens the driver of a core, on the core's own thread.
 pub type OpenDriver = dyn Fn(Pool, Arc<CoreStats>) -> io::Result<Box<dyn Driver>> + Send + Sync;
@@ -59,9 +61,9 @@ pub struct DrainSignal(Rc<RefCell<DrainState>>);
 #[derive(Default)]
 struct DrainState {
     draining: bool,
-    /// Who waits, by the number of the wait.
-    wakers: HashMap<u64, Waker>,
-    next: u64,
+    /// One place for each future that waits; those in `free` are empty.
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
 }
 
 impl DrainSignal {
@@ -70,9 +72,15 @@ impl DrainSignal {
         self.0.borrow().draining
     }
 
-    /// Waits until it does. Dropping the future forgets the wait, so that a task a connection may hold one.
-    pub fn wait(&self) -> impl Future<Output = ()> + 'static {
-        DrainWait { signal: self.clone(), number: None }
+    /// Waits until it does.
+    pub fn wait(&self) -> Drained {
+        Drained { signal: self.clone(), place: None }
+    }
+
+    /// Futures that wait now.
+    pub fn waiting(&self) -> usize {
+        let state = self.0.borrow();
+        state.wakers.len() - state.free.len()
     }
 
     /// Raises the signal.
@@ -80,42 +88,50 @@ impl DrainSignal {
         let wakers = {
             let mut state = self.0.borrow_mut();
             state.draining = true;
+            state.free.clear();
             std::mem::take(&mut state.wakers)
         };
-        wakers.into_values().for_each(Waker::wake);
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 }
 
-struct DrainWait {
+/// A wait for the drain of a core. Dropping it leaves nothing behind.
+pub struct Drained {
     signal: DrainSignal,
-    number: Option<u64>,
+    place: Option<usize>,
 }
 
-impl Future for DrainWait {
+impl Future for Drained {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let signal = self.signal.clone();
         let mut state = signal.0.borrow_mut();
         if state.draining {
+            self.place = None;
             return Poll::Ready(());
         }
-        let number = *self.number.get_or_insert_with(|| {
-            state.next += 1;
-            state.next
+        let place = *self.place.get_or_insert_with(|| {
+            state.free.pop().unwrap_or_else(|| {
+                state.wakers.push(None);
+                state.wakers.len() - 1
+            })
         });
-        let earlier = state.wakers.insert(number, cx.waker().clone());
-        drop(state);
-        drop(earlier);
+        if !state.wakers[place].as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.wakers[place] = Some(cx.waker().clone());
+        }
         Poll::Pending
     }
 }
 
-impl Drop for DrainWait {
+impl Drop for Drained {
     fn drop(&mut self) {
-        if let Some(number) = self.number {
-            let waker = self.signal.0.borrow_mut().wakers.remove(&number);
-            // The last waker of a task frees it, which may drop another wait: never inside a borrow.
+        let mut state = self.signal.0.borrow_mut();
+        // Once the signal was raised all places are gone.
+        if let (Some(place), false) = (self.place, state.draining) {
+            let waker = state.wakers[place].take();
+            state.free.push(place);
+            drop(state);
             drop(waker);
         }
     }
@@ -251,8 +267,16 @@ async fn until_deadline(
     let mut signal = std::pin::pin!(drain.wait());
     let mut deadline = None;
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(end) = main.as_mut().poll(cx) {
-            return Poll::Ready(end);
+        // After a panic the core still closes what its tasks hold; `main` is not polled again.
+        match catch_unwind(AssertUnwindSafe(|| main.as_mut().poll(cx))) {
+            Ok(Poll::Ready(end)) => return Poll::Ready(end),
+            Ok(Poll::Pending) => {}
+            Err(payload) => {
+                let message = panic_message(payload);
+                return Poll::Ready(Err(io::Error::other(format!(
+                    "the core's main future panicked: {message}"
+                ))));
+            }
         }
         if deadline.is_none() && signal.as_mut().poll(cx).is_ready() {
             let until = *drain_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -284,7 +308,7 @@ impl Launched {
 
     /// Tells every core to drain; main futures that have not ended after `timeout` are dropped. Only the first call counts.
     pub fn drain(&self, timeout: Duration) {
-        let until = Instant::now() + timeout;
+        let until = later(Instant::now(), timeout);
         for core in &self.cores {
             if core.raised.swap(true, Ordering::Relaxed) {
                 continue;

@@ -29,6 +29,9 @@ pub const DEFAULT_RX_LIMIT: u32 = 64 * 1024;
 /// Connections that may wait in a listener for an acceptor before it pauses.
 pub const ACCEPT_QUEUE_LIMIT: usize = 256;
 
+/// Sockets that are armed again in one turn after they waited for a chunk of the pool.
+const UNPARK_BATCH: usize = 64;
+
 /// Names a slot and its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SockId {
@@ -123,6 +126,8 @@ struct Slot {
     rx_limit: u32,
     rx_wanted: bool,
     rx_parked: bool,
+    /// Stands in `Sockets::holding`.
+    rx_holding: bool,
     rx_end: Option<RxEnd>,
     rx_waker: Option<Waker>,
     // Send side.
@@ -152,7 +157,14 @@ pub(crate) struct Sockets {
     free: Vec<u32>,
     /// Slots whose wishes differ from what the driver does; each at most once (`Slot::queued`).
     dirty: VecDeque<u32>,
-    parked: Vec<u32>,
+    /// Sockets that wait for a pool chunk, the longest waiting first; some may have gone meanwhile.
+    parked: VecDeque<SockId>,
+    /// Those of `parked` that still wait.
+    parked_count: usize,
+    /// Whether the pool has had room since the parked were last told that it has none.
+    unparking: bool,
+    /// Slots that have received since the pool was last relieved; each at most once (`Slot::rx_holding`).
+    holding: Vec<u32>,
     out_of_fds: Vec<u32>,
     pool: Pool,
     returned_seen: u64,
@@ -167,7 +179,10 @@ impl Sockets {
             slots: Vec::new(),
             free: Vec::new(),
             dirty: VecDeque::new(),
-            parked: Vec::new(),
+            parked: VecDeque::new(),
+            parked_count: 0,
+            unparking: false,
+            holding: Vec::new(),
             out_of_fds: Vec::new(),
             pool,
             returned_seen: 0,
@@ -183,7 +198,7 @@ impl Sockets {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || self.unparking
     }
 
     pub(crate) fn has_accept_retry(&self) -> bool {
@@ -233,6 +248,7 @@ impl Sockets {
             rx_limit: DEFAULT_RX_LIMIT,
             rx_wanted: false,
             rx_parked: false,
+            rx_holding: false,
             rx_end: None,
             rx_waker: None,
             tx: TxQueue::new(self.pool.clone()),
@@ -314,12 +330,17 @@ impl Sockets {
 
     /// Appends everything in `from` to what waits to be sent.
     pub(crate) fn send(&mut self, id: SockId, from: &mut TxQueue) -> Result<(), Errno> {
+        let pressed = self.pool.under_pressure();
         let Some(slot) = self.slot(id) else { return Err(Errno(libc::EBADF)) };
         if let Some(errno) = slot.tx_failed {
             from.clear();
             return Err(errno);
         }
         if !from.is_empty() {
+            // It waits for a peer that does not read, and must not keep the pool from the others meanwhile.
+            if slot.tx_stalled && pressed {
+                from.compact();
+            }
             slot.tx.append(from);
             if !slot.in_flight.send {
                 self.mark(id.index);
@@ -476,19 +497,52 @@ impl Sockets {
     /// succeeds silently wakes nobody.
     pub(crate) fn flush(&mut self, driver: &mut (impl Driver + ?Sized)) -> bool {
         self.urgent = false;
-        if !self.parked.is_empty() && self.pool.returned_count() != self.returned_seen {
-            self.returned_seen = self.pool.returned_count();
-            for index in std::mem::take(&mut self.parked) {
-                self.slots[index as usize].rx_parked = false;
-                self.mark(index);
-            }
-            self.stats.pool_parked.set(0);
-        }
+        self.unpark();
         while let Some(index) = self.dirty.pop_front() {
             self.slots[index as usize].queued = false;
             self.flush_slot(index, driver);
         }
         self.urgent
+    }
+
+    /// Lets sockets that wait for the pool try again: a batch a turn, until the driver says that it is empty again.
+    ///
+    /// All at once would make each chunk that returns cost a visit to every socket that waits.
+    fn unpark(&mut self) {
+        if self.parked_count == 0 {
+            self.unparking = false;
+            return;
+        }
+        let returned = self.pool.returned_count();
+        self.unparking |= returned != self.returned_seen || self.pool.has_room();
+        self.returned_seen = returned;
+        if !self.unparking {
+            return;
+        }
+        for _ in 0..UNPARK_BATCH {
+            let Some(id) = self.parked.pop_front() else { break };
+            let Some(slot) = self.slot(id) else { continue };
+            if std::mem::take(&mut slot.rx_parked) {
+                self.parked_count -= 1;
+                self.mark(id.index);
+            }
+        }
+        self.unparking = self.parked_count > 0;
+        self.stats.pool_parked.set(self.parked_count as u64);
+    }
+
+    fn park(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        slot.rx_parked = true;
+        let id = SockId { index, generation: slot.generation };
+        self.parked.push_back(id);
+        self.parked_count += 1;
+        self.unparking = false;
+        if self.parked.len() > 2 * self.parked_count + UNPARK_BATCH {
+            let slots = &self.slots;
+            self.parked.retain(|id| slots[id.index as usize].generation == id.generation);
+        }
+        self.stats.pool_parked.set(self.parked_count as u64);
     }
 
     fn flush_slot(&mut self, index: u32, driver: &mut (impl Driver + ?Sized)) {
@@ -593,13 +647,15 @@ impl Sockets {
     }
 
     fn recycle(&mut self, index: u32) {
-        if self.slots[index as usize].rx_parked {
-            self.parked.retain(|parked| *parked != index);
-        }
-        let generation = self.slots[index as usize].generation.wrapping_add(1) % Token::GENERATIONS;
-        let queued = self.slots[index as usize].queued;
         let fresh = self.new_slot();
-        self.slots[index as usize] = Slot { generation, queued, ..fresh };
+        let slot = &mut self.slots[index as usize];
+        if slot.rx_parked {
+            self.parked_count -= 1;
+            self.stats.pool_parked.set(self.parked_count as u64);
+        }
+        let generation = slot.generation.wrapping_add(1) % Token::GENERATIONS;
+        let (queued, rx_holding) = (slot.queued, slot.rx_holding);
+        *slot = Slot { generation, queued, rx_holding, ..fresh };
         self.free.push(index);
         self.open -= 1;
         self.stats.open_sockets.set(self.open as u64);
@@ -649,6 +705,9 @@ impl Sockets {
                 self.stats.received_bytes.add(buf.len() as u64);
                 if slot.closing.is_none() {
                     slot.rx.push(buf);
+                    if !std::mem::replace(&mut slot.rx_holding, true) {
+                        self.holding.push(index);
+                    }
                 }
                 if !more {
                     self.mark(index);
@@ -657,9 +716,7 @@ impl Sockets {
             Outcome::Eof => slot.rx_end = Some(RxEnd::Eof),
             Outcome::Failed(errno) => slot.rx_end = Some(RxEnd::Failed(errno)),
             Outcome::Starved => {
-                slot.rx_parked = true;
-                self.parked.push(index);
-                self.stats.pool_parked.set(self.parked.len() as u64);
+                self.park(index);
                 self.relieve_pool();
                 return;
             }
@@ -673,11 +730,13 @@ impl Sockets {
     }
 
     /// The pool is at its cap: what waits for slow readers is copied out of its chunks.
+    ///
+    /// Only slots that have received since the last time are looked at, so this costs no more than those receives did.
     fn relieve_pool(&mut self) {
-        for slot in &mut self.slots {
-            if !slot.rx.is_empty() {
-                slot.rx.compact();
-            }
+        for index in self.holding.drain(..) {
+            let slot = &mut self.slots[index as usize];
+            slot.rx_holding = false;
+            slot.rx.compact();
         }
     }
 
@@ -730,7 +789,11 @@ impl Sockets {
                 self.out_of_fds.push(index);
                 self.stats.accept_paused.inc();
             }
-            Outcome::Failed(errno) => listen.failed = Some(errno),
+            // Armed again by the next `poll_accept`: at once it would fail again, and so on without end.
+            Outcome::Failed(errno) => {
+                listen.failed = Some(errno);
+                listen.wanted = false;
+            }
             _ => {}
         }
         if !more {

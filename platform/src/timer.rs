@@ -5,6 +5,8 @@
 //! when the time reaches its slot it moves down, or fires. A bitmap a level says which slots hold something, so finding
 //! the next expiry and skipping empty time costs no walk.
 
+use std::time::{Duration, Instant};
+
 /// A point on the wheel's time: whole ticks of 65,536 ns since its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Tick(pub u64);
@@ -32,6 +34,12 @@ impl Tick {
     pub fn to_nanos(self) -> u64 {
         self.0.saturating_mul(1 << TICK_SHIFT)
     }
+}
+
+/// `from` and so long after it, or a century after it where no clock can show that.
+pub(crate) fn later(from: Instant, wait: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    from.checked_add(wait).unwrap_or_else(|| from + CENTURY)
 }
 
 /// Names an entry until it fires or is cancelled; stale keys are recognised.

@@ -1,4 +1,4 @@
-//! One suite of cases, run over every driver that this machine has.
+//! One suite of cases, run over every driver that this machine has, and over io_uring with each mechanism off once.
 //!
 //! A case gets a [`Rig`]: a driver with its sockets, which checks the contract at every turn (one terminal completion
 //! for each operation, credit never exceeded, the count of operations in flight). Peers are blocking sockets of the
@@ -7,6 +7,8 @@
 
 #[path = "driver/connections.rs"]
 mod connections;
+#[path = "driver/drivers.rs"]
+mod drivers;
 #[path = "driver/faults.rs"]
 mod faults;
 #[path = "driver/rig.rs"]
@@ -15,24 +17,17 @@ mod rig;
 mod streams;
 #[path = "driver/turns.rs"]
 mod turns;
+#[path = "driver/uring.rs"]
+mod uring;
 
 use std::sync::Arc;
 
 use ringport_platform::buf::{Pool, PoolSpec};
-use ringport_platform::driver::{Driver, EpollDriver};
+use ringport_platform::driver::Driver;
 use ringport_platform::stats::CoreStats;
 
+use drivers::{Candidate, drivers};
 use rig::Rig;
-
-type Open = Box<dyn Fn(Pool, Arc<CoreStats>) -> Box<dyn Driver>>;
-
-/// Every driver, by the name that failures are reported under. A new one is one more entry here.
-fn drivers() -> Vec<(String, Open)> {
-    let epoll: Open = Box::new(|pool, stats| {
-        Box::new(EpollDriver::open(pool, stats).expect("epoll exists on every Linux"))
-    });
-    vec![("epoll".to_owned(), epoll)]
-}
 
 /// Runs `case` once for each driver, with a pool of the default shape.
 fn each(case: impl Fn(&mut Rig)) {
@@ -46,10 +41,11 @@ fn each_with(spec: PoolSpec, case: impl Fn(&mut Rig)) {
 
 /// Runs `case` once for each driver, inside what `wrap` makes of it.
 fn each_wrapped(spec: PoolSpec, wrap: impl Fn(Box<dyn Driver>) -> Box<dyn Driver>, case: impl Fn(&mut Rig)) {
-    for (name, open) in drivers() {
+    for Candidate { name, open, exact_credit } in drivers() {
         println!("driver: {name}");
         let (pool, stats) = (Pool::new(spec), Arc::new(CoreStats::default()));
         let mut rig = Rig::new(wrap(open(pool.clone(), stats.clone())), pool, stats);
+        rig.exact_credit = exact_credit;
         case(&mut rig);
     }
 }

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::rc::{Rc, Weak};
 
+use super::poison;
 use super::view::PoolBuf;
 
 /// How much memory one core's pool may hold.
@@ -83,6 +84,11 @@ impl Pool {
         used * 2 > u32::from(self.0.spec.max_chunks)
     }
 
+    /// Whether a chunk could be taken now.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.0.free.borrow().is_empty() || self.0.live.get() < u32::from(self.0.spec.max_chunks)
+    }
+
     /// Chunks that returned since the pool was made; a driver with parked sockets watches it change.
     pub fn returned_count(&self) -> u64 {
         self.0.returned.get()
@@ -96,7 +102,10 @@ impl Pool {
             None => {
                 let id = self.0.unused_ids.borrow_mut().pop()?;
                 self.0.live.set(self.0.live.get() + 1);
-                Chunk::allocate(self.0.spec.chunk_bytes, id, Rc::downgrade(&self.0))
+                let chunk = Chunk::allocate(self.0.spec.chunk_bytes, id, Rc::downgrade(&self.0));
+                // SAFETY: the chunk is new.
+                unsafe { chunk.as_ref() }.hide();
+                chunk
             }
         };
         // SAFETY: a chunk on the free list, or new, has no other reference.
@@ -141,6 +150,8 @@ struct PoolInner {
 
 impl PoolInner {
     fn put_back(&self, chunk: NonNull<Chunk>) {
+        // SAFETY: the last reference just went; the pool is the chunk's only owner.
+        unsafe { chunk.as_ref() }.hide();
         self.returned.set(self.returned.get() + 1);
         self.free.borrow_mut().push(chunk);
         // Half of what is live may wait, never less than the floor: a burst is kept warm, an old peak is given back.
@@ -219,8 +230,13 @@ impl Chunk {
     unsafe fn free(chunk: NonNull<Chunk>) {
         // SAFETY: made by `Box::leak` in `allocate`; the caller gives up the last pointer.
         let chunk = unsafe { Box::from_raw(chunk.as_ptr()) };
+        poison::show(chunk.base, chunk.len as usize);
         // SAFETY: `base` came from `alloc` with this layout.
         unsafe { dealloc(chunk.base.as_ptr(), Self::layout(chunk.len)) };
+    }
+
+    fn hide(&self) {
+        poison::hide(self.base, self.len as usize);
     }
 
     pub(super) fn is_standalone(&self) -> bool {
@@ -278,6 +294,19 @@ impl ChunkRef {
         unsafe { self.header().base.add(filled) }
     }
 
+    /// Lets `write` put up to `len` bytes at [`ChunkRef::write_ptr`]; nobody may touch them before or after it without a
+    /// view.
+    ///
+    /// # Panics
+    /// If there is less room.
+    pub(crate) fn receive<R>(&self, len: usize, write: impl FnOnce(NonNull<u8>) -> R) -> R {
+        assert!(len <= self.room());
+        poison::show(self.write_ptr(), len);
+        let result = write(self.write_ptr());
+        poison::hide(self.write_ptr(), len);
+        result
+    }
+
     /// Turns the next `len` bytes, which have been written, into a view.
     ///
     /// # Safety
@@ -285,6 +314,7 @@ impl ChunkRef {
     pub(crate) unsafe fn view(&self, len: u32) -> PoolBuf {
         let off = self.header().filled.get();
         assert!(len as usize <= self.room(), "the kernel wrote past the end of a chunk");
+        poison::show(self.write_ptr(), len as usize);
         self.header().filled.set(off + len);
         self.header().retain();
         // SAFETY: the reference for the view was just taken; the range is inside the chunk and in no other view.
@@ -295,7 +325,9 @@ impl ChunkRef {
         assert!(bytes.len() <= self.room());
         // SAFETY: the range behind `filled` is inside the chunk, in no view, and this arena is its only writer.
         unsafe {
-            self.write_ptr().as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            self.receive(bytes.len(), |at| {
+                at.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            });
             self.view(bytes.len() as u32)
         }
     }

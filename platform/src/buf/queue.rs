@@ -127,7 +127,7 @@ impl RxQueue {
 
     /// Moves what lies in chunks of a pool into memory of its own, so that what waits long pins no chunk.
     ///
-    /// Small neighbours are joined. What has been moved once is not copied again.
+    /// Small neighbours are joined. What has been moved once is copied again only when many pieces have gathered.
     pub fn compact(&mut self) {
         if self.bufs.iter().all(PoolBuf::is_compact) {
             return;
@@ -147,6 +147,9 @@ impl RxQueue {
             }
         }
         self.bufs.extend(joined(&mut run));
+        if self.bufs.len() > MAX_PIECES {
+            self.join_tail();
+        }
     }
 
     /// Joins views at the end until each is more than twice as long as the next.
@@ -176,6 +179,8 @@ impl RxQueue {
 
 /// Neighbours that are longer together stay apart when they are moved.
 const JOINED_BYTES: usize = 64 * 1024;
+/// Pieces above which [`RxQueue::compact`] joins those at the end.
+const MAX_PIECES: usize = 16;
 
 /// The bytes of a run, which is left empty, in memory of their own; `None` if there are none.
 fn joined(run: &mut Vec<PoolBuf>) -> Option<PoolBuf> {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 
+use super::poison;
 use super::pool::Chunk;
 
 /// A unique view of received bytes, writable in place (TLS decrypts here). 16 bytes; never leaves its thread.
@@ -82,6 +83,21 @@ impl PoolBuf {
     #[must_use]
     pub fn compact(self) -> PoolBuf {
         PoolBuf::copied(&self)
+    }
+
+    /// Nobody may touch the bytes until [`PoolBuf::show`]: the kernel fills them.
+    pub(crate) fn hide(&self) {
+        poison::hide(self.start(), self.len as usize);
+    }
+
+    /// Ends [`PoolBuf::hide`].
+    pub(crate) fn show(&self) {
+        poison::show(self.start(), self.len as usize);
+    }
+
+    fn start(&self) -> NonNull<u8> {
+        // SAFETY: `self` holds a reference, so the header lives, and the offset is inside the chunk.
+        unsafe { self.chunk.as_ref().base().add(self.off as usize) }
     }
 
     /// Gives up writing for cheap clones.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Core;
 use crate::sockets::SockId;
-use crate::timer::{Tick, TimerKey, Wheel};
+use crate::timer::{Tick, TimerKey, Wheel, later};
 
 /// What a wheel entry stands for.
 #[derive(Clone, Copy)]
@@ -164,7 +164,7 @@ impl Core {
 
     /// Waits so long from the start of this turn.
     pub fn sleep(&self, duration: Duration) -> Sleep {
-        self.sleep_until(self.now() + duration)
+        self.sleep_until(later(self.now(), duration))
     }
 
     /// Gives up on `future` after `duration`; it is dropped then.
@@ -189,7 +189,7 @@ impl Core {
     /// If `period` is zero.
     pub fn interval(&self, period: Duration) -> Interval {
         assert!(!period.is_zero(), "an interval needs a period");
-        Interval { next: self.now() + period, period, sleep: self.sleep(period) }
+        Interval { next: later(self.now(), period), period, sleep: self.sleep(period) }
     }
 }
 
@@ -250,10 +250,11 @@ impl Interval {
     /// Waits for the next tick. Dropping the future loses none.
     pub async fn tick(&mut self) {
         std::future::poll_fn(|cx| self.sleep.poll_elapsed(cx)).await;
-        let now = self.sleep.core.now();
-        while self.next <= now {
-            self.next += self.period;
-        }
+        // The grid's first place after now, without a walk over what was missed.
+        let late = self.sleep.core.now().saturating_duration_since(self.next);
+        let into_period = (late.as_nanos() % self.period.as_nanos()) as u64;
+        let missed = late - Duration::from_nanos(into_period);
+        self.next = later(self.next + missed, self.period);
         self.sleep.reset(self.next);
     }
 }

@@ -234,9 +234,9 @@ impl EpollDriver {
             };
             let asked = chunk.room().min(MAX_READ).min(credit as usize);
             self.stats.syscalls.inc();
-            // SAFETY: `asked` bytes from `write_ptr` are inside the chunk and in no view; this driver holds the only
+            // SAFETY: `asked` bytes from there on are inside the chunk and in no view; this driver holds the only
             // reference that writes there, and the kernel writes during the call only.
-            match unsafe { sys::recv(slot.fd, chunk.write_ptr(), asked) } {
+            match chunk.receive(asked, |at| unsafe { sys::recv(slot.fd, at, asked) }) {
                 Ok(0) => {
                     slot.recv = None;
                     return self.end(token, Outcome::Eof, out);

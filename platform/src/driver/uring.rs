@@ -263,7 +263,8 @@ impl Driver for UringDriver {
     fn connect(&mut self, fd: RawFd, token: Token, addr: &ConnectAddr) {
         self.in_flight += 1;
         let Some(address) = Address::new(addr) else {
-            self.refused.push((token, Errno(libc::ENAMETOOLONG)));
+            // The errno that Linux has for a bad address length.
+            self.refused.push((token, Errno(libc::EINVAL)));
             return;
         };
         let len = address.len;

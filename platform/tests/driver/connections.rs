@@ -164,6 +164,17 @@ fn unix_connects_answer_at_once() {
 }
 
 #[test]
+fn a_path_that_is_too_long_is_an_invalid_address() {
+    each(|rig| {
+        let addr = ConnectAddr::Unix(vec![b'x'; 109]);
+        let client = rig.add(stream_for(&addr).unwrap());
+        rig.connect(client, &addr);
+        let completion = rig.next(OpKind::Connect, client);
+        assert!(matches!(completion.outcome, Outcome::Failed(Errno(libc::EINVAL))), "{completion:?}");
+    });
+}
+
+#[test]
 fn a_refused_connect_fails() {
     each(|rig| {
         let (fd, addr) = listener(1);

@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::thread;
 
 use ringport_platform::buf::{PoolBuf, PoolSpec};
+use ringport_platform::driver::Wait;
 use ringport_platform::op::{Errno, OpKind, Outcome, SendMode};
 use socket2::SockRef;
 
@@ -93,7 +94,7 @@ fn a_send_takes_at_most_a_mebibyte_but_a_whole_segment() {
         assert!(matches!(completion.outcome, Outcome::Sent(3_145_728)), "{completion:?}");
         rig.tx(sock).advance(3 << 20);
         rig.send_all(sock);
-        rig.close(sock);
+        rig.close_now(sock);
         assert!(reader.join().unwrap().unwrap() == bytes);
     });
 }
@@ -115,11 +116,13 @@ fn credit_is_exact_and_a_slow_reader_gets_no_more() {
             let bytes = pattern(100_000);
             write(&bytes).unwrap();
             let mut got = rig.receive(sock, 1000, 1000);
-            assert!(!rig.is_live(OpKind::Recv, sock), "the credit is used up");
-            rig.expect_quiet();
-            got.extend(rig.receive(sock, 777, 777));
-            rig.expect_quiet();
-            assert_eq!(got, bytes[..1777]);
+            if rig.exact_credit {
+                assert!(!rig.is_live(OpKind::Recv, sock), "the credit is used up");
+                rig.expect_quiet();
+                got.extend(rig.receive(sock, 777, 777));
+                rig.expect_quiet();
+                assert_eq!(got, bytes[..1777]);
+            }
             // Armed again and again, at sizes that split reads at odd places.
             got.extend(rig.receive_to_end(sock, 4099));
             assert!(got == bytes);
@@ -176,7 +179,7 @@ fn a_stalled_send_waits_and_delivers_in_order() {
 fn stalled(rig: &mut Rig, ours: std::os::fd::OwnedFd, mut peer: impl Read + Send + 'static) {
     SockRef::from(&ours).set_send_buffer_size(8 * 1024).expect("SO_SNDBUF");
     let sock = rig.add(ours);
-    let bytes = pattern(5 << 20);
+    let bytes = pattern(1 << 20);
     for part in bytes.chunks(100_000) {
         rig.tx(sock).push(part.to_vec());
     }
@@ -198,7 +201,7 @@ fn stalled(rig: &mut Rig, ours: std::os::fd::OwnedFd, mut peer: impl Read + Send
     let Outcome::Sent(count) = rig.next(OpKind::Send, sock).outcome else { panic!("it waits for all") };
     rig.tx(sock).advance(count);
     rig.send_all(sock);
-    rig.close(sock);
+    rig.close_now(sock);
     assert!(reader.join().expect("no panic").expect("the peer reads") == bytes);
 }
 
@@ -265,7 +268,7 @@ fn a_half_closed_socket_still_sends() {
             peer.read_to_end(&mut all).map(|_| all)
         });
         rig.send_all(sock);
-        rig.close(sock);
+        rig.close_now(sock);
         assert!(reader.join().unwrap().unwrap() == pattern(100_000));
     });
 }
@@ -316,4 +319,62 @@ fn pass_descriptor(peer: &std::os::unix::net::UnixStream, bytes: &[u8]) {
         libc::sendmsg(peer.as_raw_fd(), &message, 0)
     };
     assert_eq!(sent, bytes.len() as isize);
+}
+
+/// Many streams share few chunks: each keeps its own bytes in order, through starvation, ends of credit and re-arms.
+#[test]
+fn streams_that_share_chunks_do_not_mix() {
+    const STREAMS: u32 = 24;
+    const BYTES: usize = 60_000;
+    let byte = |index: u32, at: usize| (at * 7 + index as usize * 13) as u8;
+    each_with(PoolSpec { chunk_bytes: 4096, min_chunks: 0, max_chunks: 6 }, |rig| {
+        let mut seed = 12_345_u32;
+        let mut random = move |below: usize| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) as usize % below
+        };
+        let mut peers = Vec::new();
+        for index in 0..STREAMS {
+            let (ours, peer) = unix_pair();
+            assert_eq!(rig.add(ours), index);
+            rig.recv(index, 5_000);
+            peers.push(peer);
+        }
+        let (mut written, mut read) = ([0; STREAMS as usize], [0; STREAMS as usize]);
+        let mut kept = Vec::new();
+        while read.iter().any(|count| *count < BYTES) {
+            for (index, peer) in (0..).zip(&mut peers) {
+                let at = &mut written[index as usize];
+                // Unread bytes are bounded, so that the write does not block.
+                let room = (read[index as usize] + 20_000).saturating_sub(*at);
+                let len = random(900).min(BYTES - *at).min(room);
+                let part: Vec<u8> = (*at..*at + len).map(|at| byte(index, at)).collect();
+                peer.write_all(&part).expect("write");
+                *at += len;
+            }
+            rig.turn(Wait::AtMost(std::time::Duration::from_millis(1)));
+            for index in 0..STREAMS {
+                while let Some(completion) = rig.seen(OpKind::Recv, index) {
+                    match completion.outcome {
+                        Outcome::Received(buf) => {
+                            let at = &mut read[index as usize];
+                            let whole =
+                                buf.iter().enumerate().all(|(off, got)| *got == byte(index, *at + off));
+                            assert!(whole, "stream {index} is broken near {at}");
+                            *at += buf.len();
+                            kept.push(buf);
+                        }
+                        Outcome::Starved => kept.clear(),
+                        outcome => panic!("{outcome:?}"),
+                    }
+                    if !completion.more {
+                        rig.recv(index, 1 + random(12_000) as u32);
+                    }
+                }
+            }
+            if random(4) == 0 {
+                kept.clear();
+            }
+        }
+    });
 }

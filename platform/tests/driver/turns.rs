@@ -8,6 +8,7 @@ use ringport_platform::driver::{ConnectAddr, Wait};
 use ringport_platform::op::{OpKind, Outcome, SendMode, Token};
 use ringport_platform::socket::stream_for;
 
+use super::drivers::{Candidate, drivers};
 use super::each;
 use super::rig::{PLENTY, Rig, listener, pattern, tcp_pair, unix_pair};
 
@@ -35,9 +36,9 @@ fn an_unpark_before_the_turn_counts() {
 fn an_unpark_outlives_its_driver() {
     let mut unparks = Vec::new();
     each(|rig| rig.driver().unpark().unpark());
-    for (_, open) in super::drivers() {
+    for candidate in drivers() {
         let pool = ringport_platform::buf::Pool::new(Default::default());
-        unparks.push(open(pool, Default::default()).unpark());
+        unparks.push((candidate.open)(pool, Default::default()).unpark());
     }
     unparks.iter().for_each(ringport_platform::driver::Unpark::unpark);
 }
@@ -47,8 +48,13 @@ fn a_bounded_turn_is_not_early() {
     each(|rig| {
         for micros in [1, 300, 1_000, 1_500, 20_000] {
             let (timeout, start) = (Duration::from_micros(micros), Instant::now());
-            rig.turn(Wait::AtMost(timeout));
-            assert!(start.elapsed() >= timeout, "{:?} of {timeout:?}", start.elapsed());
+            let mut turns = 0;
+            // A signal ends a turn early: the end of the ring of the case before sends one to this thread.
+            while let Some(left) = timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+                rig.turn(Wait::AtMost(left));
+                turns += 1;
+            }
+            assert!(turns <= 5, "{turns} turns for {timeout:?}");
         }
         rig.turn(Wait::AtMost(Duration::ZERO));
     });
@@ -56,7 +62,7 @@ fn a_bounded_turn_is_not_early() {
 
 #[test]
 fn a_driver_dropped_with_operations_in_flight_lets_go() {
-    for (name, open) in super::drivers() {
+    for Candidate { name, open, .. } in drivers() {
         println!("driver: {name}");
         let pool = ringport_platform::buf::Pool::new(Default::default());
         let stats = std::sync::Arc::new(ringport_platform::stats::CoreStats::default());
@@ -67,14 +73,18 @@ fn a_driver_dropped_with_operations_in_flight_lets_go() {
         let server = rig.add(fd);
         rig.accept(server);
         rig.recv(sock, PLENTY);
-        rig.tx(sock).push(pattern(32 << 20));
+        rig.tx(sock).push(much());
         rig.send(sock, SendMode::Wait);
         rig.turn(Wait::Poll);
+        let (closed, mut closed_peer) = tcp_pair();
+        let closed = rig.add(closed);
+        rig.close(closed);
         drop(rig);
         assert_eq!(stats.leaked.load(), 0);
+        assert_eq!(closed_peer.read(&mut [0]).unwrap(), 0, "a close that was asked for happens");
         let mut got = Vec::new();
         peer.read_to_end(&mut got).unwrap();
-        assert!(got.len() < 32 << 20 && got == pattern(32 << 20)[..got.len()]);
+        assert!(got.len() < 32 << 20 && got == much()[..got.len()]);
         assert_eq!(pool.usage().live_chunks, pool.usage().free_chunks, "every chunk is back");
     }
 }
@@ -87,8 +97,11 @@ fn cancels_that_race_with_bytes_lose_none() {
         let bytes = pattern(400_000);
         let expected = bytes.clone();
         let writer = thread::spawn(move || bytes.chunks(97).try_for_each(|part| peer.write_all(part)));
-        let mut got = Vec::new();
+        let (mut got, mut ended) = (Vec::new(), false);
         for round in 0..2_000u32 {
+            if ended {
+                break;
+            }
             rig.recv(sock, 1 + round % 300);
             if round % 3 > 0 {
                 rig.turn(Wait::Poll);
@@ -99,6 +112,8 @@ fn cancels_that_race_with_bytes_lose_none() {
                 match completion.outcome {
                     Outcome::Received(buf) => got.extend_from_slice(&buf),
                     Outcome::Canceled => {}
+                    // Early only where the credit is no exact cap.
+                    Outcome::Eof if !rig.exact_credit => ended = true,
                     outcome => panic!("{outcome:?}"),
                 }
                 if !completion.more {
@@ -118,7 +133,7 @@ fn a_cancelled_send_tells_what_went_out() {
     each(|rig| {
         let (ours, mut peer) = tcp_pair();
         let sock = rig.add(ours);
-        rig.tx(sock).push(pattern(32 << 20));
+        rig.tx(sock).push(much());
         rig.send(sock, SendMode::Wait);
         rig.expect_quiet();
         rig.cancel(OpKind::Send, sock);
@@ -127,7 +142,7 @@ fn a_cancelled_send_tells_what_went_out() {
             Outcome::Canceled => 0,
             outcome => panic!("{outcome:?}"),
         };
-        rig.close(sock);
+        rig.close_now(sock);
         let mut got = Vec::new();
         peer.read_to_end(&mut got).unwrap();
         assert_eq!(got.len(), sent);
@@ -219,4 +234,9 @@ fn a_busy_sender_starves_no_receiver() {
         }
         assert!(heard);
     });
+}
+
+/// More than the buffers of a connection hold.
+fn much() -> Vec<u8> {
+    pattern(1 << 16).repeat(512)
 }

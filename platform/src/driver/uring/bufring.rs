@@ -209,6 +209,7 @@ impl BufRing {
                 let mut slice = slice.expect("the kernel used a slice that was not published");
                 free_ids.push(bid);
                 slice.truncate(len as usize);
+                slice.show();
                 (len > 0).then_some(slice)
             }
         };
@@ -249,7 +250,9 @@ impl BufRing {
                     let addr = chunk.write_ptr();
                     // SAFETY: nobody reads the view before `take` has cut it to the bytes that the kernel wrote, and
                     // none are written after that completion.
-                    by_id[usize::from(bid)] = Some(unsafe { chunk.view(*slice_bytes) });
+                    let slice = unsafe { chunk.view(*slice_bytes) };
+                    slice.hide();
+                    by_id[usize::from(bid)] = Some(slice);
                     // SAFETY: as for chunks, with the stored view as the reference; there are as many ids as entries.
                     unsafe { self.memory.push(addr, *slice_bytes, bid) };
                     self.published += 1;

@@ -238,3 +238,103 @@ impl<T> Slab<T> {
         self.pages[at as usize / PAGE].as_mut_ptr().cast::<T>().wrapping_add(at as usize % PAGE)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Address, Gathered, Message, Slab, Table, gather};
+    use crate::buf::{Pool, PoolSpec, TxQueue};
+    use crate::driver::{ConnectAddr, MAX_SEND_BYTES, MAX_SEND_SEGMENTS};
+    use crate::op::{OpKind, Token};
+
+    fn queue(lens: &[usize]) -> TxQueue {
+        let mut queue = TxQueue::new(Pool::new(PoolSpec::default()));
+        lens.iter().for_each(|len| queue.push(vec![*len as u8; *len]));
+        queue
+    }
+
+    /// What the kernel would read.
+    fn named(what: Gathered, messages: &mut Slab<Message>) -> Vec<u8> {
+        // SAFETY: `gather` has written the message, and the queue that its segments lie in is alive.
+        unsafe {
+            match what {
+                Gathered::One(base, len) => std::slice::from_raw_parts(base, len as usize).to_vec(),
+                Gathered::Message(at) => {
+                    let header = &(*messages.at(at)).header;
+                    let iov = std::slice::from_raw_parts(header.msg_iov, header.msg_iovlen as usize);
+                    iov.iter()
+                        .flat_map(|part| std::slice::from_raw_parts(part.iov_base.cast::<u8>(), part.iov_len))
+                        .copied()
+                        .collect()
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gathered_segments_of_a_slab_name_the_front_of_the_queue() {
+        let mut messages = Slab::new();
+        let check = |lens: &[usize], expected: usize, messages: &mut Slab<Message>| {
+            let queue = queue(lens);
+            let (what, taken) = gather(&queue, messages);
+            let front: Vec<u8> = queue.slices().flatten().copied().take(expected).collect();
+            assert_eq!(taken, expected);
+            assert!(named(what, messages) == front);
+            if let Gathered::Message(at) = what {
+                messages.put_back(at);
+            }
+        };
+        check(&[5], 5, &mut messages);
+        check(&[5, 6, 7], 18, &mut messages);
+        check(&[1; 100], MAX_SEND_SEGMENTS, &mut messages);
+        check(&[9, MAX_SEND_BYTES], 9, &mut messages);
+        check(&[9, 9, MAX_SEND_BYTES], 18, &mut messages);
+        check(&[MAX_SEND_BYTES + 5, 1], MAX_SEND_BYTES + 5, &mut messages);
+        check(&[], 0, &mut messages);
+    }
+
+    #[test]
+    fn a_slab_never_moves_what_it_holds() {
+        let mut slab = Slab::<u64>::new();
+        let mut taken = Vec::new();
+        for value in 0..100_u64 {
+            let at = slab.take();
+            let place = slab.at(at);
+            // SAFETY: just taken, so nobody else uses it.
+            unsafe { place.write(value) };
+            taken.push((at, place, value));
+        }
+        for (at, place, value) in &taken {
+            assert_eq!(slab.at(*at), *place);
+            // SAFETY: written above, and still taken.
+            assert_eq!(unsafe { place.read() }, *value);
+        }
+        let (at, ..) = taken[50];
+        slab.put_back(at);
+        assert_eq!(slab.take(), at, "used again");
+    }
+
+    #[test]
+    fn a_table_knows_its_owner() {
+        let mut table = Table::new();
+        let (old, new) = (Token::new(OpKind::Recv, 3, 1), Token::new(OpKind::Recv, 3, 2));
+        table.insert(old, 'a');
+        assert!(table.get_mut(new).is_none() && table.remove(new).is_none());
+        assert_eq!((table.remove(old), table.is_empty()), (Some('a'), true));
+        table.insert(new, 'b');
+        assert_eq!(table.get_mut(old), None);
+        assert_eq!(table.get_mut(new), Some(&mut 'b'));
+        assert_eq!(table.iter_mut().count(), 1);
+    }
+
+    #[test]
+    fn addresses_of_a_slab_have_the_kernels_form() {
+        let len = |addr: &ConnectAddr| Address::new(addr).map(|address| address.len as usize);
+        assert_eq!(len(&ConnectAddr::Inet(([127, 0, 0, 1], 80).into())), Some(16));
+        assert_eq!(len(&ConnectAddr::Inet(([0_u16; 8], 80).into())), Some(28));
+        assert_eq!(len(&ConnectAddr::Unix(b"/a".to_vec())), Some(2 + 2 + 1));
+        assert_eq!(len(&ConnectAddr::Unix(b"\0a".to_vec())), Some(2 + 2));
+        assert_eq!(len(&ConnectAddr::Unix(vec![b'a'; 107])), Some(110));
+        assert_eq!(len(&ConnectAddr::Unix(vec![b'a'; 108])), None);
+        assert_eq!(len(&ConnectAddr::Unix(Vec::new())), None);
+    }
+}

@@ -1,0 +1,298 @@
+//! Chunks, views and queues against plain vectors. Miri runs these too.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::{ChunkRef, Pool, PoolBuf, PoolSpec, RxQueue, Seg, TxQueue};
+
+const SMALL: PoolSpec = PoolSpec { chunk_bytes: 4096, min_chunks: 1, max_chunks: 4 };
+
+/// A driver in miniature: writes into chunks and hands out views.
+struct Source {
+    pool: Pool,
+    chunk: Option<ChunkRef>,
+    next: u8,
+}
+
+impl Source {
+    fn new(pool: &Pool) -> Self {
+        Source { pool: pool.clone(), chunk: None, next: 0 }
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len)
+            .map(|_| {
+                self.next = self.next.wrapping_mul(5).wrapping_add(113);
+                self.next
+            })
+            .collect()
+    }
+
+    /// A view of new bytes, in a chunk where the pool has one, else in memory of its own.
+    fn view(&mut self, bytes: &[u8]) -> PoolBuf {
+        if self.chunk.as_ref().is_none_or(|chunk| chunk.room() < bytes.len()) {
+            self.chunk = None;
+            self.chunk = self.pool.take();
+        }
+        let Some(chunk) = self.chunk.as_ref() else { return PoolBuf::copied(bytes) };
+        // SAFETY: the range is in no view, `chunk` is the only writer, and `receive` has checked the length.
+        chunk.receive(bytes.len(), |at| unsafe {
+            at.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        });
+        // SAFETY: just written.
+        unsafe { chunk.view(bytes.len() as u32) }
+    }
+}
+
+fn all_is_back(pool: &Pool) -> bool {
+    pool.release_idle();
+    pool.usage().live_chunks == pool.usage().free_chunks
+}
+
+#[test]
+fn a_pool_keeps_to_its_cap_and_recovers() {
+    let pool = Pool::new(SMALL);
+    let mut chunks: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    assert_eq!((chunks.len(), pool.has_room(), pool.under_pressure()), (4, false, true));
+    let mut ids: Vec<_> = chunks.iter().map(ChunkRef::id).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [0, 1, 2, 3]);
+    let before = pool.returned_count();
+    // SAFETY: nobody reads the view's bytes.
+    let view = unsafe { chunks[0].view(10) };
+    let id = chunks.remove(0).id();
+    assert!(!pool.has_room(), "the view keeps its chunk");
+    drop(view);
+    assert_eq!(pool.returned_count(), before + 1);
+    assert_eq!(pool.take().map(|chunk| (chunk.id(), chunk.room())), Some((id, 4096)), "whole again");
+    drop(chunks);
+    assert!(all_is_back(&pool));
+    assert_eq!(pool.usage().live_chunks, 1, "the floor is kept");
+}
+
+#[test]
+fn views_outlive_their_pool() {
+    let pool = Pool::new(SMALL);
+    let mut source = Source::new(&pool);
+    let view = source.view(b"still here");
+    let shared = source.view(b"and shared").freeze();
+    let part = shared.slice(4..10);
+    drop((source, pool, shared));
+    assert_eq!((&*view, &*part), (&b"still here"[..], &b"shared"[..]));
+}
+
+#[test]
+fn views_are_cut_and_joined_in_place() {
+    let pool = Pool::new(SMALL);
+    let mut source = Source::new(&pool);
+    let mut view = source.view(b"headbody");
+    let next = source.view(b"tail");
+    let mut head = view.split_to(4);
+    head.copy_from_slice(b"HEAD");
+    assert_eq!((&*head, &*view), (&b"HEAD"[..], &b"body"[..]));
+    head.try_unsplit(view).expect("neighbours");
+    head.try_unsplit(next).expect("neighbours");
+    assert_eq!(&*head, b"HEADbodytail");
+    let stranger = PoolBuf::copied(b"x");
+    assert!(head.try_unsplit(stranger).is_err());
+    head.advance(4);
+    head.truncate(4);
+    assert_eq!(&*head.compact(), b"body");
+    drop(source);
+    assert!(all_is_back(&pool));
+}
+
+#[test]
+fn small_writes_share_a_chunk_and_outgrow_the_pool() {
+    let pool = Pool::new(SMALL);
+    let mut tx = TxQueue::new(pool.clone());
+    for _ in 0..100 {
+        tx.put_slice(b"0123456789");
+    }
+    assert_eq!(tx.slices().count(), 1, "joined");
+    let taken: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    tx.put_slice(&[1; 4000]);
+    tx.put_slice(&[2; 5000]);
+    assert_eq!(tx.len(), 10_000);
+    drop((taken, tx));
+    assert!(all_is_back(&pool));
+}
+
+/// A peer that sends byte by byte while the pool is under pressure: neither many pieces nor many copies.
+#[test]
+fn compaction_again_and_again_stays_cheap() {
+    let pool = Pool::new(SMALL);
+    let mut source = Source::new(&pool);
+    let mut queue = RxQueue::new();
+    let (mut expected, mut moved) = (Vec::new(), 0);
+    for _ in 0..300 {
+        let bytes = source.bytes(1);
+        queue.push(source.view(&bytes));
+        expected.extend(bytes);
+        let first = queue.front().as_ptr();
+        queue.compact();
+        moved += if queue.front().as_ptr() == first { 1 } else { queue.len() };
+        assert!(queue.parts().count() <= 18, "{} pieces", queue.parts().count());
+    }
+    assert!(moved < 300 * 300 / 10, "{moved} bytes copied");
+    assert_eq!(queue.take(300).to_vec(), expected);
+    drop(source);
+    assert!(all_is_back(&pool), "nothing of the queue is in the pool");
+}
+
+#[derive(Clone, Debug)]
+enum RxStep {
+    Push(usize),
+    Copied(usize),
+    PushFront(usize),
+    Pop(usize),
+    Consume(usize),
+    Gather(usize),
+    Take(usize),
+    Compact,
+}
+
+fn rx_step() -> impl Strategy<Value = RxStep> {
+    prop_oneof![
+        6 => (0..900usize).prop_map(RxStep::Push),
+        1 => (0..50usize).prop_map(RxStep::Copied),
+        1 => (0..50usize).prop_map(RxStep::PushFront),
+        3 => (1..700usize).prop_map(RxStep::Pop),
+        2 => any::<usize>().prop_map(RxStep::Consume),
+        2 => any::<usize>().prop_map(RxStep::Gather),
+        2 => any::<usize>().prop_map(RxStep::Take),
+        1 => Just(RxStep::Compact),
+    ]
+}
+
+#[derive(Clone, Debug)]
+enum TxStep {
+    Push(usize, u8),
+    Small(usize),
+    Append(usize),
+    Advance(usize),
+    Compact,
+    Clear,
+}
+
+fn tx_step() -> impl Strategy<Value = TxStep> {
+    prop_oneof![
+        6 => (0..900usize, 0..5u8).prop_map(|(len, kind)| TxStep::Push(len, kind)),
+        4 => (0..80usize).prop_map(TxStep::Small),
+        2 => (0..300usize).prop_map(TxStep::Append),
+        6 => any::<usize>().prop_map(TxStep::Advance),
+        1 => Just(TxStep::Compact),
+        1 => Just(TxStep::Clear),
+    ]
+}
+
+fn drain_front(model: &mut VecDeque<u8>, count: usize) -> Vec<u8> {
+    model.drain(..count).collect()
+}
+
+proptest! {
+    #[test]
+    fn a_receive_queue_is_a_queue_of_bytes(steps in prop::collection::vec(rx_step(), 1..60)) {
+        let pool = Pool::new(SMALL);
+        let mut source = Source::new(&pool);
+        let (mut queue, mut model) = (RxQueue::new(), VecDeque::new());
+        for step in steps {
+            let within = |pick: usize| pick % (model.len() + 1);
+            match step {
+                RxStep::Push(len) => {
+                    let bytes = source.bytes(len);
+                    queue.push(source.view(&bytes));
+                    model.extend(bytes);
+                }
+                RxStep::Copied(len) => {
+                    let bytes = source.bytes(len);
+                    queue.push(PoolBuf::copied(&bytes));
+                    model.extend(bytes);
+                }
+                RxStep::PushFront(len) => {
+                    let bytes = source.bytes(len);
+                    queue.push_front(source.view(&bytes));
+                    bytes.into_iter().rev().for_each(|byte| model.push_front(byte));
+                }
+                RxStep::Pop(max) => {
+                    let popped = queue.pop(max).map_or(Vec::new(), |buf| buf.to_vec());
+                    prop_assert!(popped.len() <= max && (!popped.is_empty() || model.is_empty()));
+                    prop_assert_eq!(&popped, &drain_front(&mut model, popped.len()));
+                }
+                RxStep::Consume(pick) => {
+                    let count = within(pick);
+                    queue.consume(count);
+                    drain_front(&mut model, count);
+                }
+                RxStep::Gather(pick) => {
+                    let count = within(pick);
+                    let front: Vec<u8> = model.iter().take(count).copied().collect();
+                    prop_assert_eq!(queue.gather(count), front);
+                }
+                RxStep::Take(pick) => {
+                    let count = within(pick);
+                    prop_assert_eq!(queue.take(count).to_vec(), drain_front(&mut model, count));
+                }
+                RxStep::Compact => queue.compact(),
+            }
+            prop_assert_eq!(queue.len(), model.len());
+            prop_assert_eq!(queue.parts().flatten().copied().collect::<VecDeque<u8>>(), model.clone());
+        }
+        drop((queue, source));
+        prop_assert!(all_is_back(&pool));
+    }
+
+    #[test]
+    fn a_send_queue_is_a_queue_of_bytes(steps in prop::collection::vec(tx_step(), 1..60)) {
+        let pool = Pool::new(SMALL);
+        let mut source = Source::new(&pool);
+        let (mut queue, mut model) = (TxQueue::new(pool.clone()), VecDeque::new());
+        for step in steps {
+            match step {
+                TxStep::Push(len, kind) => {
+                    let bytes = source.bytes(len);
+                    let seg = match kind {
+                        0 => Seg::Pool(source.view(&bytes)),
+                        1 => Seg::Shared(source.view(&bytes).freeze()),
+                        2 => Seg::Bytes(Bytes::from(bytes.clone())),
+                        3 => Seg::Vec(bytes.clone()),
+                        _ => Seg::Static(b"static"),
+                    };
+                    model.extend(seg.iter().copied());
+                    queue.push(seg);
+                }
+                TxStep::Small(len) => {
+                    let bytes = source.bytes(len);
+                    queue.put_slice(&bytes);
+                    model.extend(bytes);
+                }
+                TxStep::Append(len) => {
+                    let mut other = TxQueue::new(pool.clone());
+                    let bytes = source.bytes(len);
+                    other.push(source.view(&bytes));
+                    other.push(bytes.clone());
+                    other.advance(len / 2);
+                    model.extend(bytes[len / 2..].iter().chain(&bytes));
+                    queue.append(&mut other);
+                    prop_assert!(other.is_empty());
+                }
+                TxStep::Advance(pick) => {
+                    let count = pick % (model.len() + 1);
+                    queue.advance(count);
+                    drain_front(&mut model, count);
+                }
+                TxStep::Compact => queue.compact(),
+                TxStep::Clear => {
+                    queue.clear();
+                    model.clear();
+                }
+            }
+            prop_assert_eq!(queue.len(), model.len());
+            prop_assert_eq!(queue.slices().flatten().copied().collect::<VecDeque<u8>>(), model.clone());
+        }
+        drop((queue, source));
+        prop_assert!(all_is_back(&pool));
+    }
+}

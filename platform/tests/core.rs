@@ -1,0 +1,24 @@
+//! One core over every driver: what tasks see, and that nothing is left when they are gone.
+//!
+//! Each case runs on a thread with a core of its own, and ends with a check that no task, socket, operation, pool chunk
+//! or descriptor is left. Descriptors are the process's, so cases run one after the other. Nothing sleeps to
+//! synchronise: what must happen is awaited, for at most 20 s.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a case that cannot go on panics, in its helpers too")]
+
+#[path = "driver/drivers.rs"]
+mod drivers;
+#[path = "core/faults.rs"]
+mod faults;
+#[path = "core/futures.rs"]
+mod futures;
+#[path = "core/launching.rs"]
+mod launching;
+#[path = "core/lives.rs"]
+mod lives;
+#[path = "core/pressure.rs"]
+mod pressure;
+#[path = "core/rig.rs"]
+mod rig;
+#[path = "core/timers.rs"]
+mod timers;
