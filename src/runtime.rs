@@ -17,6 +17,7 @@ use ringport_platform::buf::{RxQueue, TxQueue};
 pub use ringport_platform::driver::ConnectAddr;
 pub use ringport_platform::socket::{ListenOptions, LocalAddr};
 pub use ringport_platform::sockets::TxLevel;
+use ringport_platform::timer::deadline_after;
 
 /// A connected byte stream. Dropping it sends what was handed over, within the runtime's linger, then closes.
 pub trait Transport: 'static {
@@ -117,9 +118,9 @@ pub trait Runtime: Clone + 'static {
     /// An empty queue whose small writes are gathered in the runtime's memory.
     fn tx_queue(&self) -> TxQueue;
 
-    /// Waits so long.
+    /// Waits so long; `Duration::MAX` for ever.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
-        let mut timer = self.timer(self.now() + duration);
+        let mut timer = self.timer(deadline_after(self.now(), duration));
         std::future::poll_fn(move |cx| timer.poll_elapsed(cx))
     }
 }

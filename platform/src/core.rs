@@ -31,7 +31,7 @@ use crate::park::Parker;
 use crate::remote::{self, Message, Remote};
 use crate::sockets::{CloseMode, SockId, Sockets};
 use crate::stats::CoreStats;
-use crate::timer::Tick;
+use crate::timer::{Tick, deadline_after};
 
 use sleep::{Due, Timers};
 
@@ -193,7 +193,7 @@ impl Core {
     }
 
     fn turn_until_closed(&self, timeout: Duration) -> io::Result<()> {
-        let end = Instant::now() + timeout;
+        let end = deadline_after(Instant::now(), timeout);
         let idle = AtomicBool::new(false);
         while self.socket_count() > 0 && Instant::now() < end {
             // The wheel bounds the wait: without it a socket that never drains would hold the loop.
@@ -291,7 +291,7 @@ impl Core {
     fn close_socket(&self, id: SockId, mode: CloseMode) {
         let lingers = self.0.sockets.borrow_mut().close(id, mode);
         if lingers {
-            let at = self.tick_of(self.now() + self.0.spec.linger);
+            let at = self.tick_of(deadline_after(self.now(), self.0.spec.linger));
             self.0.timers.borrow_mut().linger(at, id);
         }
     }

@@ -21,6 +21,7 @@ use crate::buf::{Pool, PoolSpec};
 use crate::core::{Core, CoreRemote, CoreSpec, ShutdownReport};
 use crate::driver::Driver;
 use crate::stats::CoreStats;
+use crate::timer::deadline_after;
 
 /// Opens the driver of a core, on the core's own thread.
 pub type OpenDriver = dyn Fn(Pool, Arc<CoreStats>) -> io::Result<Box<dyn Driver>> + Send + Sync;
@@ -284,7 +285,7 @@ impl Launched {
 
     /// Tells every core to drain; main futures that have not ended after `timeout` are dropped. Only the first call counts.
     pub fn drain(&self, timeout: Duration) {
-        let until = Instant::now() + timeout;
+        let until = deadline_after(Instant::now(), timeout);
         for core in &self.cores {
             if core.raised.swap(true, Ordering::Relaxed) {
                 continue;

@@ -5,6 +5,15 @@
 //! when the time reaches its slot it moves down, or fires. A bitmap a level says which slots hold something, so finding
 //! the next expiry and skipping empty time costs no walk.
 
+use std::time::{Duration, Instant};
+
+/// `duration` after `now`, or a century after it where the clock cannot tell a point so late: `Duration::MAX` is for ever.
+pub fn deadline_after(now: Instant, duration: Duration) -> Instant {
+    now.checked_add(duration).unwrap_or_else(|| now + CENTURY)
+}
+
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// A point on the wheel's time: whole ticks of 65,536 ns since its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Tick(pub u64);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Core;
 use crate::sockets::SockId;
-use crate::timer::{Tick, TimerKey, Wheel};
+use crate::timer::{Tick, TimerKey, Wheel, deadline_after};
 
 /// What a wheel entry stands for.
 #[derive(Clone, Copy)]
@@ -159,9 +159,9 @@ impl Core {
         Sleep { core: self.clone(), place }
     }
 
-    /// Waits so long from the start of this turn.
+    /// Waits so long from the start of this turn; `Duration::MAX` for ever.
     pub fn sleep(&self, duration: Duration) -> Sleep {
-        self.sleep_until(self.now() + duration)
+        self.sleep_until(deadline_after(self.now(), duration))
     }
 
     /// Gives up on `future` after `duration`; it is dropped then.
@@ -186,7 +186,7 @@ impl Core {
     /// If `period` is zero.
     pub fn interval(&self, period: Duration) -> Interval {
         assert!(!period.is_zero(), "an interval needs a period");
-        Interval { next: self.now() + period, period, sleep: self.sleep(period) }
+        Interval { next: deadline_after(self.now(), period), period, sleep: self.sleep(period) }
     }
 }
 
