@@ -120,7 +120,7 @@ impl<T: Transport> Stream<T> {
         Ok(())
     }
 
-    /// Takes a segment (`Bytes`, `Vec<u8>`, `&'static [u8]`, a received view) without copying it, starts to send it,
+    /// Takes a segment (`Bytes`, `Vec<u8>`, `String`, `&'static [u8]` or `str`, a received view) without copying it, starts to send it,
     /// and waits while more than 256 KiB are unsent.
     ///
     /// The segment is kept until the kernel has taken it. Sends of one turn of the core go out together.

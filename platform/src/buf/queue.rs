@@ -251,6 +251,24 @@ impl From<&'static [u8]> for Seg {
     }
 }
 
+impl<const N: usize> From<&'static [u8; N]> for Seg {
+    fn from(bytes: &'static [u8; N]) -> Self {
+        Seg::Static(bytes)
+    }
+}
+
+impl From<&'static str> for Seg {
+    fn from(text: &'static str) -> Self {
+        Seg::Static(text.as_bytes())
+    }
+}
+
+impl From<String> for Seg {
+    fn from(text: String) -> Self {
+        Seg::Vec(text.into_bytes())
+    }
+}
+
 impl From<Vec<u8>> for Seg {
     fn from(bytes: Vec<u8>) -> Self {
         Seg::Vec(bytes)
