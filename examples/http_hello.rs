@@ -38,14 +38,14 @@ async fn answer_all(mut client: ServerStream<NativeStream>) -> Result<(), Box<dy
     loop {
         match client.next_event().await {
             Ok(ServerEvent::Head(head, _)) => {
-                let body = format!("Hello, {}!\n", head.path().trim_start_matches('/')).into_bytes();
+                let body = format!("Hello, {}!\n", head.path().trim_start_matches('/'));
                 client.respond(StatusCode::OK, [("content-type", &b"text/plain"[..])], body)?;
             }
             // A body is read and dropped; the connection then goes on to the next request.
             Ok(ServerEvent::Data(_) | ServerEvent::Trailers(_) | ServerEvent::End) => {}
             Ok(_) => return Ok(()),
             Err(ServeError::Protocol(error)) if client.conn().can_respond() => {
-                client.respond(error.status(), [], error.reason().as_bytes())?;
+                client.respond(error.status(), [], error.reason())?;
             }
             Err(error) => return Err(error.into()),
         }

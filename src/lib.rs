@@ -24,7 +24,7 @@
 //!         });
 //!
 //!         let mut stream = net::connect(&runtime, &addr).await?;
-//!         stream.send(&b"hello"[..]).await?;
+//!         stream.send(b"hello").await?;
 //!         let mut answer = [0; 5];
 //!         stream.read_exact(&mut answer).await?;
 //!         assert_eq!(&answer, b"hello");

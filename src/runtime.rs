@@ -17,6 +17,7 @@ use ringport_platform::buf::{RxQueue, TxQueue};
 pub use ringport_platform::driver::ConnectAddr;
 pub use ringport_platform::socket::{ListenOptions, LocalAddr};
 pub use ringport_platform::sockets::TxLevel;
+use ringport_platform::timer::later;
 
 /// A connected byte stream. Dropping it sends what was handed over, within the runtime's linger, then closes.
 pub trait Transport: 'static {
@@ -34,13 +35,16 @@ pub trait Transport: 'static {
     /// Waits until at most as much as `level` allows is handed over and unsent.
     fn poll_sent(&mut self, cx: &mut Context<'_>, level: TxLevel) -> Poll<io::Result<()>>;
 
-    /// Sends what waits, then tells the peer that nothing more comes. Idempotent.
+    /// Sends what waits, then tells the peer that nothing more comes. Idempotent. What is sent after it fails (`EPIPE`).
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Whether bytes wait, or the peer has ended or reset, as far as is known without asking the kernel.
     fn has_news(&self) -> bool;
 
-    /// How many received bytes may wait before the peer is held back.
+    /// How many received bytes may wait before the peer is held back. Default 64 KiB; at least 1.
+    ///
+    /// It bounds what the runtime holds, not what the kernel does (`SO_RCVBUF`). The receive in flight keeps the limit
+    /// that it was started with.
     fn set_rx_limit(&mut self, bytes: u32);
 
     /// The peer's address.
@@ -56,7 +60,7 @@ pub trait Transport: 'static {
     fn local_addr(&self) -> io::Result<LocalAddr>;
 
     /// From now on dropping the stream discards what waits and resets the connection, so that the peer cannot take what
-    /// it got for the whole.
+    /// it got for the whole. Unix sockets know no reset: their peer reads an end.
     fn reset_on_drop(&mut self);
 }
 
@@ -99,13 +103,20 @@ pub trait Runtime: Clone + 'static {
     /// The time, at most one turn of the loop old.
     fn now(&self) -> Instant;
 
-    /// Starts a task on this thread. A panic in it ends that task alone.
+    /// Starts a task on this thread. A panic in it ends that task alone. It is dropped with the runtime if it has not
+    /// ended.
     fn spawn(&self, future: impl Future<Output = ()> + 'static);
 
-    /// Connects. Dropping the future cancels and closes.
+    /// Connects; starts when called. Dropping the future cancels and closes. No timeout but the system's, which for TCP is
+    /// minutes: race it with [`Runtime::sleep`].
+    ///
+    /// # Errors
+    /// In the future: `ECONNREFUSED`, `ETIMEDOUT`, `ENETUNREACH`; `ENOENT` for a Unix path without socket;
+    /// `InvalidInput` for one that is too long.
     fn connect(&self, addr: &ConnectAddr) -> impl Future<Output = io::Result<Self::Stream>> + 'static;
 
-    /// Listens.
+    /// Listens; nothing is taken from the kernel before the first accept. A Unix socket's path is made, and is not removed
+    /// when the listener goes.
     ///
     /// # Errors
     /// Address in use, not available, not permitted.
@@ -117,9 +128,9 @@ pub trait Runtime: Clone + 'static {
     /// An empty queue whose small writes are gathered in the runtime's memory.
     fn tx_queue(&self) -> TxQueue;
 
-    /// Waits so long.
+    /// Waits so long; `Duration::MAX` for ever.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
-        let mut timer = self.timer(self.now() + duration);
+        let mut timer = self.timer(later(self.now(), duration));
         std::future::poll_fn(move |cx| timer.poll_elapsed(cx))
     }
 }

@@ -18,6 +18,7 @@ const PULL_BYTES: usize = 256 * 1024;
 
 /// Why no response can be read.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ClientError {
     /// The origin's bytes are not HTTP that we take, or ended too early.
     Protocol(Error),
@@ -34,7 +35,14 @@ impl fmt::Display for ClientError {
     }
 }
 
-impl std::error::Error for ClientError {}
+impl std::error::Error for ClientError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ClientError::Protocol(error) => Some(error),
+            ClientError::Io(error) => Some(error),
+        }
+    }
+}
 
 impl From<Error> for ClientError {
     fn from(error: Error) -> Self {
@@ -48,7 +56,16 @@ impl From<io::Error> for ClientError {
     }
 }
 
-/// A connection to an origin in the client's role. What is written goes out with [`ClientStream::start_send`].
+/// A connection to an origin in the client's role.
+///
+/// A request is [`send_head`](Self::send_head), any number of [`send_data`](Self::send_data), and
+/// [`finish`](Self::finish) or [`send_trailers`](Self::send_trailers), also where there is no body. What was written
+/// goes out with [`start_send`](Self::start_send) or [`flush`](Self::flush); who sends much waits with
+/// [`poll_sent`](Self::poll_sent) and polls for events meanwhile, since a response may come early.
+/// [`next_event`](Self::next_event) gives `Informational` any number of times, `Head`, `Data`, `Trailers`, `End`.
+/// After `End`, [`is_reusable`](Self::is_reusable) says whether another request may follow; one at a time, no pipelining.
+///
+/// An idle connection that is kept is polled for events, so that its end is noticed. There is no timeout inside.
 pub struct ClientStream<T> {
     stream: Stream<T>,
     conn: ClientConn,

@@ -17,6 +17,7 @@ const PULL_BYTES: usize = 64 * 1024;
 
 /// Why no more requests can be read.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ServeError {
     /// The client's bytes are not HTTP that we take; the machine's `can_respond` says whether to answer.
     Protocol(Error),
@@ -33,7 +34,14 @@ impl fmt::Display for ServeError {
     }
 }
 
-impl std::error::Error for ServeError {}
+impl std::error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ServeError::Protocol(error) => Some(error),
+            ServeError::Io(error) => Some(error),
+        }
+    }
+}
 
 impl From<Error> for ServeError {
     fn from(error: Error) -> Self {
@@ -47,7 +55,16 @@ impl From<io::Error> for ServeError {
     }
 }
 
-/// A client's connection in the server's role. What is written goes out with [`ServerStream::start_send`].
+/// A client's connection in the server's role.
+///
+/// [`next_event`](Self::next_event) gives `Head`, then `Data` and `Trailers` as they come, then `End`. A response is
+/// [`respond`](Self::respond), or [`send_head`](Self::send_head), any number of [`send_data`](Self::send_data), and
+/// [`finish`](Self::finish); from `Head` on, whether the request is read to its end or not. What was written goes out
+/// with [`start_send`](Self::start_send) or [`flush`](Self::flush); who sends much waits with
+/// [`poll_sent`](Self::poll_sent). When `conn().wants_close()`, drop it.
+///
+/// Nothing is read ahead but what the socket holds (64 KiB): a body or a pipelined request that nobody asks for holds
+/// the client back. There is no timeout inside: race the events with a timer, as RFC 9112 9.8 leaves to the server.
 pub struct ServerStream<T> {
     stream: Stream<T>,
     conn: ServerConn,
@@ -82,6 +99,8 @@ impl<T: Transport> ServerStream<T> {
     }
 
     /// While a response is due: ready with an error if the client has reset the connection.
+    ///
+    /// Pulls what the client pipelines meanwhile, up to 64 KiB; once so much waits, a reset is noticed at the next send.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         while self.stream.rx().len() < PULL_BYTES {
             match self.stream.poll_fill(cx, PULL_BYTES) {
@@ -138,7 +157,8 @@ impl<T: Transport> ServerStream<T> {
         self.conn.send_head_with(status, len, self.stream.tx(), write)
     }
 
-    /// Writes an informational response.
+    /// Writes an informational response, before the final one. 100 goes to a client that waits for it only, and 1xx to
+    /// none of HTTP/1.0: nothing is written then. RFC 9110 15.2.
     ///
     /// # Errors
     /// Nothing was written.

@@ -12,7 +12,11 @@ const HIGH_WATER: usize = 64 * 1024;
 
 /// A [`Stream`] with `AsyncRead` and `AsyncWrite` of futures-io and of tokio.
 ///
-/// Reads copy out of the driver's buffers, writes copy into them. A write is sent by `poll_flush` at the latest.
+/// Reads copy out of the driver's buffers, writes copy into them. A write takes at most 64 KiB, waits while more than that
+/// is unsent, and goes out with the turn; `poll_flush` waits until the kernel has it. Closing (`poll_close`,
+/// `poll_shutdown`) ends the sending side and may come again; a write after it fails with `BrokenPipe`.
+///
+/// Not `Send`, as the stream inside is not. `is_write_vectored` is false: gather first.
 pub struct CompatStream<T>(Stream<T>);
 
 impl<T: Transport> CompatStream<T> {

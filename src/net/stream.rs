@@ -16,7 +16,12 @@ const HIGH_WATER: usize = 256 * 1024;
 /// A connected byte stream.
 ///
 /// Reads and writes are cancel-safe: a dropped [`Stream::recv`] has lost nothing, and what [`Stream::send`] was given
-/// belongs to the stream at once, whether its future is polled to the end or not.
+/// belongs to the stream from the first poll on, whether its future is polled to the end or not. A future that was
+/// never polled has done nothing.
+///
+/// Dropping a stream sends what was handed over, within the runtime's linger, and closes. What the peer sent and nobody
+/// read makes the kernel reset the connection then, which may overtake the last bytes sent: shut down and read to the
+/// end first where that matters.
 pub struct Stream<T> {
     transport: T,
     rx: RxQueue,
@@ -55,7 +60,10 @@ impl<T: Transport> Stream<T> {
         self.rx.is_empty() && !self.eof && !self.transport.has_news()
     }
 
-    /// Pulls received bytes into [`Stream::rx`]. `Ok(true)`: more came; `Ok(false)`: the peer has ended.
+    /// Pulls received bytes, at most `max`, into [`Stream::rx`]. `Ok(true)`: more came; `Ok(false)`: the peer has ended.
+    ///
+    /// Pulling is what lets the peer send more: a caller that pulls without taking has no other limit than its own.
+    /// With a `max` of 0 nothing ever comes.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<bool>> {
         if self.eof {
             return Poll::Ready(Ok(false));
@@ -65,7 +73,7 @@ impl<T: Transport> Stream<T> {
         Poll::Ready(Ok(more))
     }
 
-    /// Pulls received bytes into [`Stream::rx`].
+    /// Pulls the received bytes that wait into [`Stream::rx`]. `Ok(true)`: more came; `Ok(false)`: the peer has ended.
     ///
     /// # Errors
     /// What the peer or the kernel did: `ECONNRESET`, `ETIMEDOUT`.
@@ -73,10 +81,14 @@ impl<T: Transport> Stream<T> {
         poll_fn(|cx| self.poll_fill(cx, usize::MAX)).await
     }
 
-    /// The next received bytes, as they lie in the driver's buffer; `None` at the end.
+    /// The next received bytes, as they lie in the driver's buffer; `None` at the end, and from then on.
+    ///
+    /// No copy. A view keeps its whole chunk of the pool from being reused: see [`PoolBuf::compact`] for one that is
+    /// kept long.
     ///
     /// # Errors
-    /// What the peer or the kernel did.
+    /// What the peer or the kernel did: `ECONNRESET`, `ETIMEDOUT`. What came before is given first; then the same error
+    /// again.
     pub async fn recv(&mut self) -> io::Result<Option<PoolBuf>> {
         loop {
             if let Some(buf) = self.rx.pop(usize::MAX) {
@@ -108,11 +120,14 @@ impl<T: Transport> Stream<T> {
         Ok(())
     }
 
-    /// Takes a segment (`Bytes`, `Vec<u8>`, `&'static [u8]`, a received view) without copying it, starts to send it,
-    /// and waits while much is unsent.
+    /// Takes a segment (`Bytes`, `Vec<u8>`, `String`, `&'static [u8]` or `str`, a received view) without copying it, starts to send it,
+    /// and waits while more than 256 KiB are unsent.
+    ///
+    /// The segment is kept until the kernel has taken it. Sends of one turn of the core go out together.
     ///
     /// # Errors
-    /// What the peer or the kernel did: `EPIPE`, `ECONNRESET`.
+    /// What the peer or the kernel did: `EPIPE`, `ECONNRESET`; what was unsent is dropped. An error shows at the first
+    /// send or flush after the kernel has told it. `EPIPE` after [`Stream::shutdown`].
     pub async fn send(&mut self, seg: impl Into<Seg>) -> io::Result<()> {
         self.tx.push(seg);
         self.start_send()?;
@@ -145,7 +160,7 @@ impl<T: Transport> Stream<T> {
         self.transport.poll_sent(cx, level)
     }
 
-    /// Waits until the kernel has everything.
+    /// Sends what waits, and waits until the kernel has everything. The peer may have read none of it yet.
     ///
     /// # Errors
     /// What the peer or the kernel did.
@@ -153,7 +168,9 @@ impl<T: Transport> Stream<T> {
         poll_fn(|cx| self.poll_flush(cx, TxLevel::Empty)).await
     }
 
-    /// Sends what waits, then tells the peer that nothing more comes; receiving goes on.
+    /// Sends what waits, then tells the peer that nothing more comes; receiving goes on. It may come again.
+    ///
+    /// Dropped before it is done, what waits is sent, and the peer is told nothing.
     ///
     /// # Errors
     /// What the peer or the kernel did.
@@ -162,23 +179,25 @@ impl<T: Transport> Stream<T> {
         poll_fn(|cx| self.transport.poll_shutdown(cx)).await
     }
 
-    /// The peer's address.
+    /// The peer's address. One system call.
     ///
     /// # Errors
-    /// When the peer is gone.
+    /// `ENOTCONN` when the peer is gone.
     pub fn peer_addr(&self) -> io::Result<LocalAddr> {
         self.transport.peer_addr()
     }
 
-    /// Our address.
+    /// Our address. One system call.
     ///
     /// # Errors
-    /// The system's.
+    /// The kernel's.
     pub fn local_addr(&self) -> io::Result<LocalAddr> {
         self.transport.local_addr()
     }
 
-    /// Drops what waits and resets the connection.
+    /// Drops what waits and resets the connection, so that the peer cannot take what it got for the whole.
+    ///
+    /// Unix sockets know no reset: their peer reads an end.
     pub fn reset(mut self) {
         self.transport.reset_on_drop();
     }
@@ -210,7 +229,7 @@ pub struct ReadHalf<T> {
 }
 
 impl<T: Transport> ReadHalf<T> {
-    /// The next received bytes; `None` at the end.
+    /// As [`Stream::recv`].
     ///
     /// # Errors
     /// What the peer or the kernel did.
@@ -273,8 +292,10 @@ pub async fn connect<R: Runtime>(runtime: &R, addr: &ConnectAddr) -> io::Result<
 
 /// The next connection of `listener` as a [`Stream`]. Dropping the future loses none.
 ///
+/// Running out of descriptors is no error: the listener pauses and goes on when there are some.
+///
 /// # Errors
-/// What the kernel says of the listening socket.
+/// What the kernel says of the listening socket, or of a connection that the driver cannot watch; the next may work.
 pub async fn accept<R: Runtime>(runtime: &R, listener: &mut R::Listener) -> io::Result<Stream<R::Stream>> {
     let transport = poll_fn(|cx| listener.poll_accept(cx)).await?;
     Ok(Stream::new(runtime, transport))

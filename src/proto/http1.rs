@@ -59,7 +59,7 @@ pub struct Limits {
     pub request_line_bytes: usize,
     /// Bytes of a head with its empty line; beyond it 431. Default 32 KiB, at most 65,535.
     pub head_bytes: usize,
-    /// Fields of a head; beyond it 431. Default 100, at most 256.
+    /// Fields of a head; beyond it 431. Default 100, at most 256; of a trailer section at most 64.
     pub header_count: usize,
     /// Bytes of a line that starts a chunk, with its extensions and CRLF. Default 256.
     pub chunk_line_bytes: usize,

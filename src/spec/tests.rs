@@ -346,6 +346,27 @@ fn cuts() -> impl Strategy<Value = Vec<(usize, usize, String)>> {
     prop::collection::vec((0..2_000usize, 0..12usize, insert), 1..5)
 }
 
+/// A YAML file nested 64 deep, which was allowed, once overflowed the stack of a thread.
+#[test]
+fn deep_nesting_is_a_fault() {
+    for depth in [100, 100_000] {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        let (tables, ends) = ("{\"a\":".repeat(depth), "}".repeat(depth));
+        let dotted = "a.".repeat(depth);
+        for (text, format) in [
+            (format!("{open}{close}"), Format::Json),
+            (format!("{tables}1{ends}"), Format::Json),
+            (format!("listeners: {open}{close}"), Format::Yaml),
+            ("- ".repeat(depth) + "a", Format::Yaml),
+            (format!("a = {open}{close}"), Format::Toml),
+            (format!("{dotted}a = 1"), Format::Toml),
+            (format!("[{dotted}a]"), Format::Toml),
+        ] {
+            assert!(ProxySpec::from_text(&text, format, "f").is_err(), "{format:?}: {}", &text[..20]);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -111,4 +111,6 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 }
 
-const MAX_DEPTH: usize = 64;
+/// A config is nested half as deep. The parser's recursion takes some 40 KiB of stack a level without optimization, and a
+/// thread has 2 MiB.
+const MAX_DEPTH: usize = 16;

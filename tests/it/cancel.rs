@@ -178,6 +178,9 @@ fn waits_and_tasks_may_be_given_up() {
             // The task runs on when nobody waits for it.
             once(core.spawn(turn())).await;
         }
+        // Longer than the clock can tell: for ever.
+        assert!(once(runtime.sleep(Duration::MAX)).await.is_none());
+        assert!(once(core.timeout(Duration::MAX, std::future::pending::<()>())).await.is_none());
         let mut interval = core.interval(Duration::from_millis(1));
         impatient(async || interval.tick().await).await;
         impatient(async || interval.tick().await).await;

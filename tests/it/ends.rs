@@ -14,7 +14,7 @@ use ringport::runtime::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime
 use ringport_platform::exec::JoinError;
 use ringport_platform::launch::DrainSignal;
 
-use super::rig::{PATIENCE, Pattern, Rig, alone, any_port, each, pair, read_all};
+use super::rig::{PATIENCE, Pattern, Rig, alone, any_port, each, open_fds, pair, read_all, turn};
 
 #[test]
 fn a_panic_ends_its_task_alone() {
@@ -158,6 +158,33 @@ fn tasks_that_still_run_are_dropped_with_their_core() {
         });
         let Some(report) = report else { continue };
         assert_eq!((report.tasks_aborted, report.sockets_reset), (2, 0));
+    }
+}
+
+/// A panic of the main future once left its core behind, held by tasks that it holds, with every descriptor.
+#[test]
+fn a_panic_of_the_main_future_ends_its_core() {
+    let _alone = alone();
+    for driver in drivers() {
+        let fds = open_fds();
+        let spec = NativeSpec { driver, ..NativeSpec::default() };
+        let panicked = std::panic::catch_unwind(|| {
+            spec.block_on(|runtime| async move {
+                let (near, mut far) = pair(&runtime).await;
+                runtime.spawn(async move {
+                    let _held = near;
+                    std::future::pending::<()>().await;
+                });
+                runtime.spawn(async move {
+                    let _ = far.recv().await;
+                });
+                turn().await;
+                panic!("on purpose");
+            })
+        });
+        assert!(panicked.is_err());
+        assert_eq!(open_fds(), fds, "descriptors are left");
+        spec.block_on(|_| async {}).expect("the thread is free for another core");
     }
 }
 

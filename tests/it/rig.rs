@@ -93,7 +93,8 @@ fn state(stats: &CoreStats) -> String {
     entries.map(|(name, _, value)| format!("{name}={value} ")).collect()
 }
 
-fn open_fds() -> Vec<String> {
+/// What every descriptor of this process leads to.
+pub(crate) fn open_fds() -> Vec<String> {
     let folder = std::fs::read_dir("/proc/self/fd").expect("procfs is mounted");
     // The folder itself is open while it is read; by now its entry leads nowhere.
     let links = folder.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());

@@ -446,7 +446,7 @@ impl<'a> Exchange<'a> {
             let event = match ready!(self.session.client.poll_event(cx)) {
                 Ok(event) => event,
                 Err(ServeError::Protocol(error)) => return Poll::Ready(Err(Trouble::BadRequest(error))),
-                Err(ServeError::Io(_)) => return Poll::Ready(Err(Trouble::ClientGone)),
+                Err(_) => return Poll::Ready(Err(Trouble::ClientGone)),
             };
             relay.last_progress = self.session.shared.core.now();
             let sent = match event {

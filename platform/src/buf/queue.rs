@@ -183,11 +183,11 @@ const JOINED_BYTES: usize = 64 * 1024;
 const MAX_PIECES: usize = 16;
 
 /// The bytes of a run, which is left empty, in memory of their own; `None` if there are none.
-fn joined(run: &mut Vec<PoolBuf>) -> Option<PoolBuf> {
+fn joined<T: Deref<Target = [u8]>>(run: &mut Vec<T>) -> Option<PoolBuf> {
     let buf = match run.as_slice() {
         [] => return None,
         [only] => PoolBuf::copied(only),
-        several => PoolBuf::copied(&several.iter().map(|buf| &**buf).collect::<Vec<_>>().concat()),
+        several => PoolBuf::copied(&several.iter().map(|part| &**part).collect::<Vec<_>>().concat()),
     };
     run.clear();
     Some(buf)
@@ -206,6 +206,16 @@ pub enum Seg {
     Static(&'static [u8]),
     /// An owned vector.
     Vec(Vec<u8>),
+}
+
+impl Seg {
+    fn pins_chunk(&self) -> bool {
+        match self {
+            Seg::Pool(buf) => !buf.is_compact(),
+            Seg::Shared(buf) => !buf.is_compact(),
+            Seg::Bytes(_) | Seg::Static(_) | Seg::Vec(_) => false,
+        }
+    }
 }
 
 impl Deref for Seg {
@@ -243,6 +253,24 @@ impl From<Bytes> for Seg {
 impl From<&'static [u8]> for Seg {
     fn from(bytes: &'static [u8]) -> Self {
         Seg::Static(bytes)
+    }
+}
+
+impl<const N: usize> From<&'static [u8; N]> for Seg {
+    fn from(bytes: &'static [u8; N]) -> Self {
+        Seg::Static(bytes)
+    }
+}
+
+impl From<&'static str> for Seg {
+    fn from(text: &'static str) -> Self {
+        Seg::Static(text.as_bytes())
+    }
+}
+
+impl From<String> for Seg {
+    fn from(text: String) -> Self {
+        Seg::Vec(text.into_bytes())
     }
 }
 
@@ -347,21 +375,31 @@ impl TxQueue {
         self.segs.append(&mut other.segs);
     }
 
-    /// Copies segments that pin pool chunks into memory of their own, for a peer that takes long to read.
+    /// Copies segments that pin pool chunks into memory of their own, for a peer that takes long to read. Small
+    /// neighbours are joined, so that what a sender of tiny pieces makes wait is not many times as long as its bytes.
     ///
     /// Only while no send is in flight: the kernel may be reading the segments.
     pub fn compact(&mut self) {
         self.settle_head();
-        for seg in &mut self.segs {
-            let pins = match seg {
-                Seg::Pool(buf) => !buf.is_compact(),
-                Seg::Shared(buf) => !buf.is_compact(),
-                Seg::Bytes(_) | Seg::Static(_) | Seg::Vec(_) => false,
-            };
+        if !self.segs.iter().any(Seg::pins_chunk) {
+            return;
+        }
+        let mut run: Vec<Seg> = Vec::new();
+        let mut run_len = 0;
+        for seg in std::mem::take(&mut self.segs) {
+            let pins = seg.pins_chunk();
+            if !pins || run_len + seg.len() > JOINED_BYTES {
+                self.segs.extend(joined(&mut run).map(Seg::Pool));
+                run_len = 0;
+            }
             if pins {
-                *seg = Seg::Pool(PoolBuf::copied(seg));
+                run_len += seg.len();
+                run.push(seg);
+            } else {
+                self.segs.push_back(seg);
             }
         }
+        self.segs.extend(joined(&mut run).map(Seg::Pool));
     }
 
     /// Drops everything unsent.
@@ -391,5 +429,83 @@ impl TxQueue {
 impl std::fmt::Debug for TxQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "TxQueue({} bytes in {} segments)", self.len, self.segs.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{JOINED_BYTES, RxQueue, Seg, TxQueue};
+    use crate::buf::{Pool, PoolBuf, PoolSpec};
+
+    /// A view into a chunk of `pool` that no other view follows in memory.
+    fn pooled(pool: &Pool, bytes: &[u8]) -> PoolBuf {
+        let mut buf = pool.write_small(&[bytes, b"-"].concat());
+        buf.truncate(bytes.len());
+        buf
+    }
+
+    fn pool() -> Pool {
+        Pool::new(PoolSpec { min_chunks: 0, ..PoolSpec::default() })
+    }
+
+    fn held_chunks(pool: &Pool) -> u32 {
+        pool.release_idle();
+        pool.usage().live_chunks - pool.usage().free_chunks
+    }
+
+    #[test]
+    fn what_waits_long_pins_no_chunk_and_is_moved_once() {
+        let pool = pool();
+        let mut rx = RxQueue::new();
+        (0..100u8).for_each(|byte| rx.push(pooled(&pool, &[byte])));
+        rx.push(pooled(&pool, &vec![100; JOINED_BYTES]));
+        assert_eq!((rx.parts().count(), held_chunks(&pool)), (101, 1));
+        rx.compact();
+        assert_eq!((rx.parts().count(), held_chunks(&pool)), (2, 0));
+        let places: Vec<_> = rx.parts().map(<[u8]>::as_ptr).collect();
+
+        rx.push(pooled(&pool, b"more"));
+        rx.compact();
+        assert_eq!(held_chunks(&pool), 0);
+        assert_eq!(rx.parts().map(<[u8]>::as_ptr).take(2).collect::<Vec<_>>(), places);
+        let bytes: Vec<u8> = rx.parts().flatten().copied().collect();
+        assert_eq!(bytes[..100], (0..100u8).collect::<Vec<_>>());
+        assert!(bytes[100..].iter().take(JOINED_BYTES).all(|&byte| byte == 100) && bytes.ends_with(b"more"));
+        assert_eq!(rx.len(), bytes.len());
+    }
+
+    #[test]
+    fn unsent_bytes_pin_no_chunk_once_compact() {
+        let pool = pool();
+        let mut tx = TxQueue::new(pool.clone());
+        tx.push(pooled(&pool, b"sent"));
+        for _ in 0..50 {
+            tx.push(pooled(&pool, b"pooled"));
+            tx.push(pooled(&pool, b"shared").freeze());
+        }
+        tx.push(&b"static"[..]);
+        tx.push(pooled(&pool, b"last"));
+        tx.advance(3);
+        let before: Vec<u8> = tx.slices().flatten().copied().collect();
+        tx.compact();
+        assert_eq!((tx.slices().count(), held_chunks(&pool)), (3, 0));
+        assert_eq!(tx.slices().flatten().copied().collect::<Vec<u8>>(), before);
+        assert!(matches!(tx.segs[1], Seg::Static(b"static")));
+        assert_eq!(tx.len(), before.len());
+    }
+
+    /// n views of one byte become about log n, and no byte is copied more often than that.
+    #[test]
+    fn a_tail_that_grows_by_bytes_stays_in_few_views() {
+        let (mut rx, mut most) = (RxQueue::new(), 0);
+        for byte in 0..10_000u32 {
+            rx.push(PoolBuf::copied(&[byte as u8]));
+            if rx.parts().nth(16).is_some() {
+                rx.join_tail();
+            }
+            most = most.max(rx.parts().count());
+        }
+        assert!(most <= 32, "{most} views");
+        assert!(rx.parts().flatten().copied().eq((0..10_000u32).map(|byte| byte as u8)));
     }
 }

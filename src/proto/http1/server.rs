@@ -444,7 +444,8 @@ impl ServerConn {
         }
     }
 
-    /// Sends a part of the body, or bytes of the tunnel. The payload is not copied.
+    /// Sends a part of the body, or bytes of the tunnel. The payload is not copied, a chunk
+    /// of at most 256 bytes aside.
     ///
     /// # Errors
     /// If no body is being sent, or it is longer than announced; then nothing of the segment is sent.

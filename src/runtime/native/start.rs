@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringport_platform::buf::{Pool, PoolSpec};
 use ringport_platform::core::{Core, CoreSpec};
@@ -76,13 +77,13 @@ impl NativeSpec {
     /// Runs the future that `main` makes on a core of this thread, and returns its value.
     ///
     /// Once it is done the core ends: other tasks are dropped, closed streams have until [`CoreSpec::linger`] to send
-    /// what waits, and what is left is reset. Blocks the thread; inside a core it would block that core.
+    /// what waits, and what is left is reset.
     ///
     /// # Errors
     /// The driver is not to be had, or has become unusable.
     ///
     /// # Panics
-    /// If the future panics. A panic in a task of its own ends that task alone.
+    /// If the future panics (a panic in a spawned task ends that task alone), or this thread runs a core already.
     pub fn block_on<F, Fut>(&self, main: F) -> io::Result<Fut::Output>
     where
         F: FnOnce(Native) -> Fut,
@@ -90,9 +91,9 @@ impl NativeSpec {
     {
         let (pool, stats) = (Pool::new(self.pool), Arc::new(CoreStats::default()));
         let driver = open_driver(self.driver, self.disable, &pool, &stats)?;
-        let core = Core::new(driver, pool, stats, self.core);
-        let value = core.block_on(main(Native::new(core.clone())))?;
-        core.shutdown(self.core.linger)?;
+        let core = Ending(Core::new(driver, pool, stats, self.core));
+        let value = core.0.block_on(main(Native::new(core.0.clone())))?;
+        core.0.shutdown(self.core.linger)?;
         Ok(value)
     }
 
@@ -120,6 +121,16 @@ impl NativeSpec {
             open: Arc::new(move |pool, stats| open_driver(driver, disable, &pool, &stats)),
         };
         launch(spec, move |context| main(Native::new(context.core.clone()), context))
+    }
+}
+
+/// A core that ends on every way out. Its tasks hold it, and it holds its tasks: without an end neither goes.
+struct Ending(Core);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // After an end in order nothing is left; after a panic or a failed driver nobody waits for what is.
+        let _ = self.0.shutdown(Duration::ZERO);
     }
 }
 

@@ -115,6 +115,33 @@ fn a_flood_of_tiny_chunks_gives_every_byte() {
     assert_eq!(len, 10_000);
 }
 
+/// Tiny chunks once went out as three segments each, 64 of which are a system call's limit.
+#[test]
+fn tiny_chunks_are_sent_in_few_segments() {
+    let (mut client, mut tx) = (ClientConn::new(Limits::default()), tx_queue());
+    let line = RequestLine { method: "POST", target: "/", host: "a" };
+    client.send_request_head(line, [], BodyLen::Chunked, &mut tx).expect("a new connection");
+    for byte in 0..10_000u32 {
+        client.send_data(vec![byte as u8], &mut tx).expect("chunked");
+    }
+    // A longer one is passed on from where it lies.
+    let long = vec![0; 1000];
+    let lies_at = long.as_ptr();
+    client.send_data(long, &mut tx).expect("chunked");
+    client.finish(&mut tx).expect("chunked");
+    assert_eq!(tx.slices().count(), 3);
+    assert_eq!(tx.slices().nth(1).map(<[u8]>::as_ptr), Some(lies_at));
+    let mut data = Vec::new();
+    let (mut server, mut rx) = (ServerConn::new(Limits::default()), RxQueue::new());
+    rx.push(PoolBuf::copied(&tx.slices().flatten().copied().collect::<Vec<_>>()));
+    while let Ok(event @ (ServerEvent::Head(..) | ServerEvent::Data(_))) = server.poll_event(&mut rx) {
+        if let ServerEvent::Data(part) = event {
+            data.extend_from_slice(&part);
+        }
+    }
+    assert!(data[..10_000].iter().copied().eq((0..10_000u32).map(|byte| byte as u8)) && data.len() == 11_000);
+}
+
 /// Reads nothing ahead of the answer: the first request's response comes before the second request is looked at.
 #[test]
 fn a_flood_of_pipelined_requests_waits_in_the_queue() {
