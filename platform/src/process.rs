@@ -40,6 +40,11 @@ pub fn fd_limit() -> io::Result<FdLimit> {
     Ok(FdLimit { soft: limit.rlim_cur, hard: limit.rlim_max })
 }
 
+/// Whether an error says that this process or machine is out of descriptors or memory, whoever the peer is.
+pub fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
 /// The numbers of the cores that the calling thread may run on, ascending; not always 0 upwards.
 ///
 /// Respects taskset(1) and cpusets, not CPU quotas of a cgroup. One syscall. Call it before any [`pin_to_core`].
