@@ -225,19 +225,30 @@ impl Running {
                 draining = true;
             }
         }
-        let failed =
-            launched.join().into_iter().filter_map(|end| end.result.err().map(|error| (end.index, error)));
-        let failures = failed.inspect(|(core, error)| tracing::error!(core, %error, "a core failed")).count();
+        let (mut failures, mut unsent) = (0, 0);
+        for end in launched.join() {
+            match end.result {
+                Ok(report) => unsent += report.sockets_reset,
+                Err(error) => {
+                    tracing::error!(core = end.index, %error, "a core failed");
+                    failures += 1;
+                }
+            }
+        }
         let cut: u64 = stats.iter().map(|stats| stats.requests_cut.load()).sum();
         drop(bound);
         drop(sender);
         writer.finish();
-        if cut > 0 {
-            tracing::warn!(cut, "ended; requests were cut at the deadline");
+        if cut > 0 || unsent > 0 {
+            tracing::warn!(
+                cut,
+                unsent,
+                "ended; at the deadline requests were cut, or connections with bytes unsent"
+            );
         } else {
             tracing::info!("ended");
         }
-        u8::from(cut > 0 || failures > 0)
+        u8::from(cut > 0 || unsent > 0 || failures > 0)
     }
 }
 
