@@ -132,6 +132,9 @@ struct Plan {
 /// Descriptors kept for origins, files and the process itself when the connection limit is derived.
 const FD_RESERVE: usize = 512;
 
+/// Sockets that must have closed before the heap is asked for what they held, some KiB each.
+const WORTH_A_RELEASE: usize = 256;
+
 /// Binds, opens the drivers and starts the cores.
 ///
 /// # Errors
@@ -370,11 +373,20 @@ fn begin(shared: &Rc<Shared>, stream: ringport::runtime::native::NativeStream) {
 /// Looks over the kept connections, and gives idle memory back.
 async fn reap(shared: Rc<Shared>) {
     let mut ticks = shared.core.interval(REAP_INTERVAL);
+    // Sockets at most since the heap was released.
+    let mut most = 0;
     loop {
         ticks.tick().await;
         let now = shared.core.now();
         shared.pools.iter().for_each(|pool| pool.reap(now));
         shared.core.pool().release_idle();
+        // Clients and kept connections to origins alike.
+        let open = shared.core.socket_count();
+        most = most.max(open);
+        if most - open >= WORTH_A_RELEASE && most / 2 >= open {
+            process::release_heap();
+            most = open;
+        }
         shared.core.stats().pool_live_bytes.set(shared.core.pool().usage().live_bytes);
     }
 }
