@@ -560,7 +560,6 @@ impl Drop for Exchange<'_> {
         stats.requests_active.dec();
         if !self.settled {
             stats.requests_cut.inc();
-            self.log(0, 0, "cut (the process ends)");
             self.log(0, 0, "cut (the process ended)");
             let seconds = self.session.shared.core.now().duration_since(self.started).as_secs_f32();
             let (method, target) = (self.head.method().as_str(), self.head.target());
