@@ -5,6 +5,7 @@ mod demo;
 mod probe;
 mod proxy;
 
+use std::env::VarError;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 ///
 /// Without a command it serves a demo: an origin of its own and the proxy before it on 127.0.0.1:8080.
 #[derive(Parser)]
-#[command(version, after_help = ENVIRONMENT)]
+#[command(name = "ringport", version, after_help = ENVIRONMENT)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -54,10 +55,7 @@ environment.";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let color = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(color).with_writer(std::io::stderr).init();
-    match run(cli) {
+    match start_log().and_then(|()| run(cli)) {
         Ok(code) => ExitCode::from(code),
         Err(message) => {
             eprintln!("ringport: {message}");
@@ -66,8 +64,17 @@ fn main() -> ExitCode {
     }
 }
 
+fn start_log() -> Result<(), String> {
+    let wanted = variable("RUST_LOG")?.unwrap_or_else(|| "info".to_owned());
+    let filter = EnvFilter::try_new(&wanted).map_err(|error| format!("RUST_LOG: {wanted:?}: {error}"))?;
+    let color = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(color).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
 fn run(cli: Cli) -> Result<u8, String> {
-    let settings = driver_settings()?;
+    let (asked, disable) = driver_settings()?;
+    let settings = proxy::DriverSettings { choice: asked.unwrap_or_default(), disable };
     match cli.command {
         None => demo::run(settings),
         Some(Command::Probe { json }) => probe::run(json, settings),
@@ -78,7 +85,8 @@ fn run(cli: Cli) -> Result<u8, String> {
         Some(Command::Proxy { config, check: None }) => {
             // clap has seen to it that one of the two is there.
             let spec = load(&config.unwrap_or_default())?;
-            let settings = proxy::DriverSettings { choice: chosen(settings.choice, &spec), ..settings };
+            let choice = asked.unwrap_or_else(|| choice_of(&spec));
+            let settings = proxy::DriverSettings { choice, disable };
             let running = proxy::start(spec, settings)?;
             for address in running.addresses() {
                 tracing::info!("listening: {address}");
@@ -100,23 +108,28 @@ fn load(path: &Path) -> Result<ProxySpec, String> {
     ProxySpec::from_text(&text, format, &name).map_err(|errors| errors.to_string())
 }
 
-/// What the environment says; the config is asked only where it is silent.
-fn driver_settings() -> Result<proxy::DriverSettings, String> {
-    let choice = match std::env::var("RINGPORT_DRIVER") {
-        Ok(text) => text.parse().map_err(|error| format!("RINGPORT_DRIVER: {error}"))?,
-        Err(_) => DriverChoice::Auto,
-    };
-    let disable = match std::env::var("RINGPORT_DISABLE") {
-        Ok(text) => text.parse().map_err(|error| format!("RINGPORT_DISABLE: {error}"))?,
-        Err(_) => Mechanisms::NONE,
-    };
-    Ok(proxy::DriverSettings { choice, disable })
+/// What the environment says of the driver, if anything, and of mechanisms to do without.
+fn driver_settings() -> Result<(Option<DriverChoice>, Mechanisms), String> {
+    let parsed = |text: String| text.parse().map_err(|error| format!("RINGPORT_DRIVER: {error}"));
+    let choice = variable("RINGPORT_DRIVER")?.map(parsed).transpose()?;
+    let parsed = |text: String| text.parse().map_err(|error| format!("RINGPORT_DISABLE: {error}"));
+    let disable = variable("RINGPORT_DISABLE")?.map_or(Ok(Mechanisms::NONE), parsed)?;
+    Ok((choice, disable))
 }
 
-fn chosen(environment: DriverChoice, spec: &ProxySpec) -> DriverChoice {
-    match (environment, spec.runtime().driver) {
-        (DriverChoice::Auto, spec::DriverChoice::Uring) => DriverChoice::Only(DriverKind::Uring),
-        (DriverChoice::Auto, spec::DriverChoice::Epoll) => DriverChoice::Only(DriverKind::Epoll),
-        (environment, _) => environment,
+fn variable(name: &str) -> Result<Option<String>, String> {
+    match std::env::var(name) {
+        Ok(text) => Ok(Some(text)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(bytes)) => Err(format!("{name}: {} is not UTF-8", bytes.display())),
+    }
+}
+
+/// What the config asks for; it is heard only where the environment is silent.
+fn choice_of(spec: &ProxySpec) -> DriverChoice {
+    match spec.runtime().driver {
+        spec::DriverChoice::Auto => DriverChoice::Auto,
+        spec::DriverChoice::Uring => DriverChoice::Only(DriverKind::Uring),
+        spec::DriverChoice::Epoll => DriverChoice::Only(DriverKind::Epoll),
     }
 }

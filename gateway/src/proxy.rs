@@ -141,6 +141,9 @@ struct Plan {
 /// Descriptors kept for origins, files and the process itself when the connection limit is derived.
 const FD_RESERVE: usize = 512;
 
+/// Sockets that must have closed before the heap is asked for what they held, some KiB each.
+const WORTH_A_RELEASE: usize = 256;
+
 /// Binds, opens the drivers and starts the cores.
 ///
 /// # Errors
@@ -234,19 +237,30 @@ impl Running {
                 draining = true;
             }
         }
-        let failed =
-            launched.join().into_iter().filter_map(|end| end.result.err().map(|error| (end.index, error)));
-        let failures = failed.inspect(|(core, error)| tracing::error!(core, %error, "a core failed")).count();
+        let (mut failures, mut unsent) = (0, 0);
+        for end in launched.join() {
+            match end.result {
+                Ok(report) => unsent += report.sockets_reset,
+                Err(error) => {
+                    tracing::error!(core = end.index, %error, "a core failed");
+                    failures += 1;
+                }
+            }
+        }
         let cut: u64 = stats.iter().map(|stats| stats.requests_cut.load()).sum();
         drop(bound);
         drop(sender);
         writer.finish();
-        if cut > 0 {
-            tracing::warn!(cut, "ended; requests were cut at the deadline");
+        if cut > 0 || unsent > 0 {
+            tracing::warn!(
+                cut,
+                unsent,
+                "ended; at the deadline requests were cut, or connections with bytes unsent"
+            );
         } else {
             tracing::info!("ended");
         }
-        u8::from(cut > 0 || failures > 0)
+        u8::from(cut > 0 || unsent > 0 || failures > 0)
     }
 }
 
@@ -369,11 +383,20 @@ fn begin(shared: &Rc<Shared>, stream: ringport::runtime::native::NativeStream) {
 /// Looks over the kept connections, and gives idle memory back.
 async fn reap(shared: Rc<Shared>) {
     let mut ticks = shared.core.interval(REAP_INTERVAL);
+    // Sockets at most since the heap was released.
+    let mut most = 0;
     loop {
         ticks.tick().await;
         let now = shared.core.now();
         shared.pools.iter().for_each(|pool| pool.reap(now));
         shared.core.pool().release_idle();
+        // Clients and kept connections to origins alike.
+        let open = shared.core.socket_count();
+        most = most.max(open);
+        if most - open >= WORTH_A_RELEASE && most / 2 >= open {
+            process::release_heap();
+            most = open;
+        }
         shared.core.stats().pool_live_bytes.set(shared.core.pool().usage().live_bytes);
     }
 }

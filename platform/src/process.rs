@@ -40,6 +40,25 @@ pub fn fd_limit() -> io::Result<FdLimit> {
     Ok(FdLimit { soft: limit.rlim_cur, hard: limit.rlim_max })
 }
 
+/// Gives heap memory that is free, but lies between what is in use, back to the system.
+///
+/// glibc returns by itself only the end of a heap. Takes a lock that every allocation takes, for about a millisecond per
+/// 10 MiB of free memory: to be called when much has become free. No effect with other C libraries. malloc_trim(3).
+#[cfg(target_env = "gnu")]
+pub fn release_heap() {
+    // SAFETY: it touches free chunks only, under the allocator's own locks.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// No effect: this C library has no such call.
+#[cfg(not(target_env = "gnu"))]
+pub fn release_heap() {}
+
+/// Whether an error says that this process or machine is out of descriptors or memory, whoever the peer is.
+pub fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
 /// The numbers of the cores that the calling thread may run on, ascending; not always 0 upwards.
 ///
 /// Respects taskset(1) and cpusets, not CPU quotas of a cgroup. One syscall. Call it before any [`pin_to_core`].

@@ -464,13 +464,13 @@ impl Sockets {
         lingers
     }
 
-    /// Turns every open socket's end into a reset, for the end of a core. Returns how many there were.
+    /// Turns every open socket's end into a reset, for the end of a core. Returns how many still had bytes to send.
     pub(crate) fn reset_all(&mut self) -> usize {
         let mut count = 0;
         for index in 0..self.slots.len() as u32 {
             let slot = &mut self.slots[index as usize];
             if slot.fd.is_some() {
-                count += 1;
+                count += usize::from(!slot.tx.is_empty() && slot.tx_failed.is_none());
                 let id = SockId { index, generation: slot.generation };
                 slot.canceled = false;
                 self.close(id, CloseMode::Reset);

@@ -37,7 +37,7 @@ impl Tick {
 }
 
 /// `from` and so long after it, or a century after it where no clock can show that.
-pub(crate) fn later(from: Instant, wait: Duration) -> Instant {
+pub fn later(from: Instant, wait: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     from.checked_add(wait).unwrap_or_else(|| from + CENTURY)
 }

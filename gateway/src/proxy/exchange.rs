@@ -21,6 +21,7 @@ use ringport::proto::http1::{
 };
 use ringport::runtime::native::NativeStream;
 use ringport::runtime::{Runtime, Transport, TxLevel};
+use ringport_platform::process;
 
 use super::fields::{max_forwards, put_request_fields, put_response_fields};
 use super::log;
@@ -35,6 +36,8 @@ enum Trouble {
     NoOrigin,
     Refused(std::io::Error),
     ConnectTimeout,
+    /// This process has no descriptor or memory for a connection: no fault of the origin.
+    Shortage(std::io::Error),
     /// The connection broke or spoke nonsense before the head of a final response.
     Broken(ClientError),
     /// The origin's response cannot be said to a client.
@@ -62,6 +65,7 @@ impl Trouble {
             Trouble::NoOrigin => "no-origin".to_owned(),
             Trouble::Refused(error) => format!("refused ({error})"),
             Trouble::ConnectTimeout => "connect-timeout".to_owned(),
+            Trouble::Shortage(error) => format!("shortage ({error})"),
             Trouble::Broken(error) => format!("broken ({error})"),
             Trouble::Unpassable(error) => format!("broken ({error})"),
             Trouble::ResponseTimeout => "response-timeout".to_owned(),
@@ -285,6 +289,7 @@ impl<'a> Exchange<'a> {
                     let stream = ClientStream::new(&shared.runtime, transport, shared.origin_limits);
                     return Ok(Leg { origin: origin.clone(), stream, reused: false, _active: active });
                 }
+                Ok(Err(error)) if process::is_shortage(&error) => return Err(Trouble::Shortage(error)),
                 Ok(Err(error)) => {
                     shared.stats.origin_refused.inc();
                     last = Trouble::Refused(error);
@@ -576,6 +581,10 @@ impl<'a> Exchange<'a> {
                 (StatusCode::SERVICE_UNAVAILABLE, "no origin is available")
             }
             Trouble::Refused(_) => (StatusCode::BAD_GATEWAY, "the origin refused the connection"),
+            Trouble::Shortage(_) => {
+                stats.shortages.inc();
+                (StatusCode::SERVICE_UNAVAILABLE, "the gateway is out of descriptors or memory")
+            }
             Trouble::Broken(_) | Trouble::Unpassable(_) => {
                 stats.origin_bad_responses.inc();
                 (StatusCode::BAD_GATEWAY, "the origin did not answer properly")
@@ -644,6 +653,7 @@ impl Drop for Exchange<'_> {
         stats.requests_active.dec();
         if !self.settled {
             stats.requests_cut.inc();
+            self.log(0, 0, "cut (the process ended)");
             let seconds = self.session.shared.core.now().duration_since(self.started).as_secs_f32();
             let (method, target) = (self.head.method().as_str(), self.head.target());
             tracing::warn!(

@@ -33,6 +33,7 @@ pub(crate) struct ProxyStats {
     pub origin_bad_responses: Counter,
     pub origin_ejections: Counter,
     pub no_origin: Counter,
+    pub shortages: Counter,
     pub log_dropped: Counter,
     latency_us_sum: Counter,
     latency_buckets: [Counter; BUCKETS_US.len() + 1],
@@ -154,6 +155,12 @@ const SERIES: &[Series] = &[
         &s.origin_ejections
     }),
     ("no_origin_total", "counter", "Requests for which no origin was in.", |s| &s.no_origin),
+    (
+        "shortages_total",
+        "counter",
+        "Requests that got no connection for want of descriptors or memory.",
+        |s| &s.shortages,
+    ),
     ("log_dropped_total", "counter", "Access log lines dropped because the log was slow.", |s| {
         &s.log_dropped
     }),

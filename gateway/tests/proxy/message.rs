@@ -165,7 +165,7 @@ impl<S: Read + Write> Wire<S> {
         }
     }
 
-    fn body(&mut self, message: &mut Message, response: bool) -> io::Result<()> {
+    pub(crate) fn body(&mut self, message: &mut Message, response: bool) -> io::Result<()> {
         if message.has("transfer-encoding") {
             assert_eq!(message.field("transfer-encoding").to_ascii_lowercase(), "chunked");
             assert!(!message.has("content-length"), "both lengths: {message:?}");

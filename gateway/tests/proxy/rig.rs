@@ -270,6 +270,11 @@ impl Proxy {
 
     /// The gauges once they have stopped moving.
     fn settled(&self) -> Vec<(String, i64)> {
+        // A core that has not turned yet has none of its listeners.
+        eventually("every core turns", || {
+            let text = self.metrics_text();
+            !text.lines().any(|line| line.starts_with("ringport_core_turns{") && line.ends_with(" 0"))
+        });
         let mut last = self.gauges();
         eventually("the gauges settle", || {
             let now = self.gauges();

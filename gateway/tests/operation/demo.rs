@@ -1,0 +1,80 @@
+//! `ringport` without arguments, and `ringport probe`.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::process::{Process, have, is_root, ringport, ringport_under, run, skipped};
+use crate::rig::{BINARY, cases};
+
+cases![without_arguments_it_serves_a_demo,];
+
+/// The demo's ports are fixed: in a network namespace of its own it meets nobody else's.
+fn without_arguments_it_serves_a_demo(driver: &'static str) {
+    const CASE: &str = "the demo";
+    if !have(CASE, &["unshare", "nsenter", "ip", "curl"]) {
+        return;
+    }
+    if !is_root() {
+        return skipped(CASE, "needs root, for a network namespace");
+    }
+    let namespace = ["unshare", "--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"];
+    let mut demo = Process::start(ringport_under(&namespace, &[]).env("RINGPORT_DRIVER", driver));
+    let line = demo.wait_for(|line| line.strip_prefix("try:").map(|line| line.trim().to_owned()));
+    assert_eq!(line, "curl -i http://127.0.0.1:8080/");
+    demo.wait_for(|line| (line == format!("driver: {driver}, as asked for")).then_some(()));
+    let inside = |program: &str| {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &demo.pid().to_string(), "--net", program]);
+        command.env_remove("RINGPORT_DRIVER").env_remove("RUST_LOG");
+        command
+    };
+    let curl = run(inside("curl").args(["-sSi", "http://127.0.0.1:8080/"]));
+    assert!(
+        curl.out.starts_with("HTTP/1.1 200 OK\r\n") && curl.out.ends_with("\r\n\r\nHello, world!"),
+        "{curl:?}"
+    );
+    let curl = run(inside("curl").args(["-sS", "-d", "body", "http://127.0.0.1:8080/some/path?q"]));
+    assert_eq!(curl.out, "POST /some/path?q\n", "{curl:?}");
+    let curl = run(inside("curl").args(["-sS", "http://127.0.0.1:8081/metrics"]));
+    assert!(curl.out.contains("ringport_requests_total 2\n"), "{curl:?}");
+    // It is there only once.
+    run(&mut inside(BINARY)).assert_refused(&["cannot listen on 127.0.0.1:8080", "in use"]);
+    demo.signal(Signal::INT);
+    assert_eq!(demo.exit().code(), Some(0), "{}", demo.log());
+    assert!(!demo.log().contains("panicked"), "{}", demo.log());
+}
+
+/// A reader that goes away early is no fault of ours.
+#[test]
+fn a_closed_standard_output_is_no_panic() {
+    let command = format!("'{BINARY}' probe | true; exit ${{PIPESTATUS[0]}}");
+    let ended = run(Command::new("bash").args(["-c", &command]));
+    assert!(!ended.err.contains("panicked"), "{ended:?}");
+}
+
+#[test]
+fn probe_prints_a_table_and_json() {
+    let table = run(&mut ringport(&["probe"]));
+    assert_eq!((table.code(), table.err.as_str()), (Some(0), ""), "{table:?}");
+    for row in ["kernel ", "cores ", "open files ", "io_uring ", "epoll ", "auto takes "] {
+        assert!(table.out.lines().any(|line| line.starts_with(row)), "{row:?} is missing:\n{}", table.out);
+    }
+    let ended = run(&mut ringport(&["probe", "--json"]));
+    let json: serde_json::Value = serde_json::from_str(&ended.out).expect("JSON");
+    assert_eq!((&json["epoll"]["available"], &json["forced"]), (&true.into(), &false.into()), "{json}");
+    for field in ["kernel", "cores", "openFiles", "uring", "taken"] {
+        assert!(!json[field].is_null(), "{field}: {json}");
+    }
+    let taken = json["taken"].as_str().expect("a sentence");
+    if json["uring"]["available"] == true {
+        let features = json["uring"]["features"].as_array().expect("a list");
+        assert!(!features.is_empty() && features.iter().all(|feature| feature["name"].is_string()), "{json}");
+        assert!(taken.starts_with("uring, "), "{json}");
+    } else {
+        assert!(json["uring"]["reason"].is_string() && taken.starts_with("epoll, because "), "{json}");
+    }
+    let forced = run(ringport(&["probe", "--json"]).env("RINGPORT_DRIVER", "epoll"));
+    let json: serde_json::Value = serde_json::from_str(&forced.out).expect("JSON");
+    assert_eq!((&json["forced"], &json["taken"]), (&true.into(), &"epoll, as asked for".into()), "{json}");
+}

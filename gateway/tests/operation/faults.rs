@@ -1,0 +1,200 @@
+//! What an operator gets wrong: one sentence that names it, exit code 2, and nothing is left running.
+
+use std::ffi::OsStr;
+use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
+
+use crate::process::{ringport, run};
+use crate::rig::Folder;
+
+const POOL: &str = "routes: [{ pool: o }]\npools: [{ name: o, origins: [{ address: \"127.0.0.1:9\" }] }]\n";
+
+fn listener(address: &str) -> String {
+    format!("listeners: [{{ name: web, address: \"{address}\" }}]\n{POOL}")
+}
+
+#[test]
+fn a_config_that_cannot_be_used_is_named() {
+    let folder = Folder::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address");
+    let socket = folder.path().join("taken.sock");
+    let _live = UnixListener::bind(&socket).expect("a socket");
+    folder.file("plain", "no socket");
+    let fixed = |text: String| text.replace("FOLDER", &folder.path().display().to_string());
+    let any = listener("127.0.0.1:0");
+    let rows: Vec<(&str, String, Vec<String>)> = vec![
+        ("port.yaml", listener(&port.to_string()), vec![port.to_string(), "(web)".into(), "in use".into()]),
+        ("nobody.yaml", listener("192.0.2.1:80"), vec!["192.0.2.1:80".into(), "assign".into()]),
+        (
+            "live.yaml",
+            listener("unix:FOLDER/taken.sock"),
+            vec!["taken.sock".into(), "another process".into()],
+        ),
+        ("file.yaml", listener("unix:FOLDER/plain"), vec!["FOLDER/plain".into(), "not a socket".into()]),
+        (
+            "dir.yaml",
+            listener("unix:FOLDER/none/x.sock"),
+            vec!["FOLDER/none/x.sock".into(), "No such".into()],
+        ),
+        (
+            "admin.yaml",
+            format!("{any}admin: {{ address: \"{port}\" }}\n"),
+            vec![port.to_string(), "(admin)".into(), "in use".into()],
+        ),
+        (
+            "log.yaml",
+            format!("{any}accessLog: {{ path: FOLDER/none/access.log }}\n"),
+            vec!["access log FOLDER/none/access.log".into(), "No such".into()],
+        ),
+        (
+            "key.yaml",
+            format!("{any}timeouts: {{ drian: 1s }}\n"),
+            vec!["key.yaml:4:".into(), "drian".into(), "did you mean `drain`".into()],
+        ),
+        ("key.json", "{\n \"listener\": []\n}".into(), vec!["key.json:2:".into(), "listener".into()]),
+        (
+            "key.toml",
+            "[admin]\naddres = \"127.0.0.1:0\"\n".into(),
+            vec!["key.toml:2:".into(), "addres".into()],
+        ),
+        ("broken.yaml", "listeners: [".into(), vec!["broken.yaml:1:".into()]),
+        ("broken.json", "{\n \"a\": ".into(), vec!["broken.json:2:".into()]),
+        ("broken.toml", "a = \n".into(), vec!["broken.toml:1:".into()]),
+        ("config.conf", any.clone(), vec!["config.conf".into(), ".yaml".into()]),
+    ];
+    for (name, text, parts) in rows {
+        let path = folder.file(name, &fixed(text));
+        let parts: Vec<String> = parts.into_iter().map(fixed).collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        run(&mut ringport(&["proxy", "--config", path.to_str().expect("a plain path")]))
+            .assert_refused(&parts);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = Folder::new();
+    let missing = folder.path().join("none.yaml").display().to_string();
+    let latin1 = folder.path().join("latin1.yaml");
+    std::fs::write(&latin1, b"# \xe4\n").expect("a file");
+    for option in ["--config", "--check"] {
+        run(&mut ringport(&["proxy", option, &missing])).assert_refused(&[
+            "cannot read",
+            &missing,
+            "No such file",
+        ]);
+        let latin1 = latin1.to_str().expect("a plain path");
+        run(&mut ringport(&["proxy", option, latin1])).assert_refused(&["cannot read", latin1, "UTF-8"]);
+        let dir = folder.path().to_str().expect("a plain path");
+        run(&mut ringport(&["proxy", option, dir])).assert_refused(&["cannot read", dir]);
+    }
+}
+
+/// A value that is not even text was once taken for none at all.
+#[test]
+fn an_environment_that_cannot_be_used_is_named() {
+    let folder = Folder::new();
+    let config = folder.file("c.yaml", &listener("127.0.0.1:0"));
+    let config = config.to_str().expect("a plain path");
+    let garbage = OsStr::from_bytes(b"\xff");
+    for (name, value, part) in [
+        ("RINGPORT_DRIVER", OsStr::new("iocp"), "auto, uring and epoll"),
+        ("RINGPORT_DRIVER", OsStr::new(""), "auto, uring and epoll"),
+        ("RINGPORT_DRIVER", garbage, "UTF-8"),
+        ("RINGPORT_DISABLE", OsStr::new("silent,everything"), "everything"),
+        ("RINGPORT_DISABLE", garbage, "UTF-8"),
+        ("RUST_LOG", OsStr::new("ringport=loud"), "loud"),
+        ("RUST_LOG", garbage, "UTF-8"),
+    ] {
+        for arguments in [&["proxy", "--config", config][..], &["probe"], &[]] {
+            run(ringport(arguments).env(name, value)).assert_refused(&[name, part]);
+        }
+    }
+}
+
+#[test]
+fn check_reports_every_fault_in_every_format() {
+    let folder = Folder::new();
+    let texts = [
+        (
+            "bad.yaml",
+            "listeners:\n  - { name: web, address: \"127.0.0.1:99999\" }\nroutes:\n  - { pool: nope, pathPrefix: x }\n\
+             pools:\n  - { name: o, origins: [{ address: \"127.0.0.1\" }] }\ntimeouts: { header: 0s }\n",
+            [2, 4, 4, 6, 7],
+        ),
+        (
+            "bad.json",
+            "{\n\"listeners\": [{ \"name\": \"web\", \"address\": \"127.0.0.1:99999\" }],\n\
+             \"routes\": [{ \"pool\": \"nope\",\n \"pathPrefix\": \"x\" }],\n\
+             \"pools\": [{ \"name\": \"o\", \"origins\": [{ \"address\": \"127.0.0.1\" }] }],\n\
+             \"timeouts\": { \"header\": \"0s\" }\n}\n",
+            [2, 3, 4, 5, 6],
+        ),
+        (
+            "bad.toml",
+            "listeners = [{ name = \"web\", address = \"127.0.0.1:99999\" }]\n[[routes]]\npool = \"nope\"\n\
+             pathPrefix = \"x\"\n[[pools]]\nname = \"o\"\norigins = [{ address = \"127.0.0.1\" }]\n[timeouts]\n\
+             header = \"0s\"\n",
+            [1, 3, 4, 7, 9],
+        ),
+    ];
+    for (name, text, lines) in texts {
+        let path = folder.file(name, text).display().to_string();
+        let ended = run(&mut ringport(&["proxy", "--check", &path]));
+        assert_eq!((ended.code(), ended.out.as_str()), (Some(2), ""), "{ended:?}");
+        let faults: Vec<&str> = ended.err.trim_start_matches("ringport: ").lines().collect();
+        let fields = [
+            "listeners[0].address",
+            "routes[0].pool",
+            "routes[0].path_prefix",
+            "pools[0].origins[0].address",
+            "timeouts.header",
+        ];
+        assert_eq!(faults.len(), fields.len(), "{ended:?}");
+        for ((fault, field), line) in faults.iter().zip(fields).zip(lines) {
+            assert!(fault.starts_with(&format!("{path}:{line}:")), "line {line}: {fault}");
+            assert!(fault.contains(&format!(" {field}: ")), "{field}: {fault}");
+        }
+    }
+}
+
+/// What `--check` prints is a config, and `--check` binds nothing: it may be run beside the proxy.
+#[test]
+fn check_prints_the_config_with_its_defaults() {
+    let folder = Folder::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let path = folder.file("c.yaml", &listener(&taken.local_addr().expect("an address").to_string()));
+    let first = run(&mut ringport(&["proxy", "--check", path.to_str().expect("a plain path")]));
+    assert_eq!((first.code(), first.err.as_str()), (Some(0), ""), "{first:?}");
+    assert!(first.out.contains("\"75s\""), "{first:?}");
+    let again = folder.file("again.json", &first.out);
+    let second = run(&mut ringport(&["proxy", "--check", again.to_str().expect("a plain path")]));
+    assert_eq!(second.out, first.out);
+}
+
+#[test]
+fn wrong_usage_is_told_with_code_2() {
+    for (arguments, part) in [
+        (&["serve"][..], "serve"),
+        (&["proxy"], "--config"),
+        (&["proxy", "--config", "a", "--check", "b"], "cannot be used with"),
+        (&["probe", "--yaml"], "--yaml"),
+        (&["--port", "80"], "--port"),
+    ] {
+        let ended = run(&mut ringport(arguments));
+        assert_eq!((ended.code(), ended.out.as_str()), (Some(2), ""), "{arguments:?}: {ended:?}");
+        assert!(ended.err.starts_with("error: ") && ended.err.contains(part), "{arguments:?}: {ended:?}");
+    }
+    for (arguments, part) in [
+        (&["--help"][..], "RINGPORT_DRIVER"),
+        (&["proxy", "--help"], "--check"),
+        (&["probe", "--help"], "--json"),
+        (&["--version"], "ringport "),
+    ] {
+        let ended = run(&mut ringport(arguments));
+        assert_eq!((ended.code(), ended.err.as_str()), (Some(0), ""), "{arguments:?}: {ended:?}");
+        assert!(ended.out.contains(part), "{arguments:?}: {ended:?}");
+    }
+}
