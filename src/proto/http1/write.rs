@@ -173,7 +173,12 @@ impl Encoder {
             Encoder::Chunked => {
                 let (line, used) = chunk_line(len);
                 tx.put_slice(&line[..used]);
-                tx.push(seg);
+                // A chunk of a byte must not cost three entries of a queue that is bounded in bytes.
+                if seg.len() <= COPY_BYTES {
+                    tx.put_slice(&seg);
+                } else {
+                    tx.push(seg);
+                }
                 tx.put_slice(b"\r\n");
             }
             Encoder::Bare => tx.push(seg),
@@ -220,6 +225,9 @@ impl Encoder {
         Ok(())
     }
 }
+
+/// A chunk up to this size is copied between the lines around it.
+const COPY_BYTES: usize = 256;
 
 /// The size of a chunk in hexadecimal, with CRLF.
 fn chunk_line(mut size: u64) -> ([u8; 18], usize) {
