@@ -21,6 +21,7 @@ mod pressure;
 #[path = "proxy/records.rs"]
 mod records;
 #[path = "proxy/rig.rs"]
+#[expect(dead_code, reason = "shared with the other test program; each uses a part")]
 mod rig;
 #[path = "proxy/routing.rs"]
 mod routing;

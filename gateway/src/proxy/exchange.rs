@@ -236,7 +236,7 @@ impl<'a> Exchange<'a> {
             }
             let broken = matches!(trouble, Trouble::Broken(_) | Trouble::Unpassable(_));
             tried.push(origin);
-            if !trouble.is_unsent() && !(broken && self.may_repeat(relay)) {
+            if !(trouble.is_unsent() || broken && self.may_repeat(relay)) {
                 return Err(trouble);
             }
             if tried.len() <= retries as usize {

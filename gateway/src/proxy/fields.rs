@@ -164,5 +164,5 @@ fn tells_client(name: &str) -> bool {
                 .zip(ours.bytes())
                 .all(|(byte, ours)| byte.to_ascii_lowercase() == ours || (byte == b'_' && ours == b'-'))
     };
-    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"].iter().any(|ours| same(&ours))
+    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"].iter().any(same)
 }

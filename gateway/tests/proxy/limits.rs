@@ -49,6 +49,7 @@ fn the_request_line(driver: &'static str) {
     assert_eq!(client.response("GET").status(), 414);
     client.ends();
     assert!(origin.requests().iter().all(|seen| seen.target().len() < 300));
+    drop(client);
     proxy.finish();
 }
 
@@ -64,6 +65,7 @@ fn the_head(driver: &'static str) {
     client.send(format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}", "a".repeat(2000)).as_bytes());
     assert_eq!(client.response("GET").status(), 431);
     client.ends();
+    drop(client);
     proxy.finish();
     // The largest head that can be set.
     let proxy = limited(driver, &origin, "headerBytes: 65535");
@@ -96,6 +98,7 @@ fn a_body_of_known_length(driver: &'static str) {
     assert_eq!((response.status(), response.interim.len()), (413, 0));
     client.ends();
     assert!(origin.requests().iter().all(|seen| seen.body.len() <= 1000 && seen.target() != "/never"));
+    drop(client);
     proxy.finish();
 }
 
@@ -129,6 +132,7 @@ fn requests_of_a_connection(driver: &'static str) {
     }
     client.ends();
     assert_eq!(origin.requests().len(), 3);
+    drop(client);
     proxy.finish();
 }
 

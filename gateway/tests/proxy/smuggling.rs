@@ -332,6 +332,7 @@ fn a_refusal_after_head_has_its_body(driver: &'static str) {
     let response = client.response("GET");
     assert_eq!((response.status(), response.body.is_empty()), (400, false));
     client.ends();
+    drop(client);
     proxy.finish();
 }
 
