@@ -262,7 +262,7 @@ impl Check {
         let defaults = Limits::default();
         let line = self.range("limits.request_line_bytes", raw.request_line_bytes, HEAD_BYTES);
         let header = self.range("limits.header_bytes", raw.header_bytes, HEAD_BYTES);
-        let count = self.range("limits.header_count", raw.header_count, 1..=4_096);
+        let count = self.range("limits.header_count", raw.header_count, HEADER_COUNT);
         let requests = raw.requests_per_connection;
         Limits {
             request_line_bytes: line.unwrap_or(defaults.request_line_bytes),
@@ -425,7 +425,9 @@ const MAX_NAME_BYTES: usize = 64;
 const MAX_PREFIX_BYTES: usize = 4_096;
 /// Each compares a name with all pools.
 const MAX_SUGGESTIONS: usize = 20;
-const HEAD_BYTES: RangeInclusive<u64> = 256..=1 << 20;
+/// What the table of a head can hold: `proto::http1::Limits`.
+const HEAD_BYTES: RangeInclusive<u64> = 256..=65_535;
+const HEADER_COUNT: RangeInclusive<u64> = 1..=256;
 /// From two chunks of the receive pool to all that it can number.
 const POOL_BYTES: RangeInclusive<u64> = 256 << 10..=4 << 30;
 /// Timers count milliseconds.

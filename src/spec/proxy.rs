@@ -367,11 +367,11 @@ pub enum DriverChoice {
 /// What a client may make the gateway hold or do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Method, target and version of a request, 256 bytes to 1 MiB.
+    /// Method, target and version of a request with the end of the line, 256 to 65,535 bytes.
     pub request_line_bytes: usize,
-    /// All field lines of a message, 256 bytes to 1 MiB.
+    /// The whole head of a request: first line, field lines and the empty line, 256 to 65,535 bytes.
     pub header_bytes: usize,
-    /// Field lines of a message, 1 to 4,096.
+    /// Field lines of a request, 1 to 256.
     pub header_count: usize,
     /// Body of one request, at least 1; `None` = no limit.
     pub body_bytes: Option<u64>,

@@ -190,6 +190,10 @@ fn broken_yaml() {
         ("max_idle_per_core: 8", "max_idle_per_core: lots", &["expected an integer, found \"lots\""]),
         ("max_idle_per_core: 8", "max_idle_per_core: 1.5", &["expected an integer, found a number"]),
         ("cores: 2", "pool_min_bytes: 600000, pool_max_bytes: 300000", &["is more than pool_max_bytes"]),
+        // What the table of a head cannot hold would be lowered without a word.
+        ("max_connections: 100", "request_line_bytes: 65536", &["65536 is out of range: 256 to 65535"]),
+        ("headerBytes: \"16384\"", "headerBytes: 65536", &["65536 is out of range: 256 to 65535"]),
+        ("max_connections: 100", "header_count: 257", &["257 is out of range: 1 to 256"]),
         (
             "max_connections: 100",
             "max_connections: 0",

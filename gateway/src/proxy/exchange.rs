@@ -240,7 +240,7 @@ impl<'a> Exchange<'a> {
             }
             let broken = matches!(trouble, Trouble::Broken(_) | Trouble::Unpassable(_));
             tried.push(origin);
-            if !trouble.is_unsent() && !(broken && self.may_repeat(relay)) {
+            if !(trouble.is_unsent() || broken && self.may_repeat(relay)) {
                 return Err(trouble);
             }
             if tried.len() <= retries as usize {
@@ -314,7 +314,12 @@ impl<'a> Exchange<'a> {
         leg.stream.start_send().map_err(|error| Trouble::Broken(error.into()))?;
         relay.last_progress = self.session.shared.core.now();
         let response_timeout = route.pool.spec().response_timeout;
-        poll_fn(|cx| self.poll_relay(cx, &mut leg, relay, response_timeout)).await?;
+        let end = poll_fn(|cx| self.poll_relay(cx, &mut leg, relay, response_timeout)).await;
+        if !relay.request_ended {
+            // What waits to be sent is worth nothing without its end, which will not come.
+            leg.stream.stream().transport().reset_on_drop();
+        }
+        end?;
         if relay.tunnel {
             return self.tunnel(leg, relay).await;
         }

@@ -108,7 +108,11 @@ impl Session {
                 Flow::Continue => {}
                 end => return end,
             }
-            if !self.drain_body().await || self.client.conn().wants_close() {
+            // The end is told before what is left of a body is read: the client may wait for it.
+            if self.client.conn().wants_close()
+                || !self.drain_body().await
+                || self.client.conn().wants_close()
+            {
                 return Flow::Close;
             }
         }

@@ -262,6 +262,7 @@ fn each_side_of_the_connection_lives_by_itself(driver: &'static str) {
     }
     assert_eq!(origin.connections(), 2);
     drop(old);
+    drop(client);
     proxy.finish();
 }
 

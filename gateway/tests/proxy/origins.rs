@@ -251,6 +251,7 @@ fn a_body_until_close_is_whole_at_its_end(driver: &'static str) {
         assert_eq!((response.text().as_str(), response.has("transfer-encoding")), ("all of it", false));
         assert_eq!(origin.connections(), 3);
         drop(client);
+        drop(old);
         proxy.finish();
     }
 }

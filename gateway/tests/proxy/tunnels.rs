@@ -182,6 +182,7 @@ fn a_refused_connect_ends_the_connection(driver: &'static str) {
     assert_eq!(response.field("connection"), "close");
     client.ends();
     assert_eq!(origin.requests().len(), 1);
+    drop(client);
     proxy.finish();
 }
 
