@@ -59,20 +59,20 @@ fn get(target: &str) -> String {
 fn slow_requests_end_and_waiting_connections_are_answered(driver: &'static str) {
     let gate = Gate::default();
     let origin = gate.origin();
-    let mut proxy = Setup::to(driver, origin.addr, "runtime: { cores: 2 }").start();
+    let config = "runtime: { cores: 2 }\nlimits: { maxConnections: 100 }\n";
+    let mut proxy = Setup::to(driver, origin.addr, config).start();
     let mut slow: Vec<Client> = (0..100).map(|_| proxy.client()).collect();
     for (at, client) in slow.iter_mut().enumerate() {
         client.send(get(&format!("/slow/{at}")).as_bytes());
     }
     proxy.await_metric("requests_active", |active| active == 100);
-    // While the process is stopped, connections wait in the accept queue, and the signal waits with them.
-    proxy.signal(Signal::STOP);
+    // There is no room for more: these wait in the accept queue.
+    proxy.await_metric("connections_paused_total", |count| count > 0);
     let mut waiting: Vec<Client> = (0..50).map(|_| proxy.client()).collect();
     for (at, client) in waiting.iter_mut().enumerate() {
         client.send(get(&format!("/waiting/{at}")).as_bytes());
     }
     proxy.terminate();
-    proxy.signal(Signal::CONT);
     proxy.await_log("draining");
     eventually("new connections are refused", || {
         TcpStream::connect(proxy.addr()).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
