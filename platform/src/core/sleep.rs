@@ -125,17 +125,20 @@ impl Timers {
         self.free.push(index);
     }
 
-    fn move_to(&mut self, index: u32, deadline: Tick) {
+    fn move_to(&mut self, index: u32, deadline: Tick, now: impl FnOnce() -> Tick) {
         let place = &mut self.places[index as usize];
         place.deadline = deadline;
-        if place.fired || place.key.is_none() {
-            place.fired = false;
-            self.arm(index);
-        } else if deadline < place.armed_at {
-            // Only an earlier deadline must touch the wheel; a later one is found when the old one fires.
-            if let Some(key) = place.key.take() {
-                self.wheel.cancel(key);
-            }
+        // Only an earlier deadline must touch the wheel; a later one is found when the old one fires.
+        if place.key.is_some() && deadline >= place.armed_at {
+            return;
+        }
+        if let Some(key) = place.key.take() {
+            self.wheel.cancel(key);
+        }
+        // Who resets to the same deadline before each poll must see that it has passed: on the wheel it would wake the
+        // task for ever, and be put back each time.
+        place.fired = deadline <= now();
+        if !place.fired {
             self.arm(index);
         }
     }
@@ -209,13 +212,14 @@ pub struct Sleep {
 }
 
 impl Sleep {
-    /// Moves the deadline. To a later one it costs a store: the wheel is touched when the old one fires.
+    /// Moves the deadline. To a later one it costs a store: the wheel is touched when the old one fires. One that has
+    /// passed makes it ready at once.
     pub fn reset(&mut self, deadline: Instant) {
         let tick = self.core.tick_of(deadline);
-        self.core.0.timers.borrow_mut().move_to(self.place, tick);
+        self.core.0.timers.borrow_mut().move_to(self.place, tick, || self.core.tick_now());
     }
 
-    /// Ready once the deadline has passed, until [`Sleep::reset`].
+    /// Ready once the deadline has passed, until [`Sleep::reset`] to a later one.
     pub fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.core.0.timers.borrow_mut().poll(self.place, cx)
     }
@@ -251,5 +255,37 @@ impl Interval {
             self.next += self.period;
         }
         self.sleep.reset(self.next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Due, Timers};
+    use crate::timer::Tick;
+    use std::task::{Context, Waker};
+
+    fn tick(nanos: u64) -> Tick {
+        Tick::from_nanos_floor(nanos << 20)
+    }
+
+    /// A task that set its deadline anew before each poll was woken by it for ever and never saw it pass.
+    #[test]
+    fn a_deadline_that_is_set_again_has_passed_all_the_same() {
+        let mut timers = Timers::new();
+        let cx = Context::from_waker(Waker::noop());
+        let sleep = timers.add(tick(30));
+        timers.move_to(sleep, tick(10), || tick(0));
+        assert!(timers.poll(sleep, &cx).is_pending());
+        assert!(timers.advance(tick(9)).is_empty(), "early");
+        assert!(matches!(timers.advance(tick(10))[..], [Due::Wake(_)]));
+        for _ in 0..2 {
+            timers.move_to(sleep, tick(10), || tick(10));
+            assert!(timers.poll(sleep, &cx).is_ready());
+            assert!(timers.next().is_none(), "nothing is left to wake for");
+        }
+        timers.move_to(sleep, tick(20), || tick(11));
+        assert!(timers.poll(sleep, &cx).is_pending());
+        timers.move_to(sleep, tick(5), || tick(11));
+        assert!(timers.poll(sleep, &cx).is_ready() && timers.next().is_none());
     }
 }
