@@ -17,6 +17,7 @@ cases![
     a_response_that_is_not_read_is_cut_at_the_deadline,
     a_second_signal_ends_at_once,
     idle_connections_do_not_hold_up_the_end,
+    silent_connections_do_not_hold_up_the_end,
 ];
 
 /// Holds every request until it is opened.
@@ -77,6 +78,8 @@ fn slow_requests_end_and_waiting_connections_are_answered(driver: &'static str) 
     eventually("new connections are refused", || {
         TcpStream::connect(proxy.addr()).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
+    let health = Client::connect(proxy.named("admin")).ask(&get("/healthz"));
+    assert_eq!((health.status(), health.text().as_str()), (503, "draining\n"));
     gate.open();
     for (kind, clients) in [("slow", &mut slow), ("waiting", &mut waiting)] {
         for (at, client) in clients.iter_mut().enumerate() {
@@ -159,6 +162,19 @@ fn idle_connections_do_not_hold_up_the_end(driver: &'static str) {
     assert_eq!(served.ask(&get("/")).status(), 200);
     proxy.terminate();
     served.ends();
+    let (status, log) = proxy.exit();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+/// Browsers connect before they have something to ask: such a connection held the process for the time of a whole head.
+fn silent_connections_do_not_hold_up_the_end(driver: &'static str) {
+    let origin = Origin::echo();
+    let config = "timeouts: { drain: 3600s, header: 3600s }\n";
+    let mut proxy = Setup::to(driver, origin.addr, config).start();
+    let mut silent = proxy.client();
+    proxy.await_metric("connections_active", |active| active == 1);
+    proxy.terminate();
+    silent.ends();
     let (status, log) = proxy.exit();
     assert_eq!(status.code(), Some(0), "{log}");
 }
