@@ -60,6 +60,30 @@ impl SpecErrors {
         self
     }
 
+    /// Adds these faults to those of the reading, in the order of the text; without those that only follow from them.
+    ///
+    /// What is missing may be what could not be read, and an item that could not be read moves those behind it.
+    pub(super) fn beside(self, unread: Vec<Fault>, positions: &Positions) -> Self {
+        let list = |path: &str| path.rsplit_once('[').map_or(path, |(list, _)| list).to_owned();
+        let holes: Vec<String> = unread.iter().map(|fault| list(&fault.path)).collect();
+        let pools_have_holes = holes.iter().any(|hole| hole.is_empty() || hole.starts_with("pools"));
+        let follows = |fault: &Fault| {
+            !positions.is_written(&fault.path)
+                || holes.iter().any(|hole| !hole.is_empty() && fault.path.starts_with(hole.as_str()))
+                || (pools_have_holes && fault.path.ends_with(".pool"))
+        };
+        let mut faults = unread;
+        faults.extend(self.faults.into_iter().filter(|fault| !follows(fault)));
+        faults.sort_by_key(|fault| (fault.line, fault.column));
+        SpecErrors { faults }
+    }
+
+    /// At least one fault.
+    pub(super) fn of(faults: Vec<Fault>) -> Self {
+        debug_assert!(!faults.is_empty());
+        SpecErrors { faults }
+    }
+
     pub(super) fn one(file: &str, position: Option<(u32, u32)>, message: impl Into<String>) -> Self {
         let (line, column) = position.unzip();
         let (file, path) = (file.to_owned(), String::new());

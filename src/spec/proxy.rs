@@ -8,7 +8,7 @@ use super::check::check_proxy;
 use super::effective::{to_raw, to_text, unwritable};
 use super::error::SpecErrors;
 use super::raw;
-use super::read::{Format, read_with_positions};
+use super::read::{Format, read_what_can_be};
 
 /// A reverse proxy in which names refer to something, ranges hold and every default is filled in.
 ///
@@ -29,11 +29,16 @@ impl ProxySpec {
     /// Reads and checks a text; `file_name` is only quoted in faults.
     ///
     /// # Errors
-    /// Every fault of the reading, else every fault of the check, with line and column of what is written. The
-    /// writer of the text is at fault.
+    /// Every fault of the text, with line and column of what is written: also what is wrong with those parts that
+    /// could be read beside others that could not. The writer of the text is at fault.
     pub fn from_text(text: &str, format: Format, file_name: &str) -> Result<ProxySpec, SpecErrors> {
-        let (raw, positions) = read_with_positions(text, format, file_name)?;
-        ProxySpec::check(&raw).map_err(|errors| errors.locate(file_name, &positions))
+        let (raw, positions, unread) = read_what_can_be(text, format, file_name)?;
+        let checked = ProxySpec::check(&raw).map_err(|errors| errors.locate(file_name, &positions));
+        match checked {
+            checked if unread.is_empty() => checked,
+            Ok(_) => Err(SpecErrors::of(unread)),
+            Err(errors) => Err(errors.beside(unread, &positions)),
+        }
     }
 
     /// Checks a message, however it was made, and fills in the defaults.

@@ -50,6 +50,11 @@ impl Format {
 pub struct Positions(HashMap<String, Position>);
 
 impl Positions {
+    /// Whether this very part is written.
+    pub(super) fn is_written(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
     /// Line and column, from 1, of the part; where it is not written, of the nearest part that holds it.
     pub fn nearest(&self, path: &str) -> Option<(u32, u32)> {
         let mut path = path;
@@ -87,6 +92,16 @@ pub fn read_with_positions<T: Message + Name + Default>(
     format: Format,
     file_name: &str,
 ) -> Result<(T, Positions), SpecErrors> {
+    let (message, positions, faults) = read_what_can_be(text, format, file_name)?;
+    SpecErrors::or(faults, (message, positions))
+}
+
+/// As [`read_with_positions`], but gives what could be made of a text beside the faults of its parts, which it lacks.
+pub(super) fn read_what_can_be<T: Message + Name + Default>(
+    text: &str,
+    format: Format,
+    file_name: &str,
+) -> Result<(T, Positions, Vec<Fault>), SpecErrors> {
     let Some(descriptor) = raw::descriptors().get_message_by_name(&T::full_name()) else {
         return Err(SpecErrors::one(
             file_name,
@@ -94,19 +109,30 @@ pub fn read_with_positions<T: Message + Name + Default>(
             format!("the schema has no message {}", T::full_name()),
         ));
     };
-    let (dynamic, positions) = read_dynamic(text, format, file_name, &descriptor)?;
+    let (dynamic, positions, faults) = read_parts(text, format, file_name, &descriptor)?;
     let message = dynamic
         .transcode_to()
         .map_err(|error| SpecErrors::one(file_name, None, format!("not a {}: {error}", T::NAME)))?;
-    Ok((message, positions))
+    Ok((message, positions, faults))
 }
 
+#[cfg(test)]
 pub(super) fn read_dynamic(
     text: &str,
     format: Format,
     file_name: &str,
     descriptor: &MessageDescriptor,
 ) -> Result<(DynamicMessage, Positions), SpecErrors> {
+    let (message, positions, faults) = read_parts(text, format, file_name, descriptor)?;
+    SpecErrors::or(faults, (message, positions))
+}
+
+fn read_parts(
+    text: &str,
+    format: Format,
+    file_name: &str,
+    descriptor: &MessageDescriptor,
+) -> Result<(DynamicMessage, Positions, Vec<Fault>), SpecErrors> {
     if text.len() > MAX_TEXT_BYTES {
         let message = format!("the text is longer than {MAX_TEXT_BYTES} bytes");
         return Err(SpecErrors::one(file_name, None, message));
@@ -124,7 +150,7 @@ pub(super) fn read_dynamic(
         tree::Value::Null => DynamicMessage::new(descriptor.clone()),
         _ => reader.message(&root, descriptor, "").unwrap_or_else(|| DynamicMessage::new(descriptor.clone())),
     };
-    SpecErrors::or(reader.faults, (message, Positions(reader.positions)))
+    Ok((message, Positions(reader.positions), reader.faults))
 }
 
 struct Reader<'a> {

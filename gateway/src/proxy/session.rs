@@ -28,6 +28,8 @@ pub(super) const DRAIN_BYTES: u64 = 64 * 1024;
 /// What is read and dropped before a connection closes, so that the client can read the last response.
 const LINGER_BYTES: usize = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
+/// How long a connection without a request yet may hold up the end of the process.
+const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
 /// A client connection.
 pub(super) struct Session {
@@ -123,7 +125,8 @@ impl Session {
         let timeouts = self.shared.spec.timeouts().clone();
         let now = self.shared.core.now();
         let mut head_began: Option<Instant> = self.client.has_input().then_some(now);
-        let idle_until = now + if self.served == 0 { timeouts.header } else { timeouts.keep_alive_idle };
+        let mut idle_until = now + if self.served == 0 { timeouts.header } else { timeouts.keep_alive_idle };
+        let mut drain_seen = false;
         poll_fn(|cx| {
             self.shared.sessions.borrow_mut().watch(self.seat, cx.waker());
             if let Some(next) = self.poll_head(cx) {
@@ -132,9 +135,13 @@ impl Session {
             let now = self.shared.core.now();
             if !self.client.has_input() {
                 head_began = None;
-                // A fresh connection may still say what it came for; one that has been served is done.
+                // A fresh connection may still say what it came for, soon; one that has been served is done.
                 if self.shared.is_draining() && self.served > 0 {
                     return Poll::Ready(Next::Over);
+                }
+                if self.shared.is_draining() && !drain_seen {
+                    drain_seen = true;
+                    idle_until = idle_until.min(now + DRAIN_GRACE);
                 }
                 self.timer.reset(idle_until);
             } else {

@@ -17,6 +17,7 @@ cases![
     a_response_that_is_not_read_is_cut_at_the_deadline,
     a_second_signal_ends_at_once,
     idle_connections_do_not_hold_up_the_end,
+    silent_connections_do_not_hold_up_the_end,
 ];
 
 /// Holds every request until it is opened.
@@ -59,24 +60,26 @@ fn get(target: &str) -> String {
 fn slow_requests_end_and_waiting_connections_are_answered(driver: &'static str) {
     let gate = Gate::default();
     let origin = gate.origin();
-    let mut proxy = Setup::to(driver, origin.addr, "runtime: { cores: 2 }").start();
+    let config = "runtime: { cores: 2 }\nlimits: { maxConnections: 100 }\n";
+    let mut proxy = Setup::to(driver, origin.addr, config).start();
     let mut slow: Vec<Client> = (0..100).map(|_| proxy.client()).collect();
     for (at, client) in slow.iter_mut().enumerate() {
         client.send(get(&format!("/slow/{at}")).as_bytes());
     }
     proxy.await_metric("requests_active", |active| active == 100);
-    // While the process is stopped, connections wait in the accept queue, and the signal waits with them.
-    proxy.signal(Signal::STOP);
+    // There is no room for more: these wait in the accept queue.
+    proxy.await_metric("connections_paused_total", |count| count > 0);
     let mut waiting: Vec<Client> = (0..50).map(|_| proxy.client()).collect();
     for (at, client) in waiting.iter_mut().enumerate() {
         client.send(get(&format!("/waiting/{at}")).as_bytes());
     }
     proxy.terminate();
-    proxy.signal(Signal::CONT);
     proxy.await_log("draining");
     eventually("new connections are refused", || {
         TcpStream::connect(proxy.addr()).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
+    let health = Client::connect(proxy.named("admin")).ask(&get("/healthz"));
+    assert_eq!((health.status(), health.text().as_str()), (503, "draining\n"));
     gate.open();
     for (kind, clients) in [("slow", &mut slow), ("waiting", &mut waiting)] {
         for (at, client) in clients.iter_mut().enumerate() {
@@ -159,6 +162,19 @@ fn idle_connections_do_not_hold_up_the_end(driver: &'static str) {
     assert_eq!(served.ask(&get("/")).status(), 200);
     proxy.terminate();
     served.ends();
+    let (status, log) = proxy.exit();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+/// Browsers connect before they have something to ask: such a connection held the process for the time of a whole head.
+fn silent_connections_do_not_hold_up_the_end(driver: &'static str) {
+    let origin = Origin::echo();
+    let config = "timeouts: { drain: 3600s, header: 3600s }\n";
+    let mut proxy = Setup::to(driver, origin.addr, config).start();
+    let mut silent = proxy.client();
+    proxy.await_metric("connections_active", |active| active == 1);
+    proxy.terminate();
+    silent.ends();
     let (status, log) = proxy.exit();
     assert_eq!(status.code(), Some(0), "{log}");
 }

@@ -160,6 +160,30 @@ fn check_reports_every_fault_in_every_format() {
     }
 }
 
+/// A misspelt key once hid what was wrong with every other part.
+#[test]
+fn check_looks_past_a_part_that_cannot_be_read() {
+    let folder = Folder::new();
+    let text = "listeners:\n  - { name: web, adress: \"127.0.0.1:80\" }\nroutes:\n  - { pool: o, pathPrefix: x }\n\
+                pools:\n  - { name: o, origins: [{ address: \"127.0.0.1\" }] }\n\
+                timeouts: { header: 0s, drain: 10, bodyIdle: \"1ms\" }\n";
+    let path = folder.file("bad.yaml", text).display().to_string();
+    let ended = run(&mut ringport(&["proxy", "--check", &path]));
+    let faults: Vec<&str> = ended.err.trim_start_matches("ringport: ").lines().collect();
+    let expected = [
+        (2, "listeners[0]: unknown key \"adress\""),
+        (4, "routes[0].path_prefix: "),
+        (6, "pools[0].origins[0].address: "),
+        (7, "timeouts.header: "),
+        (7, "timeouts.drain: "),
+        (7, "timeouts.body_idle: "),
+    ];
+    assert_eq!((ended.code(), faults.len()), (Some(2), expected.len()), "{ended:?}");
+    for (fault, (line, part)) in faults.iter().zip(expected) {
+        assert!(fault.starts_with(&format!("{path}:{line}:")) && fault.contains(part), "{part}: {fault}");
+    }
+}
+
 /// What `--check` prints is a config, and `--check` binds nothing: it may be run beside the proxy.
 #[test]
 fn check_prints_the_config_with_its_defaults() {
