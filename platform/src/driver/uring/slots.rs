@@ -273,7 +273,7 @@ mod tests {
                 Gathered::One(base, len) => std::slice::from_raw_parts(base, len as usize).to_vec(),
                 Gathered::Message(at) => {
                     let header = &(*messages.at(at)).header;
-                    let iov = std::slice::from_raw_parts(header.msg_iov, header.msg_iovlen as usize);
+                    let iov = std::slice::from_raw_parts(header.msg_iov, header.msg_iovlen as _);
                     iov.iter()
                         .flat_map(|part| std::slice::from_raw_parts(part.iov_base.cast::<u8>(), part.iov_len))
                         .copied()
