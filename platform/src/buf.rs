@@ -8,7 +8,8 @@
 //! one reference for the kernel; each received range becomes a [`PoolBuf`], a unique view with a reference of its own.
 //! The kernel goes on writing behind the newest view, so nobody ever forms a slice over a whole chunk: views are
 //! disjoint, and only a view turns its own range into a slice. When the last reference goes, the chunk returns to the
-//! pool (or is freed, if the pool is gone).
+//! pool (or is freed, if the pool is gone). A run under AddressSanitizer holds us to this: there the bytes of a chunk that
+//! are in no view are poisoned (`poison`).
 //!
 //! Bytes to send wait in a [`TxQueue`] as [`Seg`]ments; small writes are gathered in a chunk of the same pool. Bytes
 //! received wait in an [`RxQueue`]. Neither makes a syscall.

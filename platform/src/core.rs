@@ -13,6 +13,7 @@ mod sleep;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub use sleep::{Elapsed, Interval, Sleep};
 
 use crate::buf::Pool;
 use crate::driver::{Driver, DriverKind, Wait};
-use crate::exec::{Exec, JoinHandle};
+use crate::exec::{Exec, JoinHandle, panic_message};
 use crate::op::Completion;
 use crate::park::Parker;
 use crate::remote::{self, Message, Remote};
@@ -247,10 +248,19 @@ impl Core {
         for message in messages.drain(..) {
             match message {
                 Message::Run(runnable) => self.0.exec.push_ready(runnable),
-                Message::Call(call) => call(self),
+                Message::Call(call) => self.run_call(call),
             }
         }
         *self.0.messages.borrow_mut() = messages;
+    }
+
+    /// A call that panics ends alone, as a task does; what it held is dropped.
+    fn run_call(&self, call: Box<dyn FnOnce(&Core) + Send>) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call(self))) {
+            self.0.stats.task_panics.inc();
+            let message = panic_message(payload);
+            tracing::error!(message, "a call to a core panicked");
+        }
     }
 
     fn until_next_timer(&self) -> Wait {
@@ -316,7 +326,8 @@ impl Core {
 pub struct CoreRemote(Arc<Remote>);
 
 impl CoreRemote {
-    /// Runs `call` on the core, soon. False when the core has ended; `call` is dropped then.
+    /// Runs `call` on the core, soon. False when the core has ended; `call` is dropped then. A panic in it is counted
+    /// and logged, and the core goes on.
     pub fn call(&self, call: impl FnOnce(&Core) + Send + 'static) -> bool {
         self.0.send(Message::Call(Box::new(call)))
     }

@@ -682,6 +682,9 @@ impl Sockets {
             OpKind::Send => self.complete_send(index, outcome),
             OpKind::Accept => self.complete_accept(index, outcome, more),
             OpKind::Connect => {
+                if slot.closing.is_some() && matches!(outcome, Outcome::Connected) {
+                    self.stats.orphans_released.inc();
+                }
                 slot.connect = Some(match outcome {
                     Outcome::Connected => Ok(()),
                     Outcome::Failed(errno) => Err(errno),
@@ -775,7 +778,9 @@ impl Sockets {
         let closing = slot.closing.is_some();
         let Some(listen) = slot.listen.as_mut() else { return };
         match outcome {
-            Outcome::Accepted(fd) if !closing => {
+            // Its drop closes it.
+            Outcome::Accepted(_) if closing => self.stats.orphans_released.inc(),
+            Outcome::Accepted(fd) => {
                 self.stats.accepted.inc();
                 listen.queue.push_back(fd);
                 if listen.queue.len() >= ACCEPT_QUEUE_LIMIT && listen.paused.is_none() {

@@ -11,6 +11,8 @@ mod connections;
 mod drivers;
 #[path = "driver/faults.rs"]
 mod faults;
+#[path = "driver/random.rs"]
+mod random;
 #[path = "driver/rig.rs"]
 mod rig;
 #[path = "driver/streams.rs"]

@@ -76,6 +76,9 @@ pub struct UringDriver {
     refused: Vec<(Token, Errno)>,
     /// Silent sends in submission order.
     silent: VecDeque<Silent>,
+    /// Whether the last turn could not settle all of them. Somebody may wait for one, so the next turn does not sleep
+    /// even where silent sends may linger.
+    silent_left: bool,
     /// Closes that the kernel may not have taken yet, in submission order.
     closing: VecDeque<(u64, RawFd)>,
     /// Slots whose descriptor may send silently.
@@ -150,6 +153,7 @@ impl UringDriver {
             cancels: Vec::new(),
             refused: Vec::new(),
             silent: VecDeque::new(),
+            silent_left: false,
             closing: VecDeque::new(),
             quiet: Vec::new(),
             in_flight: 0,

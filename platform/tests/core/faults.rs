@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
-use ringport_platform::core::{Core, ShutdownReport, StreamSock};
+use ringport_platform::core::{Connecting, Core, ShutdownReport, StreamSock};
+use ringport_platform::driver::ConnectAddr;
 use ringport_platform::driver::faulty::{Fault, Faulty, Step};
 use ringport_platform::op::OpKind;
 use ringport_platform::stats::CoreStats;
@@ -123,6 +124,22 @@ fn cancels_that_lose_the_race_close_all_the_same() {
             }
         },
         |_| {},
+    );
+}
+
+/// A connection that stands when nobody waits for it any more is closed, and counted.
+#[test]
+fn a_connection_that_comes_too_late_is_released() {
+    each_faulty(
+        &[step(OpKind::Connect, 1, Fault::Late { turns: 5 })],
+        |core| async move {
+            let (_listener, addr) = listen(&core);
+            let connecting = Connecting::start(&core, &ConnectAddr::Inet(addr)).unwrap();
+            turns(2).await;
+            drop(connecting);
+            until(|| core.socket_count() == 1).await;
+        },
+        |stats| assert_eq!(stats.orphans_released.load(), 1),
     );
 }
 

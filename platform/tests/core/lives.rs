@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ringport_platform::buf::RxQueue;
@@ -80,6 +82,32 @@ fn a_panic_in_a_drop_ends_the_task_alone() {
             assert_eq!(stats.task_panics.load(), 3);
         },
     );
+}
+
+/// A call from another thread that panics takes neither the core nor the calls behind it along.
+#[test]
+fn a_panic_in_a_call_ends_the_call_alone() {
+    each(|core| async move {
+        let (remote, done) = (core.remote(), Arc::new(AtomicUsize::new(0)));
+        let (first, second) = (done.clone(), done.clone());
+        let (task, mut peer) = pair(&core);
+        let echoing = core.spawn(echo(task));
+        aside(move || {
+            remote.call(move |_| {
+                first.fetch_add(1, Ordering::Relaxed);
+                panic!("on purpose");
+            });
+            remote.call(move |_| {
+                second.fetch_add(1, Ordering::Relaxed);
+            });
+        })
+        .await;
+        until(|| done.load(Ordering::Relaxed) == 2).await;
+        assert_eq!(core.stats().task_panics.load(), 1);
+        peer.write_all(b"alive").unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert_eq!((read_peer(peer).await, echoing.await), (b"alive".to_vec(), Ok(5)));
+    });
 }
 
 /// A task is dropped with its core, but what its socket had to send goes out before the deadline.

@@ -77,14 +77,38 @@ fn refusals_are_told_apart() {
 
 /// Makes io_uring_setup(2) answer `errno` in this thread, for ever.
 fn refuse_io_uring(errno: i32) {
-    let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    let mut program = [
-        // The first word of `seccomp_data` is the number of the call.
-        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
+    install(&mut [
+        op(LOAD, 0, 0, 0),
+        op(EQUALS, 0, 1, libc::SYS_io_uring_setup as u32),
+        op(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
+        op(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ]);
+}
+
+/// Makes each io_uring_enter(2) that waits for nothing answer EAGAIN in this thread, for ever.
+fn refuse_enters_that_do_not_wait() {
+    /// Where `seccomp_data` has the low half of the third argument.
+    const MIN_COMPLETE: u32 = 32;
+    install(&mut [
+        op(LOAD, 0, 0, 0),
+        op(EQUALS, 0, 3, libc::SYS_io_uring_enter as u32),
+        op(LOAD, 0, 0, MIN_COMPLETE),
+        op(EQUALS, 0, 1, 0),
+        op(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EAGAIN as u32),
+        op(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ]);
+}
+
+/// At 0 lies the number of the call.
+const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const EQUALS: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+
+fn op(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
+fn install(program: &mut [libc::sock_filter]) {
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: the kernel copies the program, which lives until the call returns.
     let set = unsafe {
@@ -92,6 +116,28 @@ fn refuse_io_uring(errno: i32) {
         libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
     };
     assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// The kernel had no memory for a silent send that somebody waits for: the next turn must not sleep on it, for the send
+/// that then succeeds wakes nobody.
+#[test]
+fn a_silent_send_that_was_left_behind_keeps_the_next_turn_awake() {
+    let case = || {
+        let Some(mut rig) = uring(UringSpec::default(), PoolSpec::default()) else { return };
+        let (ours, _peer) = unix_pair();
+        let sock = rig.add(ours);
+        rig.turn(Wait::Poll);
+        rig.driver().set_lazy_sends(true);
+        refuse_enters_that_do_not_wait();
+        rig.tx(sock).push(&b"hello"[..]);
+        rig.send(sock, SendMode::Try);
+        rig.turn(Wait::Poll);
+        assert!(rig.is_live(OpKind::Send, sock));
+        let start = Instant::now();
+        rig.turn(Wait::AtMost(Duration::from_secs(3)));
+        assert!(start.elapsed() < Duration::from_secs(3), "it slept");
+    };
+    std::thread::spawn(case).join().expect("no panic");
 }
 
 /// Three hundred operations over eight submissions and sixty-four completions: the submission queue is flushed when it

@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::ptr::NonNull;
 
 use crate::buf::{PoolBuf, TxQueue};
 use crate::driver::{ConnectAddr, MAX_SEND_BYTES, MAX_SEND_SEGMENTS};
@@ -207,8 +208,9 @@ impl Address {
 
 /// Elements whose addresses never change, in pages made on demand and kept.
 pub(super) struct Slab<T> {
-    /// INVARIANT: pages are never moved or freed while the slab lives; only raw pointers lead into them.
-    pages: Vec<Box<[MaybeUninit<T>; PAGE]>>,
+    /// INVARIANT: each is a box that was given up in `take` and is freed by `drop`. No reference to a page is formed
+    /// meanwhile: it would end the right of the pointers that the kernel and `at` have.
+    pages: Vec<NonNull<[MaybeUninit<T>; PAGE]>>,
     free: Vec<u32>,
 }
 
@@ -225,7 +227,8 @@ impl<T> Slab<T> {
             return at;
         }
         let first = (self.pages.len() * PAGE) as u32;
-        self.pages.push(Box::new([const { MaybeUninit::zeroed() }; PAGE]));
+        let page = Box::new([const { MaybeUninit::zeroed() }; PAGE]);
+        self.pages.push(NonNull::from(Box::leak(page)));
         self.free.extend((first + 1..first + PAGE as u32).rev());
         first
     }
@@ -235,7 +238,17 @@ impl<T> Slab<T> {
     }
 
     pub(super) fn at(&mut self, at: u32) -> *mut T {
-        self.pages[at as usize / PAGE].as_mut_ptr().cast::<T>().wrapping_add(at as usize % PAGE)
+        self.pages[at as usize / PAGE].as_ptr().cast::<T>().wrapping_add(at as usize % PAGE)
+    }
+}
+
+impl<T> Drop for Slab<T> {
+    fn drop(&mut self) {
+        const { assert!(!std::mem::needs_drop::<T>()) };
+        for page in self.pages.drain(..) {
+            // SAFETY: leaked from a box in `take`. Whoever drops a slab knows that the kernel has no pointer left.
+            drop(unsafe { Box::from_raw(page.as_ptr()) });
+        }
     }
 }
 
@@ -260,7 +273,7 @@ mod tests {
                 Gathered::One(base, len) => std::slice::from_raw_parts(base, len as usize).to_vec(),
                 Gathered::Message(at) => {
                     let header = &(*messages.at(at)).header;
-                    let iov = std::slice::from_raw_parts(header.msg_iov, header.msg_iovlen as usize);
+                    let iov = std::slice::from_raw_parts(header.msg_iov, header.msg_iovlen as _);
                     iov.iter()
                         .flat_map(|part| std::slice::from_raw_parts(part.iov_base.cast::<u8>(), part.iov_len))
                         .copied()
@@ -286,10 +299,13 @@ mod tests {
         check(&[5], 5, &mut messages);
         check(&[5, 6, 7], 18, &mut messages);
         check(&[1; 100], MAX_SEND_SEGMENTS, &mut messages);
-        check(&[9, MAX_SEND_BYTES], 9, &mut messages);
-        check(&[9, 9, MAX_SEND_BYTES], 18, &mut messages);
-        check(&[MAX_SEND_BYTES + 5, 1], MAX_SEND_BYTES + 5, &mut messages);
         check(&[], 0, &mut messages);
+        // Miri would take minutes.
+        if !cfg!(miri) {
+            check(&[9, MAX_SEND_BYTES], 9, &mut messages);
+            check(&[9, 9, MAX_SEND_BYTES], 18, &mut messages);
+            check(&[MAX_SEND_BYTES + 5, 1], MAX_SEND_BYTES + 5, &mut messages);
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl UringDriver {
         self.stage_cancels();
         self.stage_wake();
         self.kernel.bufs.show();
-        let sends_end_now = !self.silent.is_empty() && !self.lazy_sends;
+        let sends_end_now = self.silent_left || (!self.silent.is_empty() && !self.lazy_sends);
         let wait = if out.len() > before || sends_end_now { Wait::Poll } else { wait };
         self.kernel.queue.submit(wait, &self.stats)?;
         // A silent send that the kernel took before this point has its failure among the completions, visible or
@@ -43,6 +43,7 @@ impl UringDriver {
             self.reap(out);
         }
         self.settle_sends(settled, out);
+        self.silent_left = !self.silent.is_empty();
         self.forget_closed(settled);
         self.kernel.bufs.adapt();
         self.stage_receives(out);
