@@ -2,14 +2,17 @@
 //!
 //! Nothing here waits: the caller decides when the server runs.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use serde::Deserialize;
 
 /// What is asked of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Bytes that must come back.
     Echo,
@@ -17,6 +20,16 @@ pub enum Kind {
     Hello,
     /// HTTP/1.1 requests with keep-alive, answered by the origin behind the server.
     Proxy,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Kind::Echo => "echo",
+            Kind::Hello => "hello",
+            Kind::Proxy => "proxy",
+        })
+    }
 }
 
 /// A request of the HTTP loads, as short as a browser's never is.

@@ -16,9 +16,6 @@ use std::time::{Duration, Instant};
 
 use crate::symbols::Addresses;
 
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-compile_error!("the instruction meter steps x86_64 Linux processes only");
-
 type Tid = libc::pid_t;
 
 /// What one thread was counted to do since [`Tracer::reset`].
@@ -86,8 +83,12 @@ impl Tracer {
     /// Takes hold of every thread of `pid` and of its descendants.
     ///
     /// # Errors
-    /// `EPERM` where tracing is denied.
+    /// `PermissionDenied` where tracing is denied, `Unsupported` on another architecture than x86_64.
     pub fn attach(pid: u32) -> io::Result<Self> {
+        if !cfg!(target_arch = "x86_64") {
+            let why = "the instruction meter knows the instructions of x86_64 only";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
         block_sigchld();
         let mut tracer = Tracer { server: pid as Tid, threads: HashMap::new(), kinds: HashMap::default() };
         for process in descendants(pid as Tid)? {
@@ -161,7 +162,7 @@ impl Tracer {
 
     /// Counts the next instruction of a stopped thread and lets it run.
     fn step(&mut self, tid: Tid) -> io::Result<()> {
-        let at = peek_user(tid, libc::RIP)?;
+        let at = peek_user(tid, RIP)?;
         let kind = match self.kinds.get(&at) {
             Some(kind) => *kind,
             None => *self.kinds.entry(at).or_insert(kind_at(tid, at)?),
@@ -175,7 +176,7 @@ impl Tracer {
         thread.state = if out_of_turn { State::InSyscall } else { State::Stepping };
         if kind == Kind::Syscall {
             thread.state = State::InSyscall;
-            *thread.counted.syscalls.entry(peek_user(tid, libc::RAX)?).or_default() += 1;
+            *thread.counted.syscalls.entry(peek_user(tid, RAX)?).or_default() += 1;
         }
         request(libc::PTRACE_SINGLESTEP, tid, 0, signal as usize)
     }
@@ -267,8 +268,12 @@ fn request_peek(request_: libc::c_uint, tid: Tid, addr: usize) -> io::Result<c_l
     }
 }
 
-fn peek_user(tid: Tid, register: c_int) -> io::Result<u64> {
-    request_peek(libc::PTRACE_PEEKUSER, tid, register as usize * size_of::<u64>()).map(|word| word as u64)
+/// Places in `struct user_regs_struct` of x86_64, in words.
+const RAX: usize = 10;
+const RIP: usize = 16;
+
+fn peek_user(tid: Tid, register: usize) -> io::Result<u64> {
+    request_peek(libc::PTRACE_PEEKUSER, tid, register * size_of::<u64>()).map(|word| word as u64)
 }
 
 /// A process and all its descendants.

@@ -33,7 +33,7 @@ impl fmt::Display for Plan {
         let Plan { kind, connections, rounds, bytes, pipeline, .. } = self;
         write!(
             f,
-            "{kind:?}, {bytes} B, {connections} connections, {pipeline} in flight on each, {rounds} rounds"
+            "{kind}, {bytes} B, {connections} connections, {pipeline} in flight on each, {rounds} rounds"
         )
     }
 }
@@ -57,10 +57,10 @@ pub struct Metered {
 }
 
 impl Metered {
-    /// Instructions per request by function or line, the largest first.
-    pub fn gathered(&self, by: By) -> Vec<(String, f64)> {
+    /// Instructions per request by function or line, the largest first; see [`Symbols::gather`].
+    pub fn gathered(&self, by: By, within: &str) -> Vec<(String, f64)> {
         let per_request = |(name, count): (String, u64)| (name, count as f64 / self.requests as f64);
-        self.symbols.gather(&self.counted.at, by).into_iter().map(per_request).collect()
+        self.symbols.gather(&self.counted.at, by, within).into_iter().map(per_request).collect()
     }
 }
 

@@ -126,22 +126,31 @@ impl Drop for Server {
     }
 }
 
-/// Builds the servers in release mode: those of this crate, and the `ringport` binary.
+/// Builds every server in release mode: those of this crate, and the `ringport` binary.
 ///
 /// # Errors
 /// When cargo fails.
 pub fn build() -> io::Result<()> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    for manifest in [root().join("benches/Cargo.toml"), root().join("Cargo.toml")] {
-        let status = Command::new(&cargo)
-            .args(["build", "--quiet", "--release", "--bins", "--manifest-path"])
-            .arg(manifest)
-            .status()?;
-        if !status.success() {
-            return Err(io::Error::other("the servers could not be built"));
-        }
-    }
-    Ok(())
+    cargo_build("benches/Cargo.toml", &["--bins"])?;
+    cargo_build("Cargo.toml", &[])
+}
+
+/// Builds ringport's own servers alone, without the crates of the peers.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_ringport() -> io::Result<()> {
+    cargo_build("benches/Cargo.toml", &["--no-default-features", "--bin", "serve-ringport"])?;
+    cargo_build("Cargo.toml", &[])
+}
+
+fn cargo_build(manifest: &str, arguments: &[&str]) -> io::Result<()> {
+    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--release", "--manifest-path"])
+        .arg(root().join(manifest))
+        .args(arguments)
+        .status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other("the servers could not be built")) }
 }
 
 fn root() -> &'static Path {
@@ -243,6 +252,7 @@ const HAPROXY: &str = "
 global
     nbthread 1
     maxconn 19000
+    no strict-limits
 defaults
     mode http
     timeout client 300s

@@ -95,10 +95,14 @@ impl Symbols {
         Ok(Symbols { mappings })
     }
 
-    /// Gathers counts by what their addresses belong to, the largest first.
-    pub fn gather(&self, at: &Addresses, by: By) -> Vec<(String, u64)> {
+    /// Gathers counts by what their addresses belong to, the largest first; only those of compiled functions whose name
+    /// contains `within`.
+    pub fn gather(&self, at: &Addresses, by: By, within: &str) -> Vec<(String, u64)> {
         let mut sums: HashMap<String, u64> = HashMap::new();
         for (address, count) in at {
+            if !within.is_empty() && !self.name(*address, By::Function).contains(within) {
+                continue;
+            }
             *sums.entry(self.name(*address, by)).or_default() += count;
         }
         let mut sums: Vec<(String, u64)> = sums.into_iter().collect();
@@ -202,16 +206,22 @@ impl File {
     fn inlined(&self, probe: u64) -> Option<String> {
         let frame = self.loader.find_frames(probe).ok()?.next().ok()??;
         let function = frame.function?;
-        Some(function.demangle().ok()?.into_owned())
+        let name = function.demangle().ok()?;
+        // The debug information has the bare name; the file tells which of several it is.
+        let name = name.split('<').next().filter(|name| !name.is_empty()).unwrap_or(&name);
+        Some(format!("{name}  ({})", tail(frame.location.and_then(|at| at.file).unwrap_or_default())))
     }
 
     fn line(&self, probe: u64) -> Option<String> {
         let location = self.loader.find_location(probe).ok()??;
         let file = location.file?;
-        let tail: Vec<&str> = file.rsplit('/').take(3).collect();
-        let tail: Vec<&str> = tail.into_iter().rev().collect();
-        Some(format!("{}:{}", tail.join("/"), location.line.unwrap_or(0)))
+        Some(format!("{}:{}", tail(file), location.line.unwrap_or(0)))
     }
+}
+
+/// The last three parts of a path.
+fn tail(path: &str) -> &str {
+    path.rmatch_indices('/').nth(2).map_or(path, |(at, _)| &path[at + 1..])
 }
 
 /// What allocates, in the C library that every peer uses.

@@ -41,6 +41,9 @@ struct Cli {
     /// What instructions are gathered by.
     #[arg(long, value_enum, default_value_t = By::Function)]
     by: By,
+    /// Only what lies in compiled functions whose name contains this.
+    #[arg(long, default_value = "")]
+    within: String,
     /// Servers are built already.
     #[arg(long)]
     no_build: bool,
@@ -97,7 +100,7 @@ fn print(cli: &Cli, name: &str, metered: &Metered) {
     for (call, count) in &metered.syscalls_by_name {
         println!("    {:>10.3}  {call}", count);
     }
-    for (name, count) in metered.gathered(cli.by).into_iter().take(cli.top) {
+    for (name, count) in metered.gathered(cli.by, &cli.within).into_iter().take(cli.top) {
         println!("    {:>10.1}  {:>5.1} %  {name}", count, 100.0 * count / metered.instructions);
     }
 }

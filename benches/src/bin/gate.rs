@@ -1,0 +1,140 @@
+//! Refuses a change that makes a request dearer: user-space instructions, system calls and heap allocations per request
+//! against the limits in `gate.toml`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use ringport_benches::load::Kind;
+use ringport_benches::metering::{self, Metered, Plan};
+use ringport_benches::peers::{self, PEERS, Peer};
+use serde::Deserialize;
+
+/// Compares what a request costs ringport with the limits in `gate.toml`; exit status 1 when one is passed.
+#[derive(Parser)]
+struct Cli {
+    /// Write what is measured into `gate.toml` instead.
+    #[arg(long)]
+    write: bool,
+    /// Servers are built already.
+    #[arg(long)]
+    no_build: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limits {
+    /// What may be above a limit, as a part of it.
+    slack: f64,
+    limit: Vec<Limit>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limit {
+    load: Kind,
+    server: String,
+    instructions: f64,
+    syscalls: f64,
+    allocations: f64,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) =>
+        {
+            println!("gate: skipped: the servers cannot be stepped by ptrace here: {error}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("gate: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> io::Result<bool> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("gate.toml");
+    if !cli.no_build {
+        peers::build_ringport()?;
+    }
+    let mut measured = Vec::new();
+    for peer in PEERS.iter().filter(|peer| peer.name.starts_with("ringport-")) {
+        measured.push((peer, metering::run(&plan(peer.kind), |origin| peer.start(origin))?));
+    }
+    if cli.write {
+        return write(&path, &measured).map(|()| true);
+    }
+    let limits: Limits = toml::from_str(&fs::read_to_string(&path)?).map_err(io::Error::other)?;
+    let mut passed = true;
+    for (peer, metered) in &measured {
+        let limit = limits.limit.iter().find(|limit| limit.load == peer.kind && limit.server == peer.name);
+        let Some(limit) = limit else {
+            return Err(io::Error::other(format!("gate.toml has no limit for {} {}", peer.kind, peer.name)));
+        };
+        passed &= compare(peer, metered, limit, limits.slack);
+    }
+    Ok(passed)
+}
+
+/// Few connections, so that all of it takes seconds; a turn's own cost is then well visible, too.
+fn plan(kind: Kind) -> Plan {
+    let (connections, bytes) = match kind {
+        Kind::Echo => (16, 64),
+        Kind::Hello => (16, 13),
+        Kind::Proxy => (8, 13),
+    };
+    Plan { kind, connections, rounds: 2, warmup: 100, bytes, pipeline: 1 }
+}
+
+fn compare(peer: &Peer, metered: &Metered, limit: &Limit, slack: f64) -> bool {
+    let rows = [
+        ("instructions", metered.instructions, limit.instructions),
+        ("system calls", metered.syscalls, limit.syscalls),
+        ("allocations", metered.allocations, limit.allocations),
+    ];
+    let mut passed = true;
+    for (what, measured, limit) in rows {
+        let above = measured > limit * (1.0 + slack) + ONE_TURN;
+        passed &= !above;
+        let verdict = if above { "ABOVE" } else { "ok" };
+        println!(
+            "{:<6} {:<15} {what:<13} {measured:>10.2}  limit {limit:>10.2}  {verdict}",
+            peer.kind, peer.name
+        );
+    }
+    passed
+}
+
+/// One turn more in a round of 16 is a matter of time and no fault.
+const ONE_TURN: f64 = 1.0 / 16.0;
+
+fn write(path: &PathBuf, measured: &[(&Peer, Metered)]) -> io::Result<()> {
+    let mut text = String::from(HEADER);
+    for (peer, metered) in measured {
+        let Metered { instructions, syscalls, allocations, .. } = metered;
+        write!(
+            text,
+            "\n[[limit]]\nload = \"{}\"\nserver = \"{}\"\ninstructions = {instructions:.1}\nsyscalls = {syscalls:.3}\n\
+             allocations = {allocations:.2}\n",
+            peer.kind, peer.name
+        )
+        .map_err(io::Error::other)?;
+    }
+    fs::write(path, text)?;
+    println!("gate: wrote {}", path.display());
+    Ok(())
+}
+
+const HEADER: &str = "\
+# What a request costs at 16 connections (proxy: 8), as `gate --write` measured it. A change that lowers a number writes it here; one
+# that must raise a number says why.
+slack = 0.03
+";
