@@ -191,6 +191,7 @@ fn received_views_are_passed_on_without_a_copy() {
         let (mut back, mut origin) = pair(&runtime).await;
         client.send(&b"through and through"[..]).await.expect("open");
         let view = front.recv().await.expect("open").expect("bytes");
+        assert!(!view.is_compact(), "it lies where the kernel wrote it");
         let lies_at = view.as_ptr();
         back.tx().push(view);
         assert_eq!(back.tx().slices().map(<[u8]>::as_ptr).collect::<Vec<_>>(), [lies_at]);
