@@ -83,13 +83,14 @@ fn a_writer_waits_for_a_peer_that_does_not_read() {
         let mut written = 0;
         // As much as the kernel and the stream take while nobody reads.
         let full = poll_fn(|cx| {
-            loop {
+            while written < source.len() {
                 let write = tokio::io::AsyncWrite::poll_write(Pin::new(&mut near), cx, &source[written..]);
                 match write {
                     Poll::Ready(count) => written += count.expect("open"),
-                    Poll::Pending => return Poll::Ready(written),
+                    Poll::Pending => break,
                 }
             }
+            Poll::Ready(written)
         });
         assert!(full.await <= 128 * 1024, "{written} bytes were taken before a turn");
         let write = async {

@@ -133,12 +133,16 @@ fn a_peer_that_does_not_read_holds_no_core_longer_than_its_linger() {
         let core = CoreSpec { linger: Duration::from_millis(50), ..CoreSpec::default() };
         let addr = reader.addr.clone();
         let spec = NativeSpec { driver, core, ..NativeSpec::default() };
-        spec.block_on(|runtime| async move {
-            let mut stream = net::connect(&runtime, &addr).await.expect("it listens");
-            stream.tx().push(vec![0; 64 << 20]);
-            stream.start_send().expect("open");
-        })
-        .expect("it returns");
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let end = spec.block_on(|runtime| async move {
+                let mut stream = net::connect(&runtime, &addr).await.expect("it listens");
+                stream.tx().push(vec![0; 64 << 20]);
+                stream.start_send().expect("open");
+            });
+            tell.send(end).expect("somebody waits");
+        });
+        told.recv_timeout(PATIENCE).expect("it lingers for ever").expect("the driver works");
         reader.join();
     }
 }

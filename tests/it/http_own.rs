@@ -173,6 +173,36 @@ fn informational_responses_come_first_and_are_counted() {
     });
 }
 
+#[test]
+fn a_client_that_expects_100_waits_for_it() {
+    each(async |runtime| {
+        let (mut client, mut server) = client_and_server(&runtime).await;
+        let expect = [("expect", &b"100-continue"[..])];
+        client.send_head(line("PUT", "/"), expect, BodyLen::Length(4)).expect("new");
+        client.flush().await.expect("open");
+        let Ok(ServerEvent::Head(head, _)) = server.next_event().await else { panic!("a head is due") };
+        assert!(head.expects_continue());
+        // Twice is once: the client waits for one.
+        server.send_informational(StatusCode::CONTINUE, []).expect("nothing was said");
+        server.send_informational(StatusCode::CONTINUE, []).expect("nothing was said");
+        server.flush().await.expect("open");
+        let Ok(ClientEvent::Informational(head)) = client.next_event().await else { panic!("100 is due") };
+        assert_eq!(head.status(), StatusCode::CONTINUE);
+        client.send_data(&b"body"[..]).expect("announced");
+        client.finish().expect("all is sent");
+        client.flush().await.expect("open");
+        let Ok(ServerEvent::Data(data)) = server.next_event().await else { panic!("a body is due") };
+        assert_eq!(&*data, b"body");
+        assert!(matches!(server.next_event().await, Ok(ServerEvent::End)));
+        server.respond(StatusCode::CREATED, [], Vec::new()).expect("a response is due");
+        server.flush().await.expect("open");
+        let Ok(ClientEvent::Head(head, _)) = client.next_event().await else { panic!("a head is due") };
+        assert_eq!(head.status(), StatusCode::CREATED);
+        assert!(matches!(client.next_event().await, Ok(ClientEvent::End)));
+        assert!(client.is_reusable());
+    });
+}
+
 /// Who answers before it has read, and closes at once, makes its kernel send a reset that may overtake the answer; who
 /// shuts down and drains does not.
 #[test]

@@ -191,6 +191,7 @@ fn received_views_are_passed_on_without_a_copy() {
         let (mut back, mut origin) = pair(&runtime).await;
         client.send(&b"through and through"[..]).await.expect("open");
         let view = front.recv().await.expect("open").expect("bytes");
+        assert!(!view.is_compact(), "it lies where the kernel wrote it");
         let lies_at = view.as_ptr();
         back.tx().push(view);
         assert_eq!(back.tx().slices().map(<[u8]>::as_ptr).collect::<Vec<_>>(), [lies_at]);
@@ -256,12 +257,15 @@ fn news_are_seen_without_a_read() {
         near.send(&b"x"[..]).await.expect("open");
         let _ = far.recv().await.expect("open");
         assert!(far.is_quiet() && !far.transport().has_news());
-        drop(near);
         // An idle connection is watched by a receive that waits, and may be dropped.
-        while now(|cx| far.poll_fill(cx, usize::MAX)).await.is_pending() {
+        assert!(now(|cx| far.poll_fill(cx, usize::MAX)).await.is_pending());
+        drop(near);
+        while far.is_quiet() {
             turn().await;
         }
-        assert!(!far.is_quiet(), "the peer has ended");
+        assert!(far.transport().has_news() && far.rx().is_empty(), "the end is not read yet");
+        assert!(!far.fill().await.expect("in order"));
+        assert!(!far.is_quiet(), "nor is it forgotten");
     });
 }
 
