@@ -14,6 +14,8 @@ cases![
     informational_responses_pass,
     pipelined_requests_are_answered_in_order,
     connections_to_the_origin_are_reused,
+    a_client_that_has_said_all_is_answered,
+    what_the_gateway_answers_to_head_has_no_body,
 ];
 
 fn methods_and_bodies_pass(driver: &'static str) {
@@ -197,5 +199,36 @@ fn connections_to_the_origin_are_reused(driver: &'static str) {
     }
     assert_eq!(origin.connections(), 1);
     assert_eq!(proxy.metric("origin_reused_total"), 4);
+    proxy.finish();
+}
+
+/// The end of the client's side is not the end of its interest.
+fn a_client_that_has_said_all_is_answered(driver: &'static str) {
+    let origin = Origin::echo();
+    let proxy = Setup::to(driver, origin.addr, "").start();
+    let mut client = proxy.client();
+    client
+        .send(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\nPOST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
+    client.half_close();
+    assert_eq!(client.response("GET").text(), "GET /a ");
+    assert_eq!(client.response("POST").text(), "POST /b x");
+    client.ends();
+    // One that ends inside a request has gone.
+    let mut client = proxy.client();
+    client.send(b"GET /c HTTP/1.1\r\nHost: h\r\n");
+    client.half_close();
+    client.ends();
+    proxy.finish();
+}
+
+fn what_the_gateway_answers_to_head_has_no_body(driver: &'static str) {
+    let proxy = Setup::to(driver, Origin::refusing(), "").start();
+    let mut client = proxy.client();
+    for _ in 0..2 {
+        let response = client.ask("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert!(response.status() / 100 == 5 && response.field("content-length") != "0", "{response:?}");
+        assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n").status() / 100, 5);
+    }
+    drop(client);
     proxy.finish();
 }

@@ -15,6 +15,7 @@ cases![
     a_body_until_close_is_whole_at_its_end,
     origins_that_speak_http_1_0,
     informational_responses_have_an_end,
+    a_kept_connection_that_has_ended_is_not_used,
     a_kept_connection_that_died_is_replaced,
     a_request_that_may_not_be_repeated_is_not,
     what_was_sent_once_is_sent_again_whole,
@@ -288,6 +289,28 @@ fn informational_responses_have_an_end(driver: &'static str) {
         assert_eq!((response.status(), response.interim.len()), (502, 16), "{count}");
     }
     assert_eq!(client.ask(&get("/0")).text(), "done");
+    drop(client);
+    proxy.finish();
+}
+
+/// An end that came before the request is seen before it: even what may not be repeated is safe.
+fn a_kept_connection_that_has_ended_is_not_used(driver: &'static str) {
+    let origin = Origin::script(|mut conn| {
+        if let Some(request) = conn.request() {
+            conn.wire.send(ok(request.target()).as_bytes());
+            let _ = conn.wire.stream().shutdown(std::net::Shutdown::Both);
+            conn.note("ended");
+        }
+    });
+    let proxy = strict(driver, &origin, "");
+    let mut client = proxy.client();
+    for at in 0..20 {
+        let response =
+            client.ask(&format!("POST /{at} HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody"));
+        assert_eq!((response.status(), response.text()), (200, format!("/{at}")));
+        eventually("the origin has ended it", || origin.notes().len() == at + 1);
+    }
+    assert_eq!((origin.connections(), proxy.metric("retries_total")), (20, 0));
     drop(client);
     proxy.finish();
 }
