@@ -37,7 +37,6 @@ use ringport_platform::process;
 use ringport_platform::signal::{Signal, Signals};
 
 use date::{Clock, HttpDate};
-use fields::ForwardedFields;
 use listeners::{Bound, CoreListener};
 use log::LogSender;
 use pool::{OriginPool, REAP_INTERVAL};
@@ -56,7 +55,6 @@ pub(crate) struct Shared {
     pub pools: Vec<Rc<OriginPool>>,
     pub stats: Arc<ProxyStats>,
     pub sessions: RefCell<Sessions>,
-    pub scratch: RefCell<ForwardedFields>,
     clock: RefCell<Clock>,
     pub log: LogSender,
     drain: DrainSignal,
@@ -319,7 +317,6 @@ fn shared(context: &CoreContext, plan: &Plan) -> Shared {
         pools,
         stats,
         sessions: RefCell::default(),
-        scratch: RefCell::default(),
         clock: RefCell::new(Clock::new()),
         log: plan.log.clone(),
         drain: context.drain.clone(),

@@ -307,13 +307,17 @@ impl Core {
     }
 
     fn tick_now(&self) -> Tick {
-        let nanos = self.now().saturating_duration_since(self.0.started).as_nanos();
-        Tick::from_nanos_floor(u64::try_from(nanos).unwrap_or(u64::MAX))
+        Tick::from_nanos_floor(self.nanos_at(self.now()))
     }
 
     fn tick_of(&self, at: Instant) -> Tick {
-        let nanos = at.saturating_duration_since(self.0.started).as_nanos();
-        Tick::from_nanos_ceil(u64::try_from(nanos).unwrap_or(u64::MAX))
+        Tick::from_nanos_ceil(self.nanos_at(at))
+    }
+
+    /// Nanoseconds from the start of the core; 584 years are the end of time.
+    fn nanos_at(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.0.started);
+        since.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(since.subsec_nanos()))
     }
 
     fn instant_of(&self, tick: Tick) -> Instant {

@@ -32,7 +32,7 @@ pub use client::{ClientConn, ClientEvent};
 pub use error::{Error, Fault, SendError};
 pub use head::{Fields, ForwardableFields, RequestHead, ResponseHead, Trailers};
 pub use server::{RemainingBody, ServerConn, ServerEvent};
-pub use write::{FieldWriter, RequestLine};
+pub use write::{FieldBlock, FieldWriter, RequestLine};
 
 /// How the body of a message is delimited. RFC 9112 6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

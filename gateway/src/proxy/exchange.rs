@@ -129,6 +129,8 @@ struct Relay {
     /// Waits for the client to read, or for the origin to take.
     client_full: bool,
     origin_full: bool,
+    /// Bytes passed to the client since it was last asked whether it reads.
+    unchecked: usize,
     /// What waited for it when that was looked at last.
     unsent: usize,
     /// The origin has asked for the body.
@@ -142,6 +144,8 @@ enum Kept {
     Shunned,
 }
 
+/// Bytes of a response that may be passed on before the client is asked again whether it reads.
+const CHECK_BYTES: usize = 64 * 1024;
 /// Addresses of one name that are tried for one attempt.
 const MAX_ADDRS: usize = 8;
 
@@ -365,9 +369,9 @@ impl<'a> Exchange<'a> {
         let line = RequestLine { method: self.head.method().as_str(), target: &target, host };
         let len = if connect { BodyLen::None } else { self.len };
         let (head, peer) = (&self.head, self.session.peer.as_str());
-        let scratch = &mut self.session.shared.scratch.borrow_mut();
+        let told = &mut self.session.told;
         leg.stream.send_head_with(line, len, |out| {
-            put_request_fields(out, head, self.len, route.forwarded, peer, scratch)
+            put_request_fields(out, head, self.len, route.forwarded, peer, told)
         })
     }
 
@@ -444,13 +448,15 @@ impl<'a> Exchange<'a> {
                     Poll::Pending => Poll::Pending,
                 };
             }
-            match leg.stream.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
-                Poll::Ready(Ok(())) => relay.origin_full = false,
-                // What the origin has answered before it closed is worth more than the error.
-                Poll::Ready(Err(_)) => return Poll::Pending,
-                Poll::Pending => {
-                    relay.origin_full = true;
-                    return Poll::Pending;
+            if relay.origin_full || relay.body_taken {
+                match leg.stream.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
+                    Poll::Ready(Ok(())) => relay.origin_full = false,
+                    // What the origin has answered before it closed is worth more than the error.
+                    Poll::Ready(Err(_)) => return Poll::Pending,
+                    Poll::Pending => {
+                        relay.origin_full = true;
+                        return Poll::Pending;
+                    }
                 }
             }
             let event = match ready!(self.session.client.poll_event(cx)) {
@@ -491,23 +497,33 @@ impl<'a> Exchange<'a> {
         relay: &mut Relay,
     ) -> Poll<Result<(), Trouble>> {
         loop {
-            match self.session.client.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
-                Poll::Ready(Ok(())) => relay.client_full = false,
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Trouble::ClientGone)),
-                Poll::Pending => {
-                    relay.client_full = true;
-                    return Poll::Pending;
+            let done = relay.response_ended || relay.tunnel;
+            if done || relay.client_full || relay.unchecked >= CHECK_BYTES {
+                match self.session.client.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
+                    Poll::Ready(Ok(())) => (relay.client_full, relay.unchecked) = (false, 0),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Trouble::ClientGone)),
+                    Poll::Pending => {
+                        relay.client_full = true;
+                        return Poll::Pending;
+                    }
                 }
             }
-            if relay.response_ended || relay.tunnel {
+            if done {
                 return Poll::Ready(Ok(()));
             }
-            let event = match ready!(leg.stream.poll_event(cx)) {
-                Ok(event) => event,
-                Err(error) if relay.response_began => {
+            let event = match leg.stream.poll_event(cx) {
+                Poll::Pending => {
+                    // All that came in one turn goes out together.
+                    return match self.session.client.start_send() {
+                        Ok(()) => Poll::Pending,
+                        Err(_) => Poll::Ready(Err(Trouble::ClientGone)),
+                    };
+                }
+                Poll::Ready(Ok(event)) => event,
+                Poll::Ready(Err(error)) if relay.response_began => {
                     return Poll::Ready(Err(Trouble::Cut(error.to_string())));
                 }
-                Err(error) => return Poll::Ready(Err(Trouble::Broken(error))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Trouble::Broken(error))),
             };
             relay.last_progress = self.session.shared.core.now();
             if let Err(error) = self.pass_on(event, relay) {
@@ -550,6 +566,7 @@ impl<'a> Exchange<'a> {
             }
             ClientEvent::Data(data) => {
                 relay.body_bytes += data.len() as u64;
+                relay.unchecked += data.len();
                 client.send_data(data)
             }
             ClientEvent::Trailers(trailers) => {
@@ -574,7 +591,7 @@ impl<'a> Exchange<'a> {
             if relay.response_began { Trouble::Cut(error.to_string()) } else { Trouble::Unpassable(error) }
         })?;
         relay.response_began |= relay.status != 0;
-        client.start_send().map_err(|_| Trouble::ClientGone)
+        Ok(())
     }
 
     /// Turns what went wrong into what the client gets.
@@ -687,6 +704,7 @@ impl Relay {
             body_bytes: 0,
             last_progress: now,
             client_full: false,
+            unchecked: 0,
             origin_full: false,
             unsent: 0,
             continued: false,

@@ -1,7 +1,7 @@
 //! What a proxy adds to and takes from the fields that it passes on.
 
 use http::{Method, StatusCode, Version};
-use ringport::proto::http1::{BodyLen, FieldWriter, RequestHead, ResponseHead, SendError};
+use ringport::proto::http1::{BodyLen, FieldBlock, FieldWriter, RequestHead, ResponseHead, SendError};
 use ringport::spec::Forwarded;
 
 use super::date::HttpDate;
@@ -11,9 +11,9 @@ fn via(version: Version) -> &'static [u8] {
     if version == Version::HTTP_10 { b"1.0 ringport" } else { b"1.1 ringport" }
 }
 
-/// What a client, or a gateway before us, says about the client, gathered in memory that is reused.
+/// What a client, or a gateway before us, says about the client.
 #[derive(Default)]
-pub(crate) struct ForwardedFields {
+struct ForwardedFields {
     for_: Vec<u8>,
     proto: Vec<u8>,
     host: Vec<u8>,
@@ -21,14 +21,7 @@ pub(crate) struct ForwardedFields {
 }
 
 impl ForwardedFields {
-    /// Gathers what `head` says, for a policy that keeps it.
-    fn gather(&mut self, head: &RequestHead, policy: Forwarded) {
-        [&mut self.for_, &mut self.proto, &mut self.host, &mut self.forwarded]
-            .into_iter()
-            .for_each(Vec::clear);
-        if policy != Forwarded::Append || !head.tells_client() {
-            return;
-        }
+    fn gather(&mut self, head: &RequestHead) {
         for (name, value) in head.iter() {
             if name.eq_ignore_ascii_case("x-forwarded-for") {
                 list(&mut self.for_, value);
@@ -112,6 +105,31 @@ fn upgrade(head: &RequestHead, len: BodyLen) -> Option<&[u8]> {
     (len == BodyLen::None && !protocols.split(|byte| *byte == b',').any(is_h2c)).then_some(protocols)
 }
 
+/// What one connection's requests say about their client, kept because the next request says the same.
+#[derive(Default)]
+pub(super) struct Told(Option<Box<Kept>>);
+
+struct Kept {
+    host: Box<str>,
+    block: FieldBlock,
+}
+
+impl Told {
+    /// The fields for a request to `host` that says nothing about its client itself.
+    fn block(&mut self, peer: &str, host: &str) -> Result<&FieldBlock, SendError> {
+        let known = self.0.take().filter(|kept| *kept.host == *host);
+        let kept = match known {
+            Some(kept) => kept,
+            None => {
+                let mut block = FieldBlock::default();
+                block.fill(|out| ForwardedFields::default().put(out, peer, host))?;
+                Box::new(Kept { host: host.into(), block })
+            }
+        };
+        Ok(&self.0.insert(kept).block)
+    }
+}
+
 /// Puts the fields of a request for an origin.
 pub(super) fn put_request_fields(
     out: &mut FieldWriter<'_>,
@@ -119,7 +137,7 @@ pub(super) fn put_request_fields(
     len: BodyLen,
     policy: Forwarded,
     peer: &str,
-    scratch: &mut ForwardedFields,
+    told: &mut Told,
 ) -> Result<(), SendError> {
     match (max_forwards(head), policy) {
         (Some(left), _) => {
@@ -136,9 +154,16 @@ pub(super) fn put_request_fields(
     if let Some(protocols) = upgrade(head, len) {
         out.put("upgrade", protocols)?;
     }
-    if policy != Forwarded::Off {
-        scratch.gather(head, policy);
-        scratch.put(out, peer, head.authority().unwrap_or_default())?;
+    let host = head.authority().unwrap_or_default();
+    match policy {
+        Forwarded::Off => {}
+        Forwarded::Append if head.tells_client() => {
+            // What is said before us is said anew each time: rare, behind another gateway.
+            let mut earlier = ForwardedFields::default();
+            earlier.gather(head);
+            earlier.put(out, peer, host)?;
+        }
+        Forwarded::Append | Forwarded::Replace => out.put_block(told.block(peer, host)?),
     }
     out.put("via", via(head.version()))
 }

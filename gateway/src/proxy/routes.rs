@@ -56,12 +56,15 @@ impl Routes {
 
     /// The route for a request, or `None` (answered 404).
     pub(crate) fn find(&self, authority: Option<&str>, path: &str) -> Option<&Rc<Route>> {
-        let host = authority.map_or("", host_of);
-        let by_host = self.hosts.iter().filter(|(pattern, _)| matches(pattern, host));
-        by_host
-            .map(|(_, routes)| routes)
-            .chain([&self.any])
-            .find_map(|routes| routes.iter().find(|route| under(path, &route.path_prefix)))
+        let under_prefix = |route: &&Rc<Route>| under(path, &route.path_prefix);
+        if !self.hosts.is_empty() {
+            let host = authority.map_or("", host_of);
+            let by_host = self.hosts.iter().filter(|(pattern, _)| matches(pattern, host));
+            if let Some(route) = by_host.flat_map(|(_, routes)| routes).find(under_prefix) {
+                return Some(route);
+            }
+        }
+        self.any.iter().find(under_prefix)
     }
 }
 

@@ -19,6 +19,7 @@ use ringport::runtime::{LocalAddr, Transport, TxLevel};
 use ringport_platform::core::Sleep;
 
 use super::exchange::Exchange;
+use super::fields::Told;
 use super::{Counted, Shared, log};
 
 /// Unsent bytes of a client above which nothing more is read for it.
@@ -38,6 +39,7 @@ pub(super) struct Session {
     pub timer: Sleep,
     /// The peer's IP address as text; empty for Unix sockets.
     pub peer: String,
+    pub told: Told,
     served: u64,
     seat: usize,
     _counted: Counted,
@@ -77,7 +79,16 @@ impl Session {
         let seat = shared.sessions.borrow_mut().sit();
         shared.stats.connections.inc();
         shared.stats.connections_active.inc();
-        let mut session = Session { shared, client, timer, peer, served: 0, seat, _counted: counted };
+        let mut session = Session {
+            shared,
+            client,
+            timer,
+            peer,
+            told: Told::default(),
+            served: 0,
+            seat,
+            _counted: counted,
+        };
         match session.run().await {
             Flow::Abort => session.client.stream().transport().reset_on_drop(),
             Flow::Over => {}

@@ -260,6 +260,9 @@ impl ClientConn {
     }
 
     fn poll_head(&mut self, rx: &mut RxQueue) -> Result<ClientEvent, Error> {
+        if rx.is_empty() && !self.eof {
+            return Ok(ClientEvent::NeedInput);
+        }
         let bounds = ScanLimits {
             first_line: self.limits.head_bytes,
             first_line_error: Error::HeadTooLarge,

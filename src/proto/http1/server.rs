@@ -171,6 +171,9 @@ impl ServerConn {
     }
 
     fn poll_head(&mut self, rx: &mut RxQueue) -> Result<ServerEvent, Error> {
+        if rx.is_empty() && !self.eof {
+            return Ok(ServerEvent::NeedInput);
+        }
         let bounds = ScanLimits {
             first_line: self.limits.request_line_bytes,
             first_line_error: Error::RequestLineTooLong,

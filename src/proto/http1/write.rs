@@ -102,6 +102,13 @@ impl FieldWriter<'_> {
         put_field(self.out, name, value)
     }
 
+    /// Writes the fields of a block. Costs one copy.
+    pub fn put_block(&mut self, block: &FieldBlock) {
+        self.out.extend_from_slice(&block.bytes);
+        self.options.te |= block.options.te;
+        self.options.upgrade |= block.options.upgrade;
+    }
+
     /// Writes the fields of a received head that a gateway passes on: those of [`RequestHead::forwardable_fields`], here
     /// without those that tell the origin about the client (`Forwarded`, `X-Forwarded-For`, `-Host` and `-Proto`), which
     /// the gateway writes anew.
@@ -153,6 +160,28 @@ impl FieldWriter<'_> {
     }
 }
 
+/// Fields that are checked once and put into many heads.
+#[derive(Clone, Debug, Default)]
+pub struct FieldBlock {
+    bytes: Vec<u8>,
+    options: HopOptions,
+}
+
+impl FieldBlock {
+    /// The fields that `write` puts, in place of those that the block has.
+    ///
+    /// # Errors
+    /// What `write` says; the block is empty then.
+    pub fn fill(
+        &mut self,
+        write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
+        self.bytes.clear();
+        self.options = put_fields(&mut self.bytes, write).inspect_err(|_| self.bytes.clear())?;
+        Ok(())
+    }
+}
+
 /// Lets `write` put fields behind what is in `out`; what they ask of `Connection`.
 pub(super) fn put_fields(
     out: &mut Vec<u8>,
@@ -183,13 +212,12 @@ fn put_field(out: &mut Vec<u8>, name: &str, value: &[&[u8]]) -> Result<(), SendE
     }
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    for part in value {
-        // Without an early end, so that many bytes are looked at in one step.
-        let control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
-        if part.iter().fold(false, |found, &byte| found | control(byte)) {
-            return Err(SendError::Value);
-        }
-        out.extend_from_slice(part);
+    let start = out.len();
+    value.iter().for_each(|part| out.extend_from_slice(part));
+    // All of it at once and without an early end, so that many bytes are looked at in one step.
+    let control = |byte: u8| u8::from(byte < b' ') & u8::from(byte != b'\t') | u8::from(byte == 0x7f);
+    if out[start..].iter().fold(0, |found, &byte| found | control(byte)) != 0 {
+        return Err(SendError::Value);
     }
     out.extend_from_slice(b"\r\n");
     Ok(())
