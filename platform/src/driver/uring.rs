@@ -190,11 +190,14 @@ impl UringDriver {
     /// Cancels everything and reaps until nothing is in flight, for at most [`DROP_DEADLINE`].
     fn drain(&mut self) {
         let deadline = Instant::now() + DROP_DEADLINE;
-        let mut ended = Vec::new();
+        let (mut ended, mut asked) = (Vec::new(), 0);
         self.cancel_all();
         while self.in_flight > 0 && Instant::now() < deadline {
-            // SAFETY: a cancel names no memory.
-            unsafe { self.kernel.queue.push(sqe::cancel_everything(), &self.stats) };
+            // Once more only when the kernel has taken the last: while it takes nothing they would pile up.
+            if asked <= self.kernel.queue.consumed() {
+                // SAFETY: a cancel names no memory.
+                asked = unsafe { self.kernel.queue.push(sqe::cancel_everything(), &self.stats) };
+            }
             let sync = CancelBuilder::any().all();
             let at_once = Some(Timespec::new());
             // Staged entries first, so that the cancels find them; errors show as operations that do not end.

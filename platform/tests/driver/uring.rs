@@ -122,6 +122,9 @@ fn install(program: &mut [libc::sock_filter]) {
 /// that then succeeds wakes nobody.
 #[test]
 fn a_silent_send_that_was_left_behind_keeps_the_next_turn_awake() {
+    if cfg!(ringport_asan) {
+        return println!("skipped: this ring is leaked on purpose, which the leak check would report");
+    }
     let case = || {
         let Some(mut rig) = uring(UringSpec::default(), PoolSpec::default()) else { return };
         let (ours, _peer) = unix_pair();
