@@ -157,6 +157,8 @@ impl Session {
                 self.timer.reset(idle_until);
             } else {
                 let began = *head_began.get_or_insert(now);
+                // Half a head must not keep a chunk of the pool for as long as its client likes.
+                self.client.compact();
                 self.timer.reset(began + timeouts.header);
             }
             if self.timer.poll_elapsed(cx).is_ready() {
