@@ -36,6 +36,15 @@ pub const PEERS: &[Peer] = &[
     Peer { name: "ringport-uring", kind: Kind::Echo, command: |place| ringport(place, "echo", "uring") },
     Peer { name: "ringport-epoll", kind: Kind::Echo, command: |place| ringport(place, "echo", "epoll") },
     Peer { name: "tokio", kind: Kind::Echo, command: |place| program(place, "serve-tokio", "echo") },
+    Peer { name: "monoio", kind: Kind::Echo, command: |place| program(place, "serve-monoio", "echo") },
+    Peer { name: "compio", kind: Kind::Echo, command: |place| program(place, "serve-compio", "echo") },
+    Peer {
+        name: "tokio-uring",
+        kind: Kind::Echo,
+        command: |place| program(place, "serve-tokio-uring", "echo"),
+    },
+    Peer { name: "glommio", kind: Kind::Echo, command: |place| program(place, "serve-glommio", "echo") },
+    Peer { name: "bare-loop", kind: Kind::Echo, command: |place| program(place, "serve-bare", "echo") },
     Peer { name: "ringport-uring", kind: Kind::Hello, command: |place| ringport(place, "hello", "uring") },
     Peer { name: "ringport-epoll", kind: Kind::Hello, command: |place| ringport(place, "hello", "epoll") },
     Peer { name: "hyper-tokio", kind: Kind::Hello, command: |place| program(place, "serve-tokio", "hello") },
@@ -43,6 +52,11 @@ pub const PEERS: &[Peer] = &[
     Peer { name: "haproxy", kind: Kind::Hello, command: |place| haproxy(place, HAPROXY_HELLO) },
     Peer { name: "ringport-uring", kind: Kind::Proxy, command: |place| ringport_proxy(place, "uring") },
     Peer { name: "ringport-epoll", kind: Kind::Proxy, command: |place| ringport_proxy(place, "epoll") },
+    Peer {
+        name: "hyper-util-tokio",
+        kind: Kind::Proxy,
+        command: |place| proxy_program(place, "serve-tokio"),
+    },
     Peer { name: "nginx", kind: Kind::Proxy, command: |place| nginx(place, NGINX_PROXY) },
     Peer { name: "haproxy", kind: Kind::Proxy, command: |place| haproxy(place, HAPROXY_PROXY) },
 ];
@@ -61,7 +75,15 @@ impl Peer {
     /// # Errors
     /// When it cannot be started, or does not listen within 10 s.
     pub fn start(&self, origin: Option<SocketAddr>) -> io::Result<Server> {
-        start(origin, self.command)
+        start(origin, None, self.command)
+    }
+
+    /// As [`Peer::start`], bound to a processor.
+    ///
+    /// # Errors
+    /// As [`Peer::start`].
+    pub fn start_on(&self, cpu: usize, origin: Option<SocketAddr>) -> io::Result<Server> {
+        start(origin, Some(cpu), self.command)
     }
 }
 
@@ -70,7 +92,7 @@ impl Peer {
 /// # Errors
 /// As [`Peer::start`].
 pub fn start_command(words: &[String], origin: Option<SocketAddr>) -> io::Result<Server> {
-    start(origin, |place| {
+    start(origin, None, |place| {
         let origin = origin.map(|origin| origin.to_string()).unwrap_or_default();
         let port = place.address.port().to_string();
         let mut words = words.iter().map(|word| word.replace("{port}", &port).replace("{origin}", &origin));
@@ -82,6 +104,7 @@ pub fn start_command(words: &[String], origin: Option<SocketAddr>) -> io::Result
 
 fn start(
     origin: Option<SocketAddr>,
+    cpu: Option<usize>,
     command: impl FnOnce(&Place) -> io::Result<Command>,
 ) -> io::Result<Server> {
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
@@ -90,6 +113,10 @@ fn start(
     let place = Place { address, origin, folder: folder.clone() };
     let mut command = command(&place)?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+    if let Some(cpu) = cpu {
+        // SAFETY: between fork and exec only a system call is made; nothing is allocated unless it fails.
+        unsafe { command.pre_exec(move || ringport_platform::process::pin_to_core(cpu)) };
+    }
     let program = command.get_program().to_string_lossy().into_owned();
     let child = command
         .spawn()
@@ -164,6 +191,12 @@ fn target(of: &Path) -> PathBuf {
 fn program(place: &Place, name: &str, work: &str) -> io::Result<Command> {
     let mut command = Command::new(target(&root().join("benches")).join(name));
     command.arg(work).arg(place.address.to_string());
+    Ok(command)
+}
+
+fn proxy_program(place: &Place, name: &str) -> io::Result<Command> {
+    let mut command = program(place, name, "proxy")?;
+    command.arg("--origin").arg(place.origin.map(|origin| origin.to_string()).unwrap_or_default());
     Ok(command)
 }
 

@@ -76,6 +76,7 @@ async fn serve(context: CoreContext, fd: Option<std::os::fd::OwnedFd>, work: Wor
         match work {
             Work::Echo => runtime.spawn(echo(Stream::new(&runtime, stream))),
             Work::Hello => runtime.spawn(hello(runtime.clone(), stream)),
+            Work::Proxy => return Err(io::Error::other("ringport's proxy is the ringport binary")),
         }
     }
 }

@@ -7,10 +7,13 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use clap::Parser;
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use ringport_benches::serve::{HELLO, Work};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -23,6 +26,9 @@ struct Cli {
     work: Work,
     /// Where.
     address: SocketAddr,
+    /// What is behind a proxy.
+    #[arg(long)]
+    origin: Option<SocketAddr>,
 }
 
 fn main() -> io::Result<()> {
@@ -37,14 +43,22 @@ async fn serve(cli: Cli) -> io::Result<()> {
     socket.set_reuseaddr(true)?;
     socket.bind(cli.address)?;
     let listener = socket.listen(4096)?;
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1024).build(connector);
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         match cli.work {
             Work::Echo => tokio::spawn(echo(stream)),
             Work::Hello => tokio::spawn(hello(stream)),
+            Work::Proxy => tokio::spawn(proxy(stream, client.clone(), cli.origin.ok_or_else(no_origin)?)),
         };
     }
+}
+
+fn no_origin() -> io::Error {
+    io::Error::other("a proxy needs --origin")
 }
 
 async fn echo(mut stream: TcpStream) {
@@ -62,7 +76,7 @@ async fn echo(mut stream: TcpStream) {
 }
 
 async fn hello(stream: TcpStream) {
-    let service = service_fn(|_: Request<hyper::body::Incoming>| async {
+    let service = service_fn(|_: Request<Incoming>| async {
         let mut response = Response::new(Full::new(Bytes::from_static(HELLO)));
         response
             .headers_mut()
@@ -71,4 +85,33 @@ async fn hello(stream: TcpStream) {
     });
     // A client that goes away in the middle is no fault of the server's.
     let _ = http1::Builder::new().pipeline_flush(true).serve_connection(TokioIo::new(stream), service).await;
+}
+
+type Origins = Client<HttpConnector, Incoming>;
+
+/// hyper-util's client with its pool, hop-by-hop fields removed, as its documentation builds a reverse proxy.
+async fn proxy(stream: TcpStream, client: Origins, origin: SocketAddr) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let client = client.clone();
+        async move {
+            let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+            let uri = http::Uri::builder().scheme("http").authority(origin.to_string()).path_and_query(path);
+            *request.uri_mut() = uri.build().map_err(io::Error::other)?;
+            remove_hop_by_hop(request.headers_mut());
+            request.headers_mut().remove(http::header::HOST);
+            let mut response = client.request(request).await.map_err(io::Error::other)?;
+            remove_hop_by_hop(response.headers_mut());
+            Ok::<_, io::Error>(response)
+        }
+    });
+    // As above.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+fn remove_hop_by_hop(headers: &mut http::HeaderMap) {
+    for name in
+        ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"]
+    {
+        headers.remove(name);
+    }
 }

@@ -1,0 +1,27 @@
+//! What does a small HTTP/1.1 answer cost, kept alive and pipelined?
+
+use std::io;
+
+use ringport_benches::bench::{self, Config, Pace};
+use ringport_benches::load::Kind;
+use ringport_benches::question;
+
+fn main() -> io::Result<()> {
+    let about = "GET / is answered with 13 bytes and a content type. Cost of the server alone, its core pinned and busy.";
+    question::main(|pace| bench::run("hello", about, &configs(pace), pace))
+}
+
+fn configs(pace: Pace) -> Vec<Config> {
+    let all = [(64, 1), (64, 16), (1, 1)];
+    let taken = if pace.quick { 1 } else { all.len() };
+    let config = |(connections, pipeline)| Config {
+        name: format!("{connections} connections, {pipeline} in flight on each"),
+        kind: Kind::Hello,
+        connections,
+        pipeline,
+        bytes: 13,
+        metered: connections == 64,
+        open_loop: (connections, pipeline) == (64, 1),
+    };
+    all.into_iter().take(taken).map(config).collect()
+}

@@ -1,0 +1,28 @@
+//! What does a reverse proxy add to a request?
+
+use std::io;
+
+use ringport_benches::bench::{self, Config, Pace};
+use ringport_benches::load::Kind;
+use ringport_benches::question;
+
+fn main() -> io::Result<()> {
+    let about = "GET / goes through the proxy to a plain origin on the load's core, both sides kept alive. Cost of the \
+                 proxy alone, its core pinned.";
+    question::main(|pace| bench::run("proxy", about, &configs(pace), pace))
+}
+
+fn configs(pace: Pace) -> Vec<Config> {
+    let all = [("13 B", 13), ("4 KiB", 4096), ("1 MiB", 1 << 20)];
+    let taken = if pace.quick { 1 } else { all.len() };
+    let config = |(size, bytes)| Config {
+        name: format!("{size} answers, 64 connections"),
+        kind: Kind::Proxy,
+        connections: 64,
+        pipeline: 1,
+        bytes,
+        metered: bytes == 13,
+        open_loop: bytes == 13,
+    };
+    all.into_iter().take(taken).map(config).collect()
+}

@@ -1,0 +1,208 @@
+//! The page: tables in Markdown, pictures in SVG, all from what is kept.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::plot;
+use crate::results::{Report, Row, Spread};
+
+/// Writes `RESULTS.md` and a picture for each configuration.
+///
+/// # Errors
+/// A file's.
+pub fn page(reports: &[Report]) -> io::Result<()> {
+    let mut out = String::from(HEAD);
+    for report in reports {
+        section(&mut out, report)?;
+    }
+    fs::write(folder().join("RESULTS.md"), out)
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+const HEAD: &str = "\
+# Results
+
+Written by `cargo run --release --manifest-path benches/Cargo.toml --bin all`; the raw numbers are in `results/`.
+
+Cost is what the server spent on a request: cycles where the hardware counts them, else processor time. Peers ran one after
+the other in rounds; values are medians, and a ratio is the median of the rounds' ratios with its least and greatest. A row
+whose server was busy less than 95 % of the time is marked ⚠: there the load was the limit, so that its requests per second
+say little, while its cost per request still holds. Instructions are those of user space, allocations are entries into
+malloc and its like; both were counted exactly by stepping the server.
+";
+
+fn section(out: &mut String, report: &Report) -> io::Result<()> {
+    let context = &report.context;
+    line(out, &format!("\n## {}\n\n{}\n", report.question, report.about));
+    let quick = if context.quick { " **A quick run: a sample, no result.**" } else { "" };
+    line(
+        out,
+        &format!(
+            "{}, {}, {}, commit {}, load average {:.2}; {}.{quick}\n",
+            context.date,
+            context.kernel,
+            context.machine,
+            context.commit,
+            context.load_average,
+            context.counters
+        ),
+    );
+    let versions: Vec<String> =
+        context.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    line(out, &format!("{}.", versions.join(", ")));
+    let mut configs: Vec<&str> = report.rows.iter().map(|row| row.config.as_str()).collect();
+    configs.dedup();
+    for config in configs {
+        let rows: Vec<&Row> = report.rows.iter().filter(|row| row.config == config).collect();
+        table(out, config, &rows);
+        picture(out, report, config, &rows)?;
+    }
+    for note in &report.notes {
+        line(out, &format!("\n* {note}"));
+    }
+    Ok(())
+}
+
+fn table(out: &mut String, config: &str, rows: &[&Row]) {
+    line(out, &format!("\n### {config}\n"));
+    let extras: Vec<&str> = rows
+        .iter()
+        .find(|row| !row.extra.is_empty())
+        .map_or_else(Vec::new, |row| row.extra.iter().map(|(name, _)| name.as_str()).collect());
+    if rows.iter().all(|row| row.rounds.is_empty()) && !extras.is_empty() {
+        return extra_table(out, rows, &extras);
+    }
+    line(
+        out,
+        "| | busy | requests/s | cost | user | ringport ÷ it | instructions | system calls | allocations | p50 / p99 / p99.9 µs, full load | at a fixed rate |",
+    );
+    line(out, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    for row in rows {
+        let text = match &row.failed {
+            Some(failed) => format!("| {} | not measured: {failed} | | | | | | | | | |", row.peer),
+            None => measured(row, rows[0]),
+        };
+        line(out, &text);
+    }
+}
+
+fn measured(row: &Row, first: &Row) -> String {
+    let median =
+        |of: fn(&crate::results::Round) -> f64| row.spread(of).map_or(f64::NAN, |spread| spread.median);
+    let hardware = row.rounds.first().is_some_and(|round| round.hardware.is_some());
+    let cost = median(Row::cost);
+    let [p50, p99, p999] =
+        [0, 1, 2].map(|at| row.spread(|round| round.latency_us[at]).map_or(f64::NAN, |spread| spread.median));
+    format!(
+        "| {} | {:.0} %{} | {} | {} {} | {:.0} % | {} | {} | {} | {} | {} / {} / {} | {} |",
+        row.peer,
+        100.0 * median(|round| round.busy),
+        if row.counts() { "" } else { " ⚠" },
+        grouped(median(|round| round.per_second)),
+        grouped(cost),
+        if hardware { "cycles" } else { "ns" },
+        100.0 * median(|round| round.user_ns / round.cpu_ns),
+        first.ratio_to(row).map_or_else(String::new, ratio),
+        row.metered.map_or_else(String::new, |(instructions, _)| grouped(instructions)),
+        row.syscalls.map_or_else(String::new, |calls| format!("{calls:.3}")),
+        row.metered.map_or_else(String::new, |(_, allocations)| format!("{allocations:.2}")),
+        grouped(p50),
+        grouped(p99),
+        grouped(p999),
+        row.open_loop.as_ref().map_or_else(String::new, |open| {
+            let [p50, p99, p999] = open.latency_us.map(grouped);
+            format!("{p50} / {p99} / {p999} at {}/s", grouped(open.rate))
+        }),
+    )
+}
+
+fn extra_table(out: &mut String, rows: &[&Row], extras: &[&str]) {
+    line(out, &format!("| | {} |", extras.join(" | ")));
+    line(out, &format!("|---|{}", "--:|".repeat(extras.len())));
+    for row in rows {
+        let values: Vec<String> = match &row.failed {
+            Some(failed) => vec![format!("not measured: {failed}")],
+            None => row.extra.iter().map(|(_, value)| grouped(*value)).collect(),
+        };
+        line(out, &format!("| {} | {} |", row.peer, values.join(" | ")));
+    }
+}
+
+fn picture(out: &mut String, report: &Report, config: &str, rows: &[&Row]) -> io::Result<()> {
+    let bars: Vec<plot::Bar> = rows
+        .iter()
+        .filter_map(|row| {
+            let spread = row.spread(Row::cost).or_else(|| Spread::of([row.extra.first()?.1]))?;
+            let marked = !row.rounds.is_empty() && !row.counts();
+            Some(plot::Bar { name: row.peer.clone(), spread, ours: row.peer.starts_with("ringport"), marked })
+        })
+        .collect();
+    if bars.is_empty() {
+        return Ok(());
+    }
+    let hardware = rows.iter().any(|row| row.rounds.first().is_some_and(|round| round.hardware.is_some()));
+    let unit = match rows.iter().find(|row| row.rounds.is_empty()).and_then(|row| row.extra.first()) {
+        Some((name, _)) => name.as_str(),
+        None if hardware => "cycles per request",
+        None => "ns of processor time per request",
+    };
+    let name: String = config.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let file = format!("{}-{}.svg", report.question, name.to_ascii_lowercase());
+    let title = format!("{}, {config}: {unit}, less is better", report.question);
+    fs::create_dir_all(folder().join("results"))?;
+    fs::write(folder().join("results").join(&file), plot::bars(&title, &bars))?;
+    line(out, &format!("\n![{title}](results/{file})"));
+    Ok(())
+}
+
+fn ratio(spread: Spread) -> String {
+    format!("{:.2} ({:.2} to {:.2})", spread.median, spread.min, spread.max)
+}
+
+/// A number with as many digits as mean something, thousands apart.
+fn grouped(value: f64) -> String {
+    if value.is_nan() {
+        return String::new();
+    }
+    if value.abs() < 100.0 {
+        return format!("{value:.1}");
+    }
+    let digits = format!("{value:.0}");
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 && digit.is_ascii_digit() && !out.ends_with('-') {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn line(out: &mut String, text: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        for (value, expected) in [
+            (0.5, "0.5"),
+            (99.94, "99.9"),
+            (100.0, "100"),
+            (1234.4, "1,234"),
+            (1e6, "1,000,000"),
+            (-1234.0, "-1,234"),
+        ] {
+            assert_eq!(grouped(value), expected);
+        }
+    }
+}
