@@ -600,7 +600,8 @@ impl Sockets {
         let token = slot.token(OpKind::Send, index);
         // SAFETY: the segments belong to `slot.tx`, which no handle reaches: it is only appended to while
         // `in_flight.send` is set, and advanced, compacted or cleared when the terminal completion has cleared it.
-        // A cancel or a close leaves it alone until then; `Core` drops the driver, which reaps, before the slots.
+        // A cancel or a close leaves it alone until then; `Core` drops the driver, which reaps, before the slots, and
+        // `Sockets::drop` leaks the queue where that driver had to leak the send.
         let taken = unsafe { driver.send(slot.fd(), token, &slot.tx, mode) };
         self.urgent |= slot.tx_waker.is_some() || slot.closing.is_some() || taken < slot.tx.len();
     }
@@ -807,6 +808,18 @@ impl Sockets {
         }
         if let Some(waker) = &self.slots[index as usize].rx_waker {
             waker.wake_by_ref();
+        }
+    }
+}
+
+impl Drop for Sockets {
+    /// The driver has gone before. Sends that it could not end, the kernel may still read: their bytes stay for ever.
+    fn drop(&mut self) {
+        if self.stats.leaked.load() == 0 {
+            return;
+        }
+        for slot in self.slots.iter_mut().filter(|slot| slot.in_flight.send) {
+            std::mem::forget(std::mem::replace(&mut slot.tx, TxQueue::new(self.pool.clone())));
         }
     }
 }
