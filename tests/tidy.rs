@@ -35,6 +35,7 @@ const CHECKS: &[Check] = &[
     too_long,
     ignored_without_reason,
     sleeps_in_tests,
+    quiet_skips,
     private_names,
 ];
 
@@ -213,6 +214,17 @@ fn sleeps_in_tests(path: &str, text: &str) -> Vec<String> {
         }
     }
     offences
+}
+
+/// The harness keeps to itself what a test that passes has printed: a skip said so is a silent one.
+fn quiet_skips(path: &str, text: &str) -> Vec<String> {
+    if !is_rust(path) {
+        return Vec::new();
+    }
+    each_line(path, text, |line| {
+        line.contains(concat!("print", "ln!(\"skipped"))
+            .then(|| "a skip that nobody sees: write it to standard error itself".into())
+    })
 }
 
 /// The repository speaks of itself alone, not of the machines that it was written on.
@@ -587,6 +599,15 @@ fn a_sleeping_test_gives_its_reason() {
         passes(sleeps_in_tests, path, "thread::sleep(TICK); // tidy: the kernel gives no event here");
     }
     passes(sleeps_in_tests, "platform/src/park.rs", "thread::sleep(TICK);");
+}
+
+#[test]
+fn quiet_skips_are_refused() {
+    for macro_name in ["println", "eprintln"] {
+        let line = format!("        return {macro_name}!(\"skip{}", "ped: no IPv6\");");
+        refuses(quiet_skips, "tests/it/a.rs", &line);
+    }
+    passes(quiet_skips, "tests/it/a.rs", "skipped(\"no IPv6\");");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use ringport_platform::op::{Completion, SendMode, Token};
 use ringport_platform::socket::{ListenOptions, listen as listen_fd};
 use ringport_platform::stats::CoreStats;
 
+use super::drivers::skipped;
 use super::rig::{
     Setup, alone, aside, each, each_with, each_wrapped, echo, flush, listen, pair, pattern, polled, raw_pair,
     read_aside, recv, recv_exact, recv_to_end, send, turns, until,
@@ -232,7 +233,7 @@ impl Drop for Stuck {
 #[test]
 fn what_the_kernel_may_still_read_outlives_the_core() {
     if cfg!(ringport_asan) {
-        return println!("skipped: these bytes are leaked on purpose, which the leak check would report");
+        return skipped("these bytes are leaked on purpose, which the leak check would report");
     }
     let _alone = alone();
     let bytes: Arc<[u8]> = Arc::from(*b"hello");
