@@ -3,6 +3,8 @@
 //! What is particular to a driver runs once on each. A case that needs a program or a privilege which this machine lacks
 //! prints that it was skipped.
 
+#[path = "operation/cores.rs"]
+mod cores;
 #[path = "operation/crowd.rs"]
 mod crowd;
 #[path = "operation/demo.rs"]

@@ -429,6 +429,8 @@ const MAX_SUGGESTIONS: usize = 20;
 const HEAD_BYTES: RangeInclusive<u64> = 256..=65_535;
 const HEADER_COUNT: RangeInclusive<u64> = 1..=256;
 /// From two chunks of the receive pool to all that it can number.
-const POOL_BYTES: RangeInclusive<u64> = 256 << 10..=4 << 30;
+/// At least 8 chunks: of 2, one lies in what a stuck client leaves unread and one gathers small writes, and nobody
+/// receives any more.
+const POOL_BYTES: RangeInclusive<u64> = 1 << 20..=4 << 30;
 /// Timers count milliseconds.
 const SPAN: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(30 * 24 * 3600);

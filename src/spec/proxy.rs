@@ -339,7 +339,7 @@ pub struct RuntimeSpec {
     pub driver: DriverChoice,
     /// Receive memory that each core keeps when idle, at most `pool_max_bytes`.
     pub pool_min_bytes: usize,
-    /// Receive memory of each core at most, 256 KiB to 4 GiB.
+    /// Receive memory of each core at most, 1 MiB to 4 GiB.
     pub pool_max_bytes: usize,
     /// Whether each thread is pinned to its core.
     pub affinity: bool,

@@ -13,6 +13,7 @@ cases![
     an_upload_that_nobody_reads_is_held_back,
     chunks_of_one_byte_cost_no_more,
     pipelined_requests_wait_for_a_client_that_does_not_read,
+    the_pool_keeps_to_its_limits,
 ];
 
 /// Growth that a handful of stuck connections may cause: 256 KiB and a read each way, the pool, the allocator.
@@ -46,6 +47,36 @@ fn a_response_that_nobody_reads_is_held_back(driver: &'static str) {
     assert!(origin.notes().len() > stuck);
     drop(clients);
     proxy.finish();
+}
+
+/// What clients leave unread lies in the pool: as much as may be, as little as the config says, and afterwards no more
+/// than is to be kept. At the least that a config may say others are served still: a pool of two chunks was used up by
+/// clients that did not read, and the core heard nobody any more, the admin listener neither.
+fn the_pool_keeps_to_its_limits(driver: &'static str) {
+    const CHUNK: i64 = 128 << 10;
+    let origin = endless();
+    let start = |pool: &str| {
+        let runtime = format!("runtime: {{ cores: 1, {pool} }}\n");
+        let proxy = Setup::to(driver, origin.addr, &runtime).start();
+        let mut clients: Vec<Client> = (0..16).map(|_| proxy.client()).collect();
+        clients.iter_mut().for_each(|client| client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"));
+        (proxy, clients)
+    };
+    let (small, of_small) = start("poolMaxBytes: 1048576");
+    let (fleeting, of_fleeting) = start("poolMinBytes: 0");
+    let (lasting, of_lasting) = start("poolMinBytes: 33554432");
+    let many = |bytes: i64| bytes >= 16 * CHUNK;
+    fleeting.await_metric("core_pool_live_bytes", many);
+    lasting.await_metric("core_pool_live_bytes", many);
+    small.await_metric("core_pool_live_bytes", |bytes| bytes == 8 * CHUNK);
+    drop((of_small, of_fleeting, of_lasting));
+    // What io_uring has lent to the kernel stays, and what small writes are gathered in.
+    fleeting.await_metric("core_pool_live_bytes", |bytes| bytes <= 9 * CHUNK);
+    lasting.await_metric("connections_active", |count| count == 0);
+    assert!(many(lasting.metric("core_pool_live_bytes")));
+    for proxy in [small, fleeting, lasting] {
+        proxy.finish();
+    }
 }
 
 /// Waits until the origin could not send more for a while.

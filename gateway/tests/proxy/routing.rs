@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::message::ok;
 use crate::origin::Origin;
-use crate::rig::{Proxy, Setup, cases, eventually};
+use crate::rig::{Proxy, Setup, breathe, cases, eventually};
 
 cases![
     the_most_specific_route_wins,
     round_robin_takes_each_in_turn,
     least_connections_takes_the_idle_one,
     an_origin_that_refuses_is_left_out_and_comes_back,
+    failures_are_counted_within_their_window,
     refused_no_origin_and_broken_are_told_apart,
     a_request_moves_to_the_next_origin_where_that_is_safe,
     names_resolve_to_every_address,
@@ -153,6 +154,28 @@ fn an_origin_that_refuses_is_left_out_and_comes_back(driver: &'static str) {
     drop(client);
     proxy.finish();
     back.join().expect("no panic");
+}
+
+/// Failures that lie too far apart do not add up.
+fn failures_are_counted_within_their_window(driver: &'static str) {
+    let bad = Origin::refusing();
+    let pool = |window: &str| {
+        let health = format!("health: {{ maxFails: 2, failWindow: {window}, ejection: 3600s }}");
+        let pool = format!("origins: [{{ address: \"{bad}\" }}], retries: 0, {health}");
+        Setup::pool(driver, &pool, "").start()
+    };
+    let (short, long) = (pool("0.001s"), pool("3600s"));
+    let ask = |proxy: &Proxy| proxy.client().ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n").status();
+    for seen in [502, 502, 503] {
+        assert_eq!(ask(&long), seen);
+    }
+    for _ in 0..4 {
+        assert_eq!(ask(&short), 502);
+        // Longer than the window.
+        breathe();
+    }
+    short.finish();
+    long.finish();
 }
 
 fn refused_no_origin_and_broken_are_told_apart(driver: &'static str) {
