@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use ringport::proto::http1;
+use ringport::proto::http1::{self, FieldWriter};
 use ringport::runtime::native::Native;
 use ringport::runtime::{ConnectAddr, Listener};
 use ringport::spec::{OriginAddress, ProxySpec};
@@ -37,6 +37,7 @@ use ringport_platform::process;
 use ringport_platform::signal::{Signal, Signals};
 
 use date::{Clock, HttpDate};
+use fields::Via;
 use listeners::{Bound, CoreListener};
 use log::LogSender;
 use pool::{OriginPool, REAP_INTERVAL};
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     pub pools: Vec<Rc<OriginPool>>,
     pub stats: Arc<ProxyStats>,
     pub sessions: RefCell<Sessions>,
+    pub via: Via,
     clock: RefCell<Clock>,
     pub log: LogSender,
     drain: DrainSignal,
@@ -65,6 +67,11 @@ impl Shared {
     /// Whether the process is ending.
     pub(crate) fn is_draining(&self) -> bool {
         self.drain.is_draining()
+    }
+
+    /// Puts `Date`.
+    pub(crate) fn put_date(&self, out: &mut FieldWriter<'_>) {
+        out.put_block(self.clock.borrow_mut().field(self.core.now()));
     }
 
     /// What `Date` says.
@@ -317,6 +324,7 @@ fn shared(context: &CoreContext, plan: &Plan) -> Shared {
         pools,
         stats,
         sessions: RefCell::default(),
+        via: Via::new(),
         clock: RefCell::new(Clock::new()),
         log: plan.log.clone(),
         drain: context.drain.clone(),
