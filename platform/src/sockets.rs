@@ -293,15 +293,7 @@ impl Sockets {
         max: usize,
     ) -> Poll<Result<bool, Errno>> {
         let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
-        let mut moved = false;
-        let mut left = max;
-        while left > 0
-            && let Some(buf) = slot.rx.pop(left)
-        {
-            left -= buf.len();
-            into.push(buf);
-            moved = true;
-        }
+        let moved = into.take_from(&mut slot.rx, max);
         let wants_arm = slot.rx_end.is_none() && !slot.in_flight.recv && !slot.rx_parked;
         if !slot.rx_wanted || wants_arm {
             slot.rx_wanted = true;

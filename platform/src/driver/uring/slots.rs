@@ -110,6 +110,11 @@ const MAX_SEGMENT_BYTES: usize = 1 << 30;
 
 /// Gathers the front of `queue`; returns the bytes taken.
 pub(super) fn gather(queue: &TxQueue, messages: &mut Slab<Message>) -> (Gathered, usize) {
+    if let Some(only) = queue.only_slice()
+        && only.len() <= MAX_SEGMENT_BYTES
+    {
+        return (Gathered::One(only.as_ptr(), only.len() as u32), only.len());
+    }
     let mut slices = queue.slices();
     let first = slices.next().unwrap_or(&[]);
     let first = &first[..first.len().min(MAX_SEGMENT_BYTES)];
