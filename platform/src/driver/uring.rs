@@ -262,8 +262,9 @@ impl Driver for UringDriver {
         let (what, taken) = gather(queue, &mut self.kernel.messages);
         let style = self.style(token, mode);
         self.in_flight += 1;
-        self.sends.insert(token, SendOp { fd, cancel: Cancel::No, style, taken, what, seq: 0 });
-        self.submit_send(token);
+        let mut op = SendOp { fd, cancel: Cancel::No, style, taken, what, seq: 0 };
+        self.stage_send(token, &mut op);
+        self.sends.insert(token, op);
         taken
     }
 

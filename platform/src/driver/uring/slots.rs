@@ -81,8 +81,12 @@ impl<T> Table<T> {
     }
 
     pub(super) fn remove(&mut self, token: Token) -> Option<T> {
+        self.remove_if(token, |_| true)
+    }
+
+    pub(super) fn remove_if(&mut self, token: Token, is_meant: impl FnOnce(&T) -> bool) -> Option<T> {
         let slot = self.slots.get_mut(token.index() as usize)?;
-        let (_, op) = slot.take_if(|(owner, _)| *owner == token)?;
+        let (_, op) = slot.take_if(|(owner, op)| *owner == token && is_meant(op))?;
         self.len -= 1;
         Some(op)
     }

@@ -256,7 +256,7 @@ impl UringDriver {
     }
 
     fn complete_send(&mut self, token: Token, result: i32, out: &mut Vec<Completion>) {
-        let Some(op) = self.sends.get_mut(token) else {
+        let Some(mut op) = self.sends.remove(token) else {
             self.stats.stale_completions.inc();
             return;
         };
@@ -267,15 +267,18 @@ impl UringDriver {
                 sent => Outcome::Sent(sent),
             },
             libc::EAGAIN => Outcome::Stalled(0),
-            libc::EINTR if !canceled => return self.submit_send(token),
+            libc::EINTR if !canceled => {
+                self.stage_send(token, &mut op);
+                return self.sends.insert(token, op);
+            }
             libc::EINTR | libc::ECANCELED => Outcome::Canceled,
             errno => Outcome::Failed(Errno(errno)),
         };
-        self.end_send(token, outcome, out);
+        self.finish_send(token, &op, outcome, out);
     }
 
-    pub(super) fn submit_send(&mut self, token: Token) {
-        let Some(op) = self.sends.get_mut(token) else { return };
+    /// Stages a send for the first time, or again after a signal.
+    pub(super) fn stage_send(&mut self, token: Token, op: &mut SendOp) {
         let entry = match op.what {
             Gathered::One(base, len) => sqe::send(op.fd, base, len, op.style),
             Gathered::Message(at) => {
@@ -294,18 +297,15 @@ impl UringDriver {
     /// Ends the silent sends up to place `settled` that made no completion: they succeeded.
     fn settle_sends(&mut self, settled: u64, out: &mut Vec<Completion>) {
         while let Some(silent) = self.silent.pop_front_if(|silent| silent.seq <= settled) {
-            if let Some(op) = self.sends.get_mut(silent.token)
-                && op.seq == silent.seq
-            {
-                let taken = op.taken;
+            if let Some(op) = self.sends.remove_if(silent.token, |op| op.seq == silent.seq) {
                 self.stats.silent_sends.inc();
-                self.end_send(silent.token, Outcome::Sent(taken), out);
+                self.finish_send(silent.token, &op, Outcome::Sent(op.taken), out);
             }
         }
     }
 
-    fn end_send(&mut self, token: Token, outcome: Outcome, out: &mut Vec<Completion>) {
-        if let Some(SendOp { what: Gathered::Message(at), .. }) = self.sends.remove(token) {
+    fn finish_send(&mut self, token: Token, op: &SendOp, outcome: Outcome, out: &mut Vec<Completion>) {
+        if let Gathered::Message(at) = op.what {
             self.kernel.messages.put_back(at);
         }
         if matches!(outcome, Outcome::Stalled(_)) {
