@@ -35,6 +35,7 @@ const CHECKS: &[Check] = &[
     too_long,
     ignored_without_reason,
     sleeps_in_tests,
+    quiet_skips,
     private_names,
 ];
 
@@ -215,9 +216,26 @@ fn sleeps_in_tests(path: &str, text: &str) -> Vec<String> {
     offences
 }
 
+/// The harness keeps to itself what a test that passes has printed: a skip said so is a silent one.
+fn quiet_skips(path: &str, text: &str) -> Vec<String> {
+    if !is_rust(path) {
+        return Vec::new();
+    }
+    each_line(path, text, |line| {
+        line.contains(concat!("print", "ln!(\"skipped"))
+            .then(|| "a skip that nobody sees: write it to standard error itself".into())
+    })
+}
+
 /// The repository speaks of itself alone, not of the machines that it was written on.
 fn private_names(path: &str, text: &str) -> Vec<String> {
-    let names = [concat!("/wo", "rk/"), concat!("sha", "red/"), concat!(".lib", "rary")];
+    let names = [
+        concat!("/wo", "rk/"),
+        concat!("sha", "red/"),
+        concat!(".lib", "rary"),
+        concat!("kernel-", "probes"),
+        concat!("completion-", "runtimes.md"),
+    ];
     each_line(path, text, |line| {
         let name = names.into_iter().find(|name| line.contains(name))?;
         Some(format!("names a private place: `{name}`"))
@@ -584,8 +602,23 @@ fn a_sleeping_test_gives_its_reason() {
 }
 
 #[test]
+fn quiet_skips_are_refused() {
+    for macro_name in ["println", "eprintln"] {
+        let line = format!("        return {macro_name}!(\"skip{}", "ped: no IPv6\");");
+        refuses(quiet_skips, "tests/it/a.rs", &line);
+    }
+    passes(quiet_skips, "tests/it/a.rs", "skipped(\"no IPv6\");");
+}
+
+#[test]
 fn private_names_are_refused() {
-    for bad in [concat!("/wo", "rk/a"), concat!("see sha", "red/b"), concat!("a/.lib", "rary/c")] {
+    for bad in [
+        concat!("/wo", "rk/a"),
+        concat!("see sha", "red/b"),
+        concat!("a/.lib", "rary/c"),
+        concat!("as kernel-", "probes show"),
+        concat!("completion-", "runtimes.md 3"),
+    ] {
         refuses(private_names, "README.md", bad);
         refuses(private_names, "src/lib.rs", &format!("// {bad}"));
     }

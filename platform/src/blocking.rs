@@ -3,7 +3,6 @@
 //! A job: queued -> running -> done. Dropping its future while queued removes the job; while running, its result is
 //! dropped on the pool's thread. Threads start when a job finds none idle and end after ten idle seconds.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -14,6 +13,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::exec::panic_message;
 
 /// The pool. Dropping it drops what is queued and does not wait for what runs; see [`BlockingPool::shutdown`].
 pub struct BlockingPool {
@@ -254,7 +255,8 @@ impl<R: Send, F: FnOnce() -> R + Send> Job for Queued<F, R> {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(job)));
             return;
         }
-        let result = catch_unwind(AssertUnwindSafe(job)).map_err(panicked);
+        let result = catch_unwind(AssertUnwindSafe(job));
+        let result = result.map_err(|payload| Panicked { message: panic_message(payload) });
         let _ = catch_unwind(AssertUnwindSafe(|| finish.set(result)));
     }
 }
@@ -326,14 +328,6 @@ impl<R> Drop for BlockingJob<R> {
         // Outside of the lock: a result or a waker is the caller's code.
         drop(left);
     }
-}
-
-fn panicked(payload: Box<dyn Any + Send>) -> Panicked {
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-    // A payload's own drop may panic; it is no more than memory then.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
-    Panicked { message: text.unwrap_or_else(|| "a panic without text".into()) }
 }
 
 fn drop_jobs(jobs: VecDeque<Box<dyn Job>>) {

@@ -5,7 +5,7 @@
 //!
 //! Ending: [`Core::shutdown`] drops every task (their sockets close gracefully), waits for what lingers until the
 //! deadline, resets the rest, and reports how many. The driver is dropped before the sockets, so no memory that the
-//! kernel may touch is freed early.
+//! kernel may touch is freed early; where the kernel keeps a send, the bytes of that send are leaked with the driver's.
 
 mod handles;
 mod sleep;

@@ -130,7 +130,8 @@ pub trait Driver {
     /// Sends the front of `queue`, at most [`MAX_SEND_SEGMENTS`] and [`MAX_SEND_BYTES`]; returns the bytes taken.
     ///
     /// # Safety
-    /// The segments that hold those bytes stay where they are, unchanged and alive, until the terminal completion.
+    /// The segments that hold those bytes stay where they are, unchanged and alive, until the terminal completion; for
+    /// ever where the driver was dropped first and had to count something in `CoreStats::leaked`.
     unsafe fn send(&mut self, fd: RawFd, token: Token, queue: &TxQueue, mode: SendMode) -> usize;
 
     /// Connects a fresh non-blocking socket.

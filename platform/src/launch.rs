@@ -21,6 +21,7 @@ use crate::buf::{Pool, PoolSpec};
 use crate::core::{Core, CoreRemote, CoreSpec, ShutdownReport};
 use crate::driver::Driver;
 use crate::exec::panic_message;
+use crate::process;
 use crate::stats::CoreStats;
 use crate::timer::later;
 
@@ -31,7 +32,7 @@ pub type OpenDriver = dyn Fn(Pool, Arc<CoreStats>) -> io::Result<Box<dyn Driver>
 pub struct LaunchSpec {
     /// How many cores (threads); at least 1.
     pub cores: usize,
-    /// Bind thread `n` to the `n`th processor that this process may use.
+    /// Bind thread `n` to the `n`th processor that this process may use; one that cannot be bound is logged and runs free.
     pub pin: bool,
     /// Each core's receive memory.
     pub pool: PoolSpec,
@@ -336,22 +337,15 @@ impl Launched {
     }
 }
 
-/// Binds this thread to the `index`th processor that it may run on; leaves it where that fails.
+/// Binds this thread to the `index`th processor that it may run on, and begins again where there are fewer.
+///
+/// A core that cannot be bound serves all the same: it is slower at most.
 fn pin_thread(index: usize) {
-    // SAFETY: `cpu_set_t` is plain data; the kernel fills it during the call.
-    let mut allowed: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set lives for the call and has the size that is told.
-    if unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut allowed) } != 0 {
-        return;
-    }
-    // SAFETY: `CPU_ISSET` reads inside the set for numbers below `CPU_SETSIZE`.
-    let cpus = (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &allowed) });
-    let cpus: Vec<usize> = cpus.collect();
-    let Some(cpu) = cpus.get(index % cpus.len().max(1)) else { return };
-    // SAFETY: as above; the set is written inside its size and read during the call.
-    unsafe {
-        let mut only: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(*cpu, &mut only);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const only);
+    let bound = process::available_cores().and_then(|cores| match cores.get(index % cores.len().max(1)) {
+        Some(core) => process::pin_to_core(*core),
+        None => Err(io::Error::from(io::ErrorKind::NotFound)),
+    });
+    if let Err(error) = bound {
+        tracing::warn!(index, %error, "a core could not be bound to a processor");
     }
 }

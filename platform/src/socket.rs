@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
@@ -180,9 +180,4 @@ fn readable(addr: &SockAddr) -> LocalAddr {
         return LocalAddr::Unix(bytes);
     }
     LocalAddr::Unix(addr.as_pathname().map(|path| path.as_os_str().as_bytes().to_vec()).unwrap_or_default())
-}
-
-/// Whether the descriptor is still what the kernel calls a listening socket.
-pub fn is_listening(fd: BorrowedFd<'_>) -> bool {
-    fd.as_raw_fd() >= 0 && SockRef::from(&fd).is_listener().unwrap_or(false)
 }

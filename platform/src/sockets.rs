@@ -39,6 +39,13 @@ pub(crate) struct SockId {
     pub(crate) generation: u32,
 }
 
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Listener,
+    Stream,
+}
+
 /// How a socket ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseMode {
@@ -205,8 +212,8 @@ impl Sockets {
         !self.out_of_fds.is_empty()
     }
 
-    /// Takes over a non-blocking descriptor that the driver has been introduced to under `reserve`'s index.
-    pub(crate) fn insert(&mut self, fd: OwnedFd, listener: bool) -> SockId {
+    /// Takes over a non-blocking descriptor. The caller introduces it to the driver under the index that it is given.
+    pub(crate) fn insert(&mut self, fd: OwnedFd, role: Role) -> SockId {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -221,7 +228,7 @@ impl Sockets {
         let slot = &mut self.slots[index as usize];
         debug_assert!(slot.fd.is_none() && !slot.in_flight.any());
         slot.fd = Some(fd);
-        if listener {
+        if role == Role::Listener {
             let queue = VecDeque::new();
             slot.listen = Some(Box::new(Listen { queue, paused: None, wanted: false, failed: None }));
         }
@@ -592,7 +599,8 @@ impl Sockets {
         let token = slot.token(OpKind::Send, index);
         // SAFETY: the segments belong to `slot.tx`, which no handle reaches: it is only appended to while
         // `in_flight.send` is set, and advanced, compacted or cleared when the terminal completion has cleared it.
-        // A cancel or a close leaves it alone until then; `Core` drops the driver, which reaps, before the slots.
+        // A cancel or a close leaves it alone until then; `Core` drops the driver, which reaps, before the slots, and
+        // `Sockets::drop` leaks the queue where that driver had to leak the send.
         let taken = unsafe { driver.send(slot.fd(), token, &slot.tx, mode) };
         self.urgent |= slot.tx_waker.is_some() || slot.closing.is_some() || taken < slot.tx.len();
     }
@@ -680,6 +688,7 @@ impl Sockets {
                 slot.connect = Some(match outcome {
                     Outcome::Connected => Ok(()),
                     Outcome::Failed(errno) => Err(errno),
+                    // Canceled: by the drop of its future, so nobody reads this. A connect has no other end.
                     _ => Err(Errno(libc::ECANCELED)),
                 });
                 if let Some(waker) = slot.tx_waker.take() {
@@ -755,6 +764,7 @@ impl Sockets {
                 slot.tx_failed = Some(errno);
                 slot.tx.clear();
             }
+            // Canceled: by a reset, which drops what waits. A send has no other end.
             _ => slot.tx.clear(),
         }
         if !slot.tx.is_empty() {
@@ -799,6 +809,18 @@ impl Sockets {
         }
         if let Some(waker) = &self.slots[index as usize].rx_waker {
             waker.wake_by_ref();
+        }
+    }
+}
+
+impl Drop for Sockets {
+    /// The driver has gone before. Sends that it could not end, the kernel may still read: their bytes stay for ever.
+    fn drop(&mut self) {
+        if self.stats.leaked.load() == 0 {
+            return;
+        }
+        for slot in self.slots.iter_mut().filter(|slot| slot.in_flight.send) {
+            std::mem::forget(std::mem::replace(&mut slot.tx, TxQueue::new(self.pool.clone())));
         }
     }
 }

@@ -138,77 +138,67 @@ f:21:34: runtime.cores: 5000 is out of range: 0 to 1024";
     assert_eq!(faults(&text, Format::Yaml), expected);
 }
 
+/// What stands in [`YAML`], what is written instead, and what the faults then say.
+const BROKEN_YAML: &[(&str, &str, &[&str])] = &[
+    ("name: web", "nmae: web", &["f:3:5: listeners[0]: unknown key \"nmae\"; did you mean `name`?"]),
+    ("name: web", "name: web\n    name: x", &["f:4:5: listeners[0].name: written twice, first in line 3"]),
+    ("max_idle_per_core: 8", "maxIdlePerCore: 8\n    max_idle_per_core: 8", &["written twice"]),
+    ("name: web", "name: 7", &["f:3:11: listeners[0].name: expected a string, found an integer"]),
+    ("name: web", "name: [web]", &["expected a string, found a list"]),
+    ("name: web", "name: \"we b\"", &["listeners[0].name", "is no name"]),
+    ("name: web", "name: local", &["listeners[1].name: \"local\" is already the name of listeners[0]"]),
+    ("127.0.0.1:8080", ":8080", &["has no host; write 0.0.0.0:8080"]),
+    ("127.0.0.1:8080", "unix:@ringport", &["f:5:29: listeners[1].address", "already that of listeners[0]"]),
+    ("127.0.0.1:8080", "unix:", &["1 to 107 bytes"]),
+    ("/api", "api", &["f:9:17: routes[0].path_prefix: \"api\" does not begin with '/'"]),
+    ("/api", "/a?b", &["'?' cannot be in a path"]),
+    ("/api", "/a/../b", &["never matches"]),
+    ("Example.com", "exa mple", &["f:8:13: routes[0].hosts[0]", "is no host name"]),
+    ("Example.com", "\"a:80\"", &["has a port"]),
+    ("Example.com", "\"*\"", &["leave hosts out"]),
+    ("Example.com", "\"*.Example.org\"", &["routes[0].hosts[1]: the host is written twice"]),
+    ("  - pool: app\npools", "  - pool: app\n  - pool: app\npools", &["routes[2]: never reached: routes[1]"]),
+    (
+        "FORWARDED_REPLACE",
+        "REPLAC",
+        &["f:10:16: routes[0].forwarded: unknown value", "FORWARDED_OFF; did you mean"],
+    ),
+    ("FORWARDED_REPLACE", "7", &["unknown value 7"]),
+    ("app.internal:80", "app.internal", &["pools[0].origins[0].address", "write host:port"]),
+    ("app.internal:80", "app.internal:0", &["has no port from 1 to 65535"]),
+    ("app.internal:80", "http://a:80", &["is a URL"]),
+    ("app.internal:80", "300.1.1.1:80", &["is no IPv4 address"]),
+    ("app.internal:80", "unix:/run/app", &["origins[2].address", "already in this pool"]),
+    ("0.25s", "250ms", &["f:17:22: pools[0].connect_timeout: \"250ms\" is no duration", "in seconds"]),
+    ("0.25s", "5", &["expected a duration such as"]),
+    ("0.25s", "0s", &["zero is not allowed"]),
+    ("0.25s", "9999999s", &["out of range: 1 ms"]),
+    ("max_idle_per_core: 8", "max_idle_per_core: -1", &["-1 does not fit 32 bits, unsigned"]),
+    ("max_idle_per_core: 8", "max_idle_per_core: lots", &["expected an integer, found \"lots\""]),
+    ("max_idle_per_core: 8", "max_idle_per_core: 1.5", &["expected an integer, found a number"]),
+    ("cores: 2", "pool_min_bytes: 600000, pool_max_bytes: 300000", &["is more than pool_max_bytes"]),
+    // What the table of a head cannot hold would be lowered without a word.
+    ("max_connections: 100", "request_line_bytes: 65536", &["65536 is out of range: 256 to 65535"]),
+    ("headerBytes: \"16384\"", "headerBytes: 65536", &["65536 is out of range: 256 to 65535"]),
+    ("max_connections: 100", "header_count: 257", &["257 is out of range: 1 to 256"]),
+    (
+        "max_connections: 100",
+        "max_connections: 0",
+        &["limits.max_connections: 0 is out of range: at least 1"],
+    ),
+    ("access_log: { path: stdout }", "access_log: stdout", &["f:20:13: access_log: expected a table"]),
+    (
+        "access_log: { path: stdout }",
+        "admin: { address: \"unix:@ringport\" }",
+        &["that of listeners[1].address"],
+    ),
+    ("# A comment.", "a: [", &["f:"]),
+    ("# A comment.", "--- 1\n---", &["f:"]),
+];
+
 #[test]
 fn broken_yaml() {
-    let rows: &[(&str, &str, &[&str])] = &[
-        ("name: web", "nmae: web", &["f:3:5: listeners[0]: unknown key \"nmae\"; did you mean `name`?"]),
-        (
-            "name: web",
-            "name: web\n    name: x",
-            &["f:4:5: listeners[0].name: written twice, first in line 3"],
-        ),
-        ("max_idle_per_core: 8", "maxIdlePerCore: 8\n    max_idle_per_core: 8", &["written twice"]),
-        ("name: web", "name: 7", &["f:3:11: listeners[0].name: expected a string, found an integer"]),
-        ("name: web", "name: [web]", &["expected a string, found a list"]),
-        ("name: web", "name: \"we b\"", &["listeners[0].name", "is no name"]),
-        ("name: web", "name: local", &["listeners[1].name: \"local\" is already the name of listeners[0]"]),
-        ("127.0.0.1:8080", ":8080", &["has no host; write 0.0.0.0:8080"]),
-        (
-            "127.0.0.1:8080",
-            "unix:@ringport",
-            &["f:5:29: listeners[1].address", "already that of listeners[0]"],
-        ),
-        ("127.0.0.1:8080", "unix:", &["1 to 107 bytes"]),
-        ("/api", "api", &["f:9:17: routes[0].path_prefix: \"api\" does not begin with '/'"]),
-        ("/api", "/a?b", &["'?' cannot be in a path"]),
-        ("/api", "/a/../b", &["never matches"]),
-        ("Example.com", "exa mple", &["f:8:13: routes[0].hosts[0]", "is no host name"]),
-        ("Example.com", "\"a:80\"", &["has a port"]),
-        ("Example.com", "\"*\"", &["leave hosts out"]),
-        ("Example.com", "\"*.Example.org\"", &["routes[0].hosts[1]: the host is written twice"]),
-        (
-            "  - pool: app\npools",
-            "  - pool: app\n  - pool: app\npools",
-            &["routes[2]: never reached: routes[1]"],
-        ),
-        (
-            "FORWARDED_REPLACE",
-            "REPLAC",
-            &["f:10:16: routes[0].forwarded: unknown value", "FORWARDED_OFF; did you mean"],
-        ),
-        ("FORWARDED_REPLACE", "7", &["unknown value 7"]),
-        ("app.internal:80", "app.internal", &["pools[0].origins[0].address", "write host:port"]),
-        ("app.internal:80", "app.internal:0", &["has no port from 1 to 65535"]),
-        ("app.internal:80", "http://a:80", &["is a URL"]),
-        ("app.internal:80", "300.1.1.1:80", &["is no IPv4 address"]),
-        ("app.internal:80", "unix:/run/app", &["origins[2].address", "already in this pool"]),
-        ("0.25s", "250ms", &["f:17:22: pools[0].connect_timeout: \"250ms\" is no duration", "in seconds"]),
-        ("0.25s", "5", &["expected a duration such as"]),
-        ("0.25s", "0s", &["zero is not allowed"]),
-        ("0.25s", "9999999s", &["out of range: 1 ms"]),
-        ("max_idle_per_core: 8", "max_idle_per_core: -1", &["-1 does not fit 32 bits, unsigned"]),
-        ("max_idle_per_core: 8", "max_idle_per_core: lots", &["expected an integer, found \"lots\""]),
-        ("max_idle_per_core: 8", "max_idle_per_core: 1.5", &["expected an integer, found a number"]),
-        ("cores: 2", "pool_min_bytes: 600000, pool_max_bytes: 300000", &["is more than pool_max_bytes"]),
-        // What the table of a head cannot hold would be lowered without a word.
-        ("max_connections: 100", "request_line_bytes: 65536", &["65536 is out of range: 256 to 65535"]),
-        ("headerBytes: \"16384\"", "headerBytes: 65536", &["65536 is out of range: 256 to 65535"]),
-        ("max_connections: 100", "header_count: 257", &["257 is out of range: 1 to 256"]),
-        (
-            "max_connections: 100",
-            "max_connections: 0",
-            &["limits.max_connections: 0 is out of range: at least 1"],
-        ),
-        ("access_log: { path: stdout }", "access_log: stdout", &["f:20:13: access_log: expected a table"]),
-        (
-            "access_log: { path: stdout }",
-            "admin: { address: \"unix:@ringport\" }",
-            &["that of listeners[1].address"],
-        ),
-        ("# A comment.", "a: [", &["f:"]),
-        ("# A comment.", "--- 1\n---", &["f:"]),
-    ];
-    for (from, to, expected) in rows {
+    for (from, to, expected) in BROKEN_YAML {
         check_broken(YAML, Format::Yaml, from, to, expected);
     }
 }

@@ -14,7 +14,7 @@ use ringport::runtime::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime
 use ringport_platform::exec::JoinError;
 use ringport_platform::launch::DrainSignal;
 
-use super::rig::{PATIENCE, Pattern, Rig, alone, any_port, each, open_fds, pair, read_all, turn};
+use super::rig::{PATIENCE, Pattern, Rig, alone, any_port, each, open_fds, pair, read_all, skipped, turn};
 
 #[test]
 fn a_panic_ends_its_task_alone() {
@@ -96,7 +96,7 @@ fn drivers() -> Vec<DriverChoice> {
     for driver in all {
         match (NativeSpec { driver, ..NativeSpec::default() }).block_on(|_| async {}) {
             Ok(()) => drivers.push(driver),
-            Err(error) => println!("skipped: {driver:?}: {error}"),
+            Err(error) => skipped(format!("{driver:?}: {error}")),
         }
     }
     assert!(!drivers.is_empty(), "epoll exists on every Linux");

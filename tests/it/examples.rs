@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use ringport::net;
 use ringport::runtime::native::block_on;
 
-use super::rig::alone;
+use super::rig::{alone, skipped};
 
 /// An example that listens, and where. It ends with the case, which may fail.
 struct Server(Child, String);
@@ -39,7 +39,7 @@ fn example(name: &str) -> Option<PathBuf> {
     let path =
         test.parent().and_then(|deps| deps.parent()).expect("target/debug").join("examples").join(name);
     if !path.exists() {
-        println!("skipped: {} is not built", path.display());
+        skipped(format!("{} is not built", path.display()));
         return None;
     }
     Some(path)

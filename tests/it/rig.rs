@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,6 +37,12 @@ pub(crate) struct Rig {
 /// Descriptors are counted for the whole process, so one case runs at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// Says on standard error itself that a case, or a part of it, does not run here: the harness would keep it to itself.
+pub(crate) fn skipped(why: impl std::fmt::Display) {
+    let case = std::thread::current();
+    let _ = writeln!(io::stderr(), "skipped {}: {why}", case.name().unwrap_or("a case"));
+}
+
 /// Keeps cases away that count descriptors, for one that starts cores by itself.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
@@ -62,7 +68,7 @@ impl Rig {
         let driver = match open(DriverChoice::Only(kind), Mechanisms::NONE, &pool, &stats) {
             Ok(opened) => opened.driver,
             Err(OpenError::Uring(error)) => {
-                println!("skipped: uring: {error}");
+                skipped(format!("uring: {error}"));
                 return None;
             }
             Err(error) => panic!("{error}"),
@@ -120,7 +126,7 @@ pub(crate) fn families() -> Vec<ConnectAddr> {
     if std::path::Path::new("/proc/net/if_inet6").exists() {
         families.push(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)).into());
     } else {
-        println!("skipped: IPv6: the kernel has none");
+        skipped("IPv6: the kernel has none");
     }
     families
 }

@@ -2,7 +2,7 @@
 
 use crate::message::{Message, Wire, ok};
 use crate::origin::Origin;
-use crate::rig::{Proxy, Setup, cases};
+use crate::rig::{Proxy, Setup, cases, skipped};
 
 cases![
     fields_of_this_hop_go_no_further,
@@ -147,7 +147,7 @@ fn a_forged_element_hides_nothing(driver: &'static str) {
 
 fn addresses_of_ipv6_are_quoted(driver: &'static str) {
     if let Err(error) = std::net::TcpListener::bind("[::1]:0") {
-        return eprintln!("skipped: no IPv6 on the loopback: {error}");
+        return skipped(driver, &format!("no IPv6 on the loopback: {error}"));
     }
     let origin = Origin::echo();
     let config = format!(

@@ -19,19 +19,23 @@ pub(crate) fn on(driver: &'static str, case: fn(&'static str)) {
     static WHY_NO_URING: OnceLock<Option<String>> = OnceLock::new();
     let missing = WHY_NO_URING.get_or_init(|| {
         let output = Command::new(BINARY).args(["probe", "--json"]).output().expect("the binary runs");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        (!uring_is_there(&text)).then_some(text)
+        why_no_uring(&String::from_utf8_lossy(&output.stdout))
     });
     match missing {
-        // Past the harness, which would keep it to itself when the test passes.
-        Some(why) if driver == "uring" => drop(writeln!(stderr(), "skipped on uring: {why}")),
+        Some(why) if driver == "uring" => skipped(driver, why),
         _ => case(driver),
     }
 }
 
-fn uring_is_there(json: &str) -> bool {
+/// Says past the harness, which would keep it to itself when the test passes, that this case does not run here.
+pub(crate) fn skipped(driver: &str, why: &str) {
+    let case = thread::current();
+    let _ = writeln!(stderr(), "skipped {} on {driver}: {why}", case.name().unwrap_or("a case"));
+}
+
+fn why_no_uring(json: &str) -> Option<String> {
     let json: serde_json::Value = serde_json::from_str(json).expect("the probe prints JSON");
-    json["uring"]["available"] == true
+    (json["uring"]["available"] != true).then(|| json["uring"]["reason"].to_string())
 }
 
 /// Names each case once for each driver.

@@ -1,7 +1,6 @@
 //! Bytes that wait: received and not yet read, written and not yet sent.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
 use std::ops::Deref;
 
 use bytes::Bytes;
@@ -384,16 +383,6 @@ impl TxQueue {
             return None;
         }
         self.segs.front().map(|seg| &seg[self.head_sent..])
-    }
-
-    /// Fills `out` with slices for a vectored write; returns how many.
-    pub fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
-        let mut count = 0;
-        for (slot, bytes) in out.iter_mut().zip(self.slices()) {
-            *slot = IoSlice::new(bytes);
-            count += 1;
-        }
-        count
     }
 
     /// Moves everything of `other` to the end of this queue.

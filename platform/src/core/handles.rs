@@ -11,7 +11,7 @@ use crate::buf::{RxQueue, TxQueue};
 use crate::driver::ConnectAddr;
 use crate::op::Errno;
 use crate::socket::{self, ListenOptions, LocalAddr};
-use crate::sockets::{CloseMode, SockId, TxLevel};
+use crate::sockets::{CloseMode, Role, SockId, TxLevel};
 
 /// A slot with its owner; dropping it closes the socket.
 struct Owned {
@@ -21,9 +21,9 @@ struct Owned {
 }
 
 impl Owned {
-    fn new(core: &Core, fd: OwnedFd, listener: bool) -> io::Result<Self> {
+    fn new(core: &Core, fd: OwnedFd, role: Role) -> io::Result<Self> {
         let raw = fd.as_raw_fd();
-        let id = core.0.sockets.borrow_mut().insert(fd, listener);
+        let id = core.0.sockets.borrow_mut().insert(fd, role);
         if let Err(error) = core.0.driver.borrow_mut().attach(raw, id.index) {
             core.0.sockets.borrow_mut().remove_unused(id);
             return Err(error);
@@ -81,7 +81,7 @@ impl ListenSock {
     /// # Errors
     /// When the driver cannot watch it.
     pub fn from_fd(core: &Core, fd: OwnedFd) -> io::Result<Self> {
-        Ok(ListenSock(Owned::new(core, fd, true)?))
+        Ok(ListenSock(Owned::new(core, fd, Role::Listener)?))
     }
 
     /// The next connection. Dropping the future loses none.
@@ -150,7 +150,7 @@ impl Connecting {
     /// # Errors
     /// When the driver cannot watch it.
     pub fn start_with(core: &Core, fd: OwnedFd, addr: &ConnectAddr) -> io::Result<Self> {
-        let owned = Owned::new(core, fd, false)?;
+        let owned = Owned::new(core, fd, Role::Stream)?;
         core.0.sockets.borrow_mut().start_connect(owned.id, addr.clone());
         Ok(Connecting(Some(owned)))
     }
@@ -186,7 +186,7 @@ impl StreamSock {
     /// # Errors
     /// When the driver cannot watch it; the connection is closed then.
     pub fn new(core: &Core, accepted: Accepted) -> io::Result<Self> {
-        Ok(StreamSock { owned: Owned::new(core, accepted.0, false)?, shut: false })
+        Ok(StreamSock { owned: Owned::new(core, accepted.0, Role::Stream)?, shut: false })
     }
 
     /// The core this socket lives on.

@@ -9,7 +9,7 @@
 //!
 //! Submissions keep their order; cancels go last, so each finds its target. Everything that the kernel may touch lives
 //! in [`Kernel`], which is freed only when no operation is in flight, and leaked otherwise: closing a ring is not a
-//! barrier. What was measured behind the choices: `kernel-probes/` and `completion-runtimes.md` 3.3 (B1..B14).
+//! barrier.
 
 mod bufring;
 mod probe;

@@ -15,7 +15,7 @@ use ringport_platform::mesh::{Mesh, MeshEnd};
 use ringport_platform::socket::ListenOptions;
 use ringport_platform::stats::CoreStats;
 
-use super::drivers::drivers;
+use super::drivers::{drivers, skipped};
 use super::rig::{alone, descriptors, echo, pair, recv_exact, send, turns};
 
 /// Runs `case` with a launch spec for each of the two drivers; no descriptor may be left.
@@ -106,7 +106,7 @@ fn cores_share_a_port_and_each_serves() {
 fn threads_are_bound_where_that_is_asked_for() {
     let allowed = processors();
     if allowed.len() < 2 {
-        return println!("skipped: one processor only");
+        return skipped("one processor only");
     }
     each(2, |mut spec| {
         spec.pin = true;

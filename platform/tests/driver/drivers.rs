@@ -1,6 +1,7 @@
 //! The drivers that suites run over.
 
-use std::sync::Arc;
+use std::io::Write;
+use std::sync::{Arc, Once};
 
 use ringport_platform::buf::{Pool, PoolSpec};
 use ringport_platform::driver::{
@@ -24,6 +25,7 @@ pub(crate) struct Candidate {
 /// io_uring stands here as it is, without each of its mechanisms, and without them all; where it is not to be had the
 /// reason is printed.
 pub(crate) fn drivers() -> Vec<Candidate> {
+    static TOLD: Once = Once::new();
     let open: Open = Box::new(|pool, stats| {
         Box::new(EpollDriver::open(pool, stats).expect("epoll exists on every Linux"))
     });
@@ -31,7 +33,7 @@ pub(crate) fn drivers() -> Vec<Candidate> {
     let report = match probe_uring() {
         Ok(report) => report,
         Err(reason) => {
-            println!("skipped: the uring driver: {reason}");
+            TOLD.call_once(|| skipped(format!("the uring driver, in every case: {reason}")));
             return drivers;
         }
     };
@@ -49,6 +51,12 @@ pub(crate) fn drivers() -> Vec<Candidate> {
         });
     }
     drivers
+}
+
+/// Says on standard error itself that a case, or a part of it, does not run here: the harness would keep it to itself.
+pub(crate) fn skipped(why: impl std::fmt::Display) {
+    let case = std::thread::current();
+    let _ = writeln!(std::io::stderr(), "skipped {}: {why}", case.name().unwrap_or("a case"));
 }
 
 pub(crate) fn open_uring(spec: UringSpec) -> Open {

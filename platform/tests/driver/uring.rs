@@ -10,7 +10,7 @@ use ringport_platform::driver::{Denial, Mechanism, Mechanisms, UringDriver, Urin
 use ringport_platform::op::{Completion, Errno, OpKind, Outcome, SendMode};
 use ringport_platform::stats::CoreStats;
 
-use super::drivers::{drivers, open_uring, probe_uring};
+use super::drivers::{drivers, open_uring, probe_uring, skipped};
 use super::rig::{PLENTY, Rig, pattern, tcp_pair, unix_pair};
 
 const SMALL_POOL: PoolSpec = PoolSpec { chunk_bytes: 4096, min_chunks: 0, max_chunks: 2 };
@@ -18,7 +18,7 @@ const SMALL_POOL: PoolSpec = PoolSpec { chunk_bytes: 4096, min_chunks: 0, max_ch
 /// A rig on io_uring, or `None` after the reason was printed.
 fn uring(spec: UringSpec, pool: PoolSpec) -> Option<Rig> {
     if let Err(reason) = probe_uring() {
-        println!("skipped: {reason}");
+        skipped(reason);
         return None;
     }
     let (pool, stats) = (Pool::new(pool), Arc::new(CoreStats::default()));
@@ -38,7 +38,7 @@ fn the_report_is_of_what_is_used() {
             assert!(report.features.iter().all(|feature| feature.available || !feature.enabled));
             assert!(report.entries >= 8 && report.cq_entries >= 2 * report.entries);
         }
-        Err(reason) => println!("skipped: {reason}"),
+        Err(reason) => skipped(reason),
     }
     // What is switched off is reported as there, and not in use.
     let spec = without(&Mechanism::ALL);
@@ -55,7 +55,7 @@ fn the_report_is_of_what_is_used() {
 #[test]
 fn refusals_are_told_apart() {
     if let Err(reason) = probe_uring() {
-        return println!("skipped: {reason}");
+        return skipped(reason);
     }
     let open = |answer: i32| {
         let thread = std::thread::spawn(move || {
@@ -123,7 +123,7 @@ fn install(program: &mut [libc::sock_filter]) {
 #[test]
 fn a_silent_send_that_was_left_behind_keeps_the_next_turn_awake() {
     if cfg!(ringport_asan) {
-        return println!("skipped: this ring is leaked on purpose, which the leak check would report");
+        return skipped("this ring is leaked on purpose, which the leak check would report");
     }
     let case = || {
         let Some(mut rig) = uring(UringSpec::default(), PoolSpec::default()) else { return };
@@ -251,7 +251,7 @@ fn an_ended_multishot_is_armed_again_and_counted() {
 fn a_stream_alone_is_contiguous() {
     let Some(mut rig) = uring(UringSpec::default(), PoolSpec::default()) else { return };
     if !probe_uring().is_ok_and(|report| report.features.iter().any(|f| f.name == "inc" && f.enabled)) {
-        return println!("skipped: this kernel has no incremental buffer rings");
+        return skipped("this kernel has no incremental buffer rings");
     }
     let (ours, mut peer) = unix_pair();
     let sock = rig.add(ours);
@@ -286,7 +286,7 @@ fn lazy_sends_let_a_turn_sleep() {
     for lazy in [false, true] {
         let Some(mut rig) = uring(UringSpec::default(), PoolSpec::default()) else { return };
         if !probe_uring().is_ok_and(|r| r.features.iter().any(|f| f.name == "silent-unix" && f.enabled)) {
-            return println!("skipped: no silent sends on this kernel");
+            return skipped("no silent sends on this kernel");
         }
         let (ours, _peer) = unix_pair();
         let sock = rig.add(ours);

@@ -150,7 +150,7 @@ impl BufRing {
         unsafe { self.memory.register(submitter, flags) }
     }
 
-    /// Whether a receive may be armed: on an empty ring it would end at once (B1).
+    /// Whether a receive may be armed: on an empty ring it would end at once, with ENOBUFS.
     pub(super) fn has_buffers(&self) -> bool {
         self.published > 0
     }

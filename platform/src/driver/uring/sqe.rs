@@ -29,7 +29,7 @@ pub(super) enum SendStyle {
 
 impl SendStyle {
     fn message_flags(self) -> i32 {
-        // Without WAITALL a short silent send would be taken for a complete one (kernel-probes/skip.c).
+        // Without WAITALL a short send counts as a success, makes no entry, and would be taken for a complete one.
         let always = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
         match self {
             SendStyle::Silent | SendStyle::Try => always | libc::MSG_DONTWAIT,
@@ -84,7 +84,7 @@ pub(super) fn connect(fd: RawFd, addr: *const libc::sockaddr, len: libc::socklen
     opcode::Connect::new(Fd(fd), addr, len).build()
 }
 
-/// Only failures make an entry: nothing to cancel, or too late (kernel-probes/skip2.c, B11).
+/// Only failures make an entry: nothing to cancel (ENOENT), or too late (EALREADY).
 pub(super) fn cancel(user_data: u64) -> squeue::Entry {
     opcode::AsyncCancel2::new(CancelBuilder::user_data(user_data))
         .build()

@@ -34,7 +34,8 @@ impl UringDriver {
         let wait = if out.len() > before || sends_end_now { Wait::Poll } else { wait };
         self.kernel.queue.submit(wait, &self.stats)?;
         // A silent send that the kernel took before this point has its failure among the completions, visible or
-        // held back by an overflow (B14). One that is staged again while reaping has not.
+        // held back by an overflow: it never waits, so it ended inside the enter. One that is staged again while
+        // reaping has not.
         let settled = self.kernel.queue.consumed();
         self.reap(out);
         while self.kernel.queue.overflowed() {
