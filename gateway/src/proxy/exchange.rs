@@ -286,8 +286,15 @@ impl<'a> Exchange<'a> {
         // A name may have addresses on which nobody listens: the other family of localhost.
         for _ in 0..origin.addr_count().min(MAX_ADDRS) {
             let Some(addr) = origin.next_addr() else { break };
-            let connecting = shared.runtime.connect(&addr);
-            match shared.core.timeout(route.pool.spec().connect_timeout, connecting).await {
+            let connect =
+                || shared.core.timeout(route.pool.spec().connect_timeout, shared.runtime.connect(&addr));
+            let connected = match connect().await {
+                Ok(Err(error)) if process::is_shortage(&error) && shared.give_up_idle().await => {
+                    connect().await
+                }
+                connected => connected,
+            };
+            match connected {
                 Ok(Ok(transport)) => {
                     shared.stats.origin_connects.inc();
                     let stream = ClientStream::new(&shared.runtime, transport, shared.origin_limits);

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 
 use crate::buf::{PoolBuf, TxQueue};
 use crate::driver::{ConnectAddr, MAX_SEND_BYTES, MAX_SEND_SEGMENTS};
-use crate::op::Token;
+use crate::op::{Burst, Token};
 
 /// Who asked for the end of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub(super) enum Cancel {
 
 pub(super) struct AcceptOp {
     pub(super) fd: RawFd,
+    pub(super) burst: Burst,
     pub(super) cancel: Cancel,
 }
 

@@ -1,7 +1,7 @@
 //! A turn: what is staged goes in, what completed comes out.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use io_uring::cqueue;
 
@@ -10,7 +10,7 @@ use super::sqe::{self, SendStyle};
 use super::{Silent, UringDriver};
 use crate::buf::PoolBuf;
 use crate::driver::Wait;
-use crate::op::{Completion, Errno, OpKind, Outcome, Token};
+use crate::op::{Burst, Completion, Errno, OpKind, Outcome, Token};
 
 /// Bytes that one step of a receive takes at most, so that a fast peer does not hold up the others.
 const MAX_RECV_STEP: u32 = 64 * 1024;
@@ -141,6 +141,13 @@ impl UringDriver {
         }
     }
 
+    pub(super) fn submit_accept(&mut self, token: Token, fd: RawFd, burst: Burst) {
+        let multishot = self.mode.multishot && burst == Burst::Many;
+        let entry = sqe::accept(fd, multishot).user_data(token.to_bits());
+        // SAFETY: an accept without an address names no memory.
+        unsafe { self.kernel.queue.push(entry, &self.stats) };
+    }
+
     fn complete_accept(&mut self, token: Token, result: i32, more: bool, out: &mut Vec<Completion>) {
         // SAFETY: a successful accept gives a new descriptor, which nobody else owns.
         let accepted = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
@@ -148,9 +155,14 @@ impl UringDriver {
             self.stats.stale_completions.inc();
             return;
         };
-        let (fd, canceled) = (op.fd, op.cancel != Cancel::No);
-        if let Some(accepted) = accepted {
-            out.push(Completion::more(token, Outcome::Accepted(accepted)));
+        let (fd, burst, canceled) = (op.fd, op.burst, op.cancel != Cancel::No);
+        match (accepted, burst) {
+            (Some(accepted), Burst::One) => {
+                debug_assert!(!more, "one accept takes one connection");
+                return self.end_accept(token, Outcome::Accepted(accepted), out);
+            }
+            (Some(accepted), Burst::Many) => out.push(Completion::more(token, Outcome::Accepted(accepted))),
+            (None, _) => {}
         }
         if more {
             return;
@@ -165,10 +177,8 @@ impl UringDriver {
             }
             _ if canceled => self.end_accept(token, Outcome::Canceled, out),
             _ => {
-                self.stats.multishot_ended.add(u64::from(self.mode.multishot));
-                let entry = sqe::accept(fd, self.mode.multishot).user_data(token.to_bits());
-                // SAFETY: an accept without an address names no memory.
-                unsafe { self.kernel.queue.push(entry, &self.stats) };
+                self.stats.multishot_ended.add(u64::from(self.mode.multishot && burst == Burst::Many));
+                self.submit_accept(token, fd, burst);
             }
         }
     }
