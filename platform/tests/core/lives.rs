@@ -14,7 +14,7 @@ use ringport_platform::buf::{Pool, PoolSpec, RxQueue, TxQueue};
 use ringport_platform::core::{Accepted, Core, CoreSpec, ListenSock, ShutdownReport, StreamSock};
 use ringport_platform::driver::{ConnectAddr, Driver, DriverKind, Unpark, Wait};
 use ringport_platform::exec::JoinError;
-use ringport_platform::op::{Completion, SendMode, Token};
+use ringport_platform::op::{Burst, Completion, SendMode, Token};
 use ringport_platform::socket::{ListenOptions, listen as listen_fd};
 use ringport_platform::stats::CoreStats;
 
@@ -194,7 +194,7 @@ impl Driver for Stuck {
         Ok(())
     }
 
-    fn accept(&mut self, _fd: RawFd, _token: Token) {}
+    fn accept(&mut self, _fd: RawFd, _token: Token, _burst: Burst) {}
 
     fn recv(&mut self, _fd: RawFd, _token: Token, _credit: u32) {}
 
