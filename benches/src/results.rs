@@ -189,17 +189,21 @@ fn counters(has_hardware: bool) -> &'static str {
 }
 
 fn versions() -> Vec<(String, String)> {
-    let mut versions = vec![("rustc".to_owned(), say("rustc", &["--version"]))];
+    let rustc = say("rustc", &["--version"]);
+    let mut versions = vec![("rustc".to_owned(), rustc.trim_start_matches("rustc ").to_owned())];
     for (program, flag) in [("nginx", "-v"), ("haproxy", "-v")] {
         let text = say(program, &[flag]);
         let line = text.lines().next().unwrap_or("missing");
-        versions.push((program.to_owned(), line.split(" - ").next().unwrap_or(line).to_owned()));
+        let version = line.split_once("version").map_or(line, |(_, version)| version);
+        let version = version.trim_start_matches([':', ' ']).split(' ').next().unwrap_or(version);
+        versions.push((program.to_owned(), version.trim_start_matches("nginx/").to_owned()));
     }
     let lock =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap_or_default();
     for name in CRATES {
         let entry = format!("name = \"{name}\"\nversion = \"");
-        let found = lock.split(&entry).nth(1).and_then(|rest| rest.split('"').next());
+        // Peers bring older versions of some; ours is the newest, which the lock file has last.
+        let found = lock.split(&entry).skip(1).last().and_then(|rest| rest.split('"').next());
         if let Some(version) = found {
             versions.push(((*name).to_owned(), version.to_owned()));
         }
@@ -256,7 +260,7 @@ impl Report {
 }
 
 /// In the order of the page.
-pub const QUESTIONS: &[&str] = &["echo", "hello", "proxy", "relay", "churn", "idle", "timers"];
+pub const QUESTIONS: &[&str] = &["echo", "hello", "proxy", "idle"];
 
 #[cfg(test)]
 mod tests {

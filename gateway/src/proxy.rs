@@ -10,23 +10,23 @@ mod fields;
 mod listeners;
 mod log;
 mod pool;
+mod room;
 mod routes;
 mod session;
 mod stats;
 mod tunnel;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ringport::proto::http1;
-use ringport::runtime::native::Native;
-use ringport::runtime::{ConnectAddr, Listener};
+use ringport::proto::http1::{self, FieldWriter};
+use ringport::runtime::native::{Native, NativeStream};
+use ringport::runtime::{ConnectAddr, ListenOptions};
 use ringport::spec::{OriginAddress, ProxySpec};
 use ringport_platform::blocking::{BlockingPool, resolve};
 use ringport_platform::buf::PoolSpec;
@@ -35,11 +35,14 @@ use ringport_platform::driver::{DriverChoice, Mechanisms, OpenError, open};
 use ringport_platform::launch::{CoreContext, DrainSignal, LaunchSpec, Launched, launch};
 use ringport_platform::process;
 use ringport_platform::signal::{Signal, Signals};
+use ringport_platform::socket;
 
 use date::{Clock, HttpDate};
+use fields::Via;
 use listeners::{Bound, CoreListener};
 use log::LogSender;
 use pool::{OriginPool, REAP_INTERVAL};
+use room::{Connections, Counted, Gate};
 use routes::Routes;
 use session::{Session, Sessions};
 use stats::{ProxyStats, Sources};
@@ -55,10 +58,13 @@ pub(crate) struct Shared {
     pub pools: Vec<Rc<OriginPool>>,
     pub stats: Arc<ProxyStats>,
     pub sessions: RefCell<Sessions>,
+    pub via: Via,
     clock: RefCell<Clock>,
     pub log: LogSender,
     drain: DrainSignal,
     connections: Arc<Connections>,
+    /// When kept connections were given up last, and how many sockets are open when all of those are closed.
+    gave_up: Cell<Option<(Instant, usize)>>,
 }
 
 impl Shared {
@@ -67,35 +73,32 @@ impl Shared {
         self.drain.is_draining()
     }
 
+    /// Puts `Date`.
+    pub(crate) fn put_date(&self, out: &mut FieldWriter<'_>) {
+        out.put_block(self.clock.borrow_mut().field(self.core.now()));
+    }
+
+    /// Closes the kept connections to origins, all of this core: descriptors are short, and these are in no use. False if
+    /// there were none; otherwise returns when they are gone, which takes a few turns.
+    pub(crate) async fn give_up_idle(&self) -> bool {
+        let (now, open) = (self.core.now(), self.core.socket_count());
+        let kept = usize::try_from(self.stats.origin_idle.load()).unwrap_or(0);
+        if kept > 0 {
+            self.gave_up.set(Some((now, open.saturating_sub(kept))));
+            self.pools.iter().for_each(|pool| pool.close_idle());
+        }
+        // Who comes a moment later waits for what the first has given up.
+        let recent = |&(since, _): &(Instant, usize)| now.duration_since(since) < GIVE_UP_TIME;
+        let Some((since, left)) = self.gave_up.get().filter(recent) else { return false };
+        while self.core.socket_count() > left && self.core.now().duration_since(since) < GIVE_UP_TIME {
+            self.core.sleep(Duration::from_millis(1)).await;
+        }
+        true
+    }
+
     /// What `Date` says.
     pub(crate) fn date(&self) -> HttpDate {
         self.clock.borrow_mut().date(self.core.now())
-    }
-}
-
-/// Client connections of the whole process against their limit.
-struct Connections {
-    count: AtomicUsize,
-    max: usize,
-}
-
-/// A connection's share of the limit.
-pub(crate) struct Counted(Arc<Connections>);
-
-impl Connections {
-    fn is_full(&self) -> bool {
-        self.count.load(Ordering::Relaxed) >= self.max
-    }
-
-    fn enter(self: &Arc<Self>) -> Counted {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        Counted(self.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -136,8 +139,12 @@ struct Plan {
     sources: Arc<OnceLock<(Sources, Vec<CoreRemote>)>>,
 }
 
-/// Descriptors kept for origins, files and the process itself when the connection limit is derived.
+/// Descriptors kept for cores, listeners, `/metrics`, files and connections to origins that are kept idle when the
+/// connection limit is derived; of few descriptors a quarter.
 const FD_RESERVE: usize = 512;
+
+/// How long kept connections that are given up may take to close. Others may open meanwhile.
+const GIVE_UP_TIME: Duration = Duration::from_millis(10);
 
 /// Sockets that must have closed before the heap is asked for what they held, some KiB each.
 const WORTH_A_RELEASE: usize = 256;
@@ -160,7 +167,8 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
     let (mut bound, per_core) = listeners::bind_all(&spec, cores)?;
     let (bound_admin, admin) = listeners::bind_admin(&spec)?.unzip();
     bound.extend(bound_admin);
-    let max = spec.limits().max_connections.unwrap_or_else(|| fd_limit.saturating_sub(FD_RESERVE).max(64));
+    let max = max_connections(&spec, fd_limit);
+    let burst_len = socket::burst_len(ListenOptions::default().backlog);
     let stats: Vec<Arc<ProxyStats>> = (0..cores).map(|_| Arc::default()).collect();
     let sources = Arc::new(OnceLock::new());
     let plan = Plan {
@@ -169,7 +177,7 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
         listeners: per_core.into_iter().map(Mutex::new).collect(),
         admin: Mutex::new(admin),
         log: sender.clone(),
-        connections: Arc::new(Connections { count: AtomicUsize::new(0), max }),
+        connections: Arc::new(Connections::new(max, cores * spec.listeners().len(), burst_len)),
         names: Arc::new(BlockingPool::new(4, 1024)),
         sources: sources.clone(),
     };
@@ -181,6 +189,19 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
     // Set once, here.
     let _ = sources.set((all, launched.remotes()));
     Ok(Running { launched, signals, spec, stats, bound, writer, sender, driver })
+}
+
+/// As configured, or half of the descriptors beyond the reserve: each client may need a connection to an origin.
+fn max_connections(spec: &ProxySpec, fd_limit: usize) -> usize {
+    let derived = ((fd_limit - FD_RESERVE.min(fd_limit / 4)) / 2).max(1);
+    let Some(max) = spec.limits().max_connections else { return derived };
+    if max > derived {
+        tracing::warn!(
+            "limits.max_connections is {max}: with {fd_limit} descriptors, {derived} clients are sure of a connection to an \
+             origin each"
+        );
+    }
+    max
 }
 
 fn launch_spec(spec: &ProxySpec, cores: usize, settings: DriverSettings) -> (LaunchSpec, Arc<Mutex<String>>) {
@@ -317,36 +338,29 @@ fn shared(context: &CoreContext, plan: &Plan) -> Shared {
         pools,
         stats,
         sessions: RefCell::default(),
+        via: Via::new(),
         clock: RefCell::new(Clock::new()),
         log: plan.log.clone(),
         drain: context.drain.clone(),
         connections: plan.connections.clone(),
+        gave_up: Cell::new(None),
     }
 }
 
 /// Takes connections until the core drains, then what the kernel still holds, so that nothing waiting is reset.
 async fn accept_all(shared: Rc<Shared>, sock: ListenSock) {
     let mut listener = shared.runtime.adopt_listener(sock);
+    let mut gate = Gate::new(shared.connections.clone(), shared.stats.clone());
     let mut drain = Box::pin(shared.drain.wait());
     loop {
-        if shared.connections.is_full() {
-            listener.pause();
-            shared.stats.connections_paused.inc();
-            let room = shared.core.sleep(Duration::from_millis(20));
-            race(room, &mut drain).await;
-            if shared.is_draining() {
-                break;
-            }
-            continue;
-        }
         let accepted = poll_fn(|cx| {
             if drain.as_mut().poll(cx).is_ready() {
                 return std::task::Poll::Ready(None);
             }
-            listener.poll_accept(cx).map(Some)
+            gate.poll_next(&mut listener, cx).map(Some)
         });
         match accepted.await {
-            Some(Ok(stream)) => begin(&shared, stream),
+            Some(Ok((stream, counted))) => begin(&shared, stream, counted),
             Some(Err(error)) => {
                 tracing::warn!(%error, "a connection could not be taken");
                 race(shared.core.sleep(Duration::from_millis(20)), &mut drain).await;
@@ -354,9 +368,10 @@ async fn accept_all(shared: Rc<Shared>, sock: ListenSock) {
             None => break,
         }
     }
+    drop(gate);
     loop {
         match poll_fn(|cx| listener.poll_drain(cx)).await {
-            Ok(Some(stream)) => begin(&shared, stream),
+            Ok(Some(stream)) => begin(&shared, stream, shared.connections.begin_last()),
             Ok(None) => return,
             Err(error) => return tracing::warn!(%error, "the accept queue could not be drained"),
         }
@@ -372,8 +387,7 @@ async fn race(first: impl Future<Output = ()>, drain: &mut std::pin::Pin<Box<imp
     .await;
 }
 
-fn begin(shared: &Rc<Shared>, stream: ringport::runtime::native::NativeStream) {
-    let counted = shared.connections.enter();
+fn begin(shared: &Rc<Shared>, stream: NativeStream, counted: Counted) {
     drop(shared.core.spawn(Session::serve(shared.clone(), stream, counted)));
 }
 

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buf::TxQueue;
-use crate::op::{Completion, SendMode, Token};
+use crate::op::{Burst, Completion, SendMode, Token};
 
 pub use self::mechanisms::{Mechanism, Mechanisms, UnknownMechanism};
 #[cfg(target_os = "linux")]
@@ -118,8 +118,11 @@ pub trait Driver {
     /// What the kernel says (epoll: out of memory or watches). The descriptor stays the caller's.
     fn attach(&mut self, fd: RawFd, index: u32) -> io::Result<()>;
 
-    /// Takes connections from a listening socket until cancelled or failed.
-    fn accept(&mut self, fd: RawFd, token: Token);
+    /// Takes connections from a listening socket: one, or all that come until cancelled or failed.
+    ///
+    /// Between two turns [`Burst::Many`] may take as many as the socket's backlog holds, and a cancel does not undo
+    /// that. Each is a descriptor of the process, so an owner with less room than that takes them one by one.
+    fn accept(&mut self, fd: RawFd, token: Token, burst: Burst);
 
     /// Receives at most `credit` bytes (not 0) into the pool, as they come.
     ///

@@ -1,7 +1,7 @@
 //! The closed list of what a driver does and how each ends.
 //!
 //! ```text
-//! Accept   armed -> Accepted* -> Failed | Canceled                         (owned by a listener)
+//! Accept   armed -> Accepted* -> Failed | Canceled, one alone: Accepted(last)   (owned by a listener)
 //! Recv     armed -> Received* -> Received(last) | Eof | Starved | Failed | Canceled   (owned by a socket)
 //! Send     issued -> Sent | Stalled | Failed | Canceled                    (owned by a socket)
 //! Connect  issued -> Connected | Failed | Canceled                         (owned by a dialling slot)
@@ -91,6 +91,15 @@ impl fmt::Debug for Token {
     }
 }
 
+/// How many connections one accept may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Burst {
+    /// At most one, whose completion is then terminal: for a listener whose owner has little room.
+    One,
+    /// All that come, until cancelled or failed. What the kernel's queue holds may be taken in one turn.
+    Many,
+}
+
 /// How far a send may go before it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendMode {
@@ -103,7 +112,7 @@ pub enum SendMode {
 /// What happened to an operation.
 #[derive(Debug)]
 pub enum Outcome {
-    /// A connection, non-blocking and close-on-exec.
+    /// A connection, non-blocking and close-on-exec. Terminal for [`Burst::One`].
     Accepted(OwnedFd),
     /// Bytes, never none. With `more` false the credit is used up (or the driver ended the receive): arm it again.
     Received(PoolBuf),

@@ -4,10 +4,12 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::LazyLock;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::driver::ConnectAddr;
+use crate::sockets::ACCEPT_QUEUE_LIMIT;
 
 /// Where a local socket is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +86,17 @@ pub fn listen(addr: &ConnectAddr, options: ListenOptions) -> io::Result<OwnedFd>
     };
     socket.listen(options.backlog)?;
     Ok(socket.into())
+}
+
+/// Connections that a listener with such a backlog may hold at a time: taken by its core, or waiting for it in the kernel.
+///
+/// A turn may take all of them. listen(2): the kernel caps a backlog at `net.core.somaxconn`, and lets one more wait.
+pub fn burst_len(backlog: i32) -> usize {
+    static SOMAXCONN: LazyLock<usize> = LazyLock::new(|| {
+        let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+        text.trim().parse().unwrap_or(usize::MAX)
+    });
+    usize::try_from(backlog).unwrap_or(usize::MAX).min(*SOMAXCONN).saturating_add(1 + ACCEPT_QUEUE_LIMIT)
 }
 
 /// A fresh non-blocking, close-on-exec stream socket for a connect to `addr`. TCP sockets send at once (`TCP_NODELAY`).

@@ -21,7 +21,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::buf::{Pool, RxQueue, TxQueue};
 use crate::driver::{ConnectAddr, Driver};
-use crate::op::{Completion, Errno, OpKind, Outcome, SendMode, Token};
+use crate::op::{Burst, Completion, Errno, OpKind, Outcome, SendMode, Token};
 use crate::stats::CoreStats;
 
 /// Bytes that may wait in a socket for their reader, unless set otherwise.
@@ -42,7 +42,10 @@ pub(crate) struct SockId {
 /// What a socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    Listener,
+    /// `burst_len` is what one turn may take.
+    Listener {
+        burst_len: usize,
+    },
     Stream,
 }
 
@@ -119,6 +122,48 @@ struct Listen {
     paused: Option<AcceptPause>,
     wanted: bool,
     failed: Option<Errno>,
+    /// Connections that may still be taken from the kernel.
+    room: usize,
+    /// Whether the owner has said that there is no room.
+    full: bool,
+    /// What one turn may take when nothing holds it back.
+    burst_len: usize,
+    /// How the accept in flight takes them.
+    armed: Burst,
+}
+
+impl Listen {
+    fn new(burst_len: usize) -> Self {
+        Listen {
+            queue: VecDeque::new(),
+            paused: None,
+            wanted: false,
+            failed: None,
+            room: usize::MAX,
+            full: false,
+            burst_len,
+            armed: Burst::Many,
+        }
+    }
+
+    /// How to take connections now; `None`: not at all.
+    fn wish(&self) -> Option<Burst> {
+        match self.room {
+            _ if !self.wanted || self.paused.is_some() => None,
+            0 => None,
+            room if room > self.burst_len => Some(Burst::Many),
+            _ => Some(Burst::One),
+        }
+    }
+
+    /// Whether an accept in flight may take more than is wished for. One that takes a single connection ends by itself.
+    fn overreaches(&self) -> bool {
+        match self.wish() {
+            None => true,
+            Some(Burst::One) => self.armed == Burst::Many,
+            Some(Burst::Many) => false,
+        }
+    }
 }
 
 struct Slot {
@@ -228,9 +273,8 @@ impl Sockets {
         let slot = &mut self.slots[index as usize];
         debug_assert!(slot.fd.is_none() && !slot.in_flight.any());
         slot.fd = Some(fd);
-        if role == Role::Listener {
-            let queue = VecDeque::new();
-            slot.listen = Some(Box::new(Listen { queue, paused: None, wanted: false, failed: None }));
+        if let Role::Listener { burst_len } = role {
+            slot.listen = Some(Box::new(Listen::new(burst_len)));
         }
         SockId { index, generation: slot.generation }
     }
@@ -300,15 +344,7 @@ impl Sockets {
         max: usize,
     ) -> Poll<Result<bool, Errno>> {
         let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
-        let mut moved = false;
-        let mut left = max;
-        while left > 0
-            && let Some(buf) = slot.rx.pop(left)
-        {
-            left -= buf.len();
-            into.push(buf);
-            moved = true;
-        }
+        let moved = into.take_from(&mut slot.rx, max);
         let wants_arm = slot.rx_end.is_none() && !slot.in_flight.recv && !slot.rx_parked;
         if !slot.rx_wanted || wants_arm {
             slot.rx_wanted = true;
@@ -409,7 +445,7 @@ impl Sockets {
         }
         let failed = listen.failed.take();
         listen.wanted = true;
-        let arm = listen.paused.is_none() && !slot.in_flight.accept;
+        let arm = listen.wish().is_some() && !slot.in_flight.accept;
         if taken.is_none() && failed.is_none() {
             register(&mut slot.rx_waker, cx);
         }
@@ -432,6 +468,28 @@ impl Sockets {
             self.stats.accept_paused.inc();
             self.mark(id.index);
         }
+    }
+
+    /// How many connections may still be taken from the kernel. Each that is taken uses one up; what was taken before
+    /// stays in the queue.
+    pub(crate) fn set_accept_room(&mut self, id: SockId, room: usize) {
+        let Some(slot) = self.slot(id) else { return };
+        let accepting = slot.in_flight.accept;
+        let Some(listen) = slot.listen.as_mut() else { return };
+        listen.room = room;
+        let was_full = std::mem::replace(&mut listen.full, room == 0);
+        let changed = if accepting { listen.overreaches() } else { listen.wish().is_some() };
+        if room == 0 && !was_full {
+            self.stats.accept_paused.inc();
+        }
+        if changed {
+            self.mark(id.index);
+        }
+    }
+
+    /// Connections that were taken from the kernel and wait for an acceptor.
+    pub(crate) fn accept_queued(&mut self, id: SockId) -> usize {
+        self.slot(id).and_then(|slot| slot.listen.as_ref()).map_or(0, |listen| listen.queue.len())
     }
 
     /// A connection that was taken, or `None` when none is left and the kernel gives no more by itself.
@@ -577,12 +635,14 @@ impl Sockets {
         let token = slot.token(OpKind::Accept, index);
         let fd = slot.fd();
         let Some(listen) = slot.listen.as_mut() else { return };
-        let should = listen.wanted && listen.paused.is_none() && slot.closing.is_none();
-        if should && !slot.in_flight.accept {
+        let closing = slot.closing.is_some();
+        if !slot.in_flight.accept {
+            let Some(burst) = listen.wish().filter(|_| !closing) else { return };
             slot.in_flight.accept = true;
             slot.canceled = false;
-            driver.accept(fd, token);
-        } else if !should && slot.in_flight.accept && !slot.canceled {
+            listen.armed = burst;
+            driver.accept(fd, token, burst);
+        } else if (closing || listen.overreaches()) && !slot.canceled {
             slot.canceled = true;
             self.stats.cancels.inc();
             driver.cancel(fd, token);
@@ -793,9 +853,15 @@ impl Sockets {
             Outcome::Accepted(fd) => {
                 self.stats.accepted.inc();
                 listen.queue.push_back(fd);
+                if listen.room != usize::MAX {
+                    // A burst that was armed while there was room may take more than is left.
+                    listen.room = listen.room.saturating_sub(1);
+                }
                 if listen.queue.len() >= ACCEPT_QUEUE_LIMIT && listen.paused.is_none() {
                     listen.paused = Some(AcceptPause::Held);
                     self.stats.accept_paused.inc();
+                }
+                if listen.overreaches() {
                     self.mark(index);
                 }
             }

@@ -155,9 +155,17 @@ impl NativeListener {
     pub fn poll_accept_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         self.sock.poll_accept(cx)
     }
-}
 
-impl NativeListener {
+    /// How many more connections it may take from the kernel beside those that wait here. See [`ListenSock::set_room`].
+    pub fn set_room(&mut self, room: usize) {
+        self.sock.set_room(room);
+    }
+
+    /// Connections that were taken from the kernel and wait here.
+    pub fn queued(&self) -> usize {
+        self.sock.queued()
+    }
+
     /// What the kernel still holds, for the end of a listener; `Ok(None)` when nothing waits: drop it then.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<NativeStream>>> {
         let Some(accepted) = std::task::ready!(self.sock.poll_drain(cx))? else {

@@ -28,8 +28,10 @@ pub(super) async fn serve(shared: Rc<Shared>, sock: ListenSock, sources: Filled)
     let mut listener = shared.runtime.adopt_listener(sock);
     let seats = Rc::new(());
     loop {
-        if Rc::strong_count(&seats) > MAX_CONNECTIONS {
-            listener.pause();
+        // One is ours.
+        let taken = Rc::strong_count(&seats) - 1;
+        listener.set_room(MAX_CONNECTIONS.saturating_sub(taken + listener.queued()));
+        if taken >= MAX_CONNECTIONS {
             shared.core.sleep(Duration::from_millis(50)).await;
             continue;
         }

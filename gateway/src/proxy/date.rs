@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use ringport::proto::http1::FieldBlock;
+
 use super::log::civil;
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, RFC 9110 5.6.7.
@@ -10,23 +12,37 @@ pub(crate) type HttpDate = [u8; 29];
 /// Gives the date of now without asking the system each time.
 pub(crate) struct Clock {
     text: HttpDate,
+    field: FieldBlock,
     until: Option<Instant>,
 }
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Clock { text: format(SystemTime::UNIX_EPOCH), until: None }
+        Clock { text: format(SystemTime::UNIX_EPOCH), field: FieldBlock::default(), until: None }
     }
 
     /// The date at `now`, which is the core's.
     pub(crate) fn date(&mut self, now: Instant) -> HttpDate {
-        if self.until.is_none_or(|until| now >= until) {
-            let time = SystemTime::now();
-            let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            self.text = format(time);
-            self.until = Some(now + Duration::from_nanos(1_000_000_000 - u64::from(since.subsec_nanos())));
-        }
+        self.follow(now);
         self.text
+    }
+
+    /// The same as a field.
+    pub(crate) fn field(&mut self, now: Instant) -> &FieldBlock {
+        self.follow(now);
+        &self.field
+    }
+
+    fn follow(&mut self, now: Instant) {
+        if self.until.is_some_and(|until| now < until) {
+            return;
+        }
+        let time = SystemTime::now();
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.text = format(time);
+        let text = self.text;
+        self.field.fill(|out| out.put("date", &text)).expect("a date is visible ASCII");
+        self.until = Some(now + Duration::from_nanos(1_000_000_000 - u64::from(since.subsec_nanos())));
     }
 }
 

@@ -23,7 +23,7 @@ use ringport::runtime::native::NativeStream;
 use ringport::runtime::{Runtime, Transport, TxLevel};
 use ringport_platform::process;
 
-use super::fields::{max_forwards, put_request_fields, put_response_fields};
+use super::fields::{Client, max_forwards, put_request_fields, put_response_fields};
 use super::log;
 use super::pool::{ActiveRequest, Origin};
 use super::routes::Route;
@@ -176,7 +176,7 @@ impl<'a> Exchange<'a> {
     }
 
     async fn answer_or_relay(&mut self) -> Flow {
-        let route = self.session.shared.routes.find(self.head.authority(), self.head.path()).cloned();
+        let route = self.session.shared.routes.find(&self.head).cloned();
         let Some(route) = route else {
             let flow = self.answer(StatusCode::NOT_FOUND, "no route for this host and path");
             self.log(404, 0, "no-route");
@@ -286,8 +286,15 @@ impl<'a> Exchange<'a> {
         // A name may have addresses on which nobody listens: the other family of localhost.
         for _ in 0..origin.addr_count().min(MAX_ADDRS) {
             let Some(addr) = origin.next_addr() else { break };
-            let connecting = shared.runtime.connect(&addr);
-            match shared.core.timeout(route.pool.spec().connect_timeout, connecting).await {
+            let connect =
+                || shared.core.timeout(route.pool.spec().connect_timeout, shared.runtime.connect(&addr));
+            let connected = match connect().await {
+                Ok(Err(error)) if process::is_shortage(&error) && shared.give_up_idle().await => {
+                    connect().await
+                }
+                connected => connected,
+            };
+            match connected {
                 Ok(Ok(transport)) => {
                     shared.stats.origin_connects.inc();
                     let stream = ClientStream::new(&shared.runtime, transport, shared.origin_limits);
@@ -368,11 +375,11 @@ impl<'a> Exchange<'a> {
         let target = self.head.origin_target();
         let line = RequestLine { method: self.head.method().as_str(), target: &target, host };
         let len = if connect { BodyLen::None } else { self.len };
-        let (head, peer) = (&self.head, self.session.peer.as_str());
-        let told = &mut self.session.told;
-        leg.stream.send_head_with(line, len, |out| {
-            put_request_fields(out, head, self.len, route.forwarded, peer, told)
-        })
+        let session = &mut *self.session;
+        let (policy, peer, told) = (route.forwarded, session.peer.as_str(), &mut session.told);
+        let client = Client { policy, peer, host: client_host, told };
+        let via = &session.shared.via;
+        leg.stream.send_head_with(line, len, |out| put_request_fields(out, &self.head, self.len, client, via))
     }
 
     fn poll_relay(
@@ -538,9 +545,7 @@ impl<'a> Exchange<'a> {
             ClientEvent::Informational(head) => {
                 relay.continued |= head.status() == StatusCode::CONTINUE;
                 let shared = &self.session.shared;
-                client.send_informational_with(head.status(), |out| {
-                    put_response_fields(out, &head, || shared.date())
-                })
+                client.send_informational_with(head.status(), |out| put_response_fields(out, &head, shared))
             }
             ClientEvent::Head(head, len) => {
                 let status = head.status();
@@ -559,8 +564,7 @@ impl<'a> Exchange<'a> {
                     client.conn().close_after_response();
                 }
                 let shared = &self.session.shared;
-                let sent = client
-                    .send_head_with(status, len, |out| put_response_fields(out, &head, || shared.date()));
+                let sent = client.send_head_with(status, len, |out| put_response_fields(out, &head, shared));
                 relay.status = if sent.is_ok() { status.as_u16() } else { 0 };
                 sent
             }

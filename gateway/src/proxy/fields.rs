@@ -4,11 +4,27 @@ use http::{Method, StatusCode, Version};
 use ringport::proto::http1::{BodyLen, FieldBlock, FieldWriter, RequestHead, ResponseHead, SendError};
 use ringport::spec::Forwarded;
 
-use super::date::HttpDate;
+use super::Shared;
 
 /// Our name in `Via`, behind the version in which the message came. RFC 9110 7.6.3.
-fn via(version: Version) -> &'static [u8] {
-    if version == Version::HTTP_10 { b"1.0 ringport" } else { b"1.1 ringport" }
+pub(crate) struct Via {
+    http11: FieldBlock,
+    http10: FieldBlock,
+}
+
+impl Via {
+    pub(crate) fn new() -> Self {
+        let block = |value: &[u8]| {
+            let mut block = FieldBlock::default();
+            block.fill(|out| out.put("via", value)).expect("visible ASCII");
+            block
+        };
+        Via { http11: block(b"1.1 ringport"), http10: block(b"1.0 ringport") }
+    }
+
+    fn of(&self, version: Version) -> &FieldBlock {
+        if version == Version::HTTP_10 { &self.http10 } else { &self.http11 }
+    }
 }
 
 /// What a client, or a gateway before us, says about the client.
@@ -130,15 +146,25 @@ impl Told {
     }
 }
 
+/// What an origin is told about the client of a request.
+pub(super) struct Client<'a> {
+    pub policy: Forwarded,
+    /// Its address as text; empty where it has none.
+    pub peer: &'a str,
+    /// The authority that it asked for.
+    pub host: &'a str,
+    pub told: &'a mut Told,
+}
+
 /// Puts the fields of a request for an origin.
 pub(super) fn put_request_fields(
     out: &mut FieldWriter<'_>,
     head: &RequestHead,
     len: BodyLen,
-    policy: Forwarded,
-    peer: &str,
-    told: &mut Told,
+    client: Client<'_>,
+    via: &Via,
 ) -> Result<(), SendError> {
+    let Client { policy, peer, host, told } = client;
     match (max_forwards(head), policy) {
         (Some(left), _) => {
             let told = policy == Forwarded::Off;
@@ -154,7 +180,6 @@ pub(super) fn put_request_fields(
     if let Some(protocols) = upgrade(head, len) {
         out.put("upgrade", protocols)?;
     }
-    let host = head.authority().unwrap_or_default();
     match policy {
         Forwarded::Off => {}
         Forwarded::Append if head.tells_client() => {
@@ -165,7 +190,8 @@ pub(super) fn put_request_fields(
         }
         Forwarded::Append | Forwarded::Replace => out.put_block(told.block(peer, host)?),
     }
-    out.put("via", via(head.version()))
+    out.put_block(via.of(head.version()));
+    Ok(())
 }
 
 /// Puts the fields of a response for a client. One `Date`, which a gateway adds where an origin has no clock (RFC 9110
@@ -173,17 +199,18 @@ pub(super) fn put_request_fields(
 pub(super) fn put_response_fields(
     out: &mut FieldWriter<'_>,
     head: &ResponseHead,
-    date: impl FnOnce() -> HttpDate,
+    shared: &Shared,
 ) -> Result<(), SendError> {
     let status = head.status();
     out.forward_response(head);
     if !status.is_informational() && !head.is_dated() {
-        out.put("date", &date())?;
+        shared.put_date(out);
     }
     if matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED)
         && let Some(protocols) = head.upgrade()
     {
         out.put("upgrade", protocols)?;
     }
-    out.put("via", via(head.version()))
+    out.put_block(shared.via.of(head.version()));
+    Ok(())
 }

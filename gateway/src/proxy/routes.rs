@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use ringport::proto::http1::RequestHead;
 use ringport::spec::{Forwarded, HostPattern, ProxySpec};
 
 use super::pool::OriginPool;
@@ -55,10 +56,11 @@ impl Routes {
     }
 
     /// The route for a request, or `None` (answered 404).
-    pub(crate) fn find(&self, authority: Option<&str>, path: &str) -> Option<&Rc<Route>> {
+    pub(crate) fn find(&self, head: &RequestHead) -> Option<&Rc<Route>> {
+        let path = head.path();
         let under_prefix = |route: &&Rc<Route>| under(path, &route.path_prefix);
         if !self.hosts.is_empty() {
-            let host = authority.map_or("", host_of);
+            let host = head.authority().map_or("", host_of);
             let by_host = self.hosts.iter().filter(|(pattern, _)| matches(pattern, host));
             if let Some(route) = by_host.flat_map(|(_, routes)| routes).find(under_prefix) {
                 return Some(route);

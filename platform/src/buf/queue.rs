@@ -46,6 +46,23 @@ impl RxQueue {
         }
     }
 
+    /// Moves at most `max` bytes from the front of `other` to the end; whether any were there. No copy.
+    pub fn take_from(&mut self, other: &mut RxQueue, max: usize) -> bool {
+        if self.is_empty() && other.len <= max {
+            // The usual case, without a look at any view.
+            std::mem::swap(self, other);
+            return !self.is_empty();
+        }
+        let mut left = max;
+        while left > 0
+            && let Some(buf) = other.pop(left)
+        {
+            left -= buf.len();
+            self.push(buf);
+        }
+        left < max
+    }
+
     /// Puts bytes back to the front.
     pub fn push_front(&mut self, buf: PoolBuf) {
         if !buf.is_empty() {
@@ -338,6 +355,10 @@ impl TxQueue {
     pub fn advance(&mut self, mut count: usize) {
         assert!(count <= self.len, "advance past the end");
         self.len -= count;
+        if self.len == 0 {
+            self.head_sent = 0;
+            return self.segs.clear();
+        }
         while count > 0 {
             let Some(front) = self.segs.front() else { break };
             let left = front.len() - self.head_sent;
@@ -356,12 +377,24 @@ impl TxQueue {
         self.segs.iter().enumerate().map(|(at, seg)| if at == 0 { &seg[self.head_sent..] } else { &seg[..] })
     }
 
+    /// The unsent bytes, where they lie in one segment.
+    pub(crate) fn only_slice(&self) -> Option<&[u8]> {
+        if self.segs.len() != 1 {
+            return None;
+        }
+        self.segs.front().map(|seg| &seg[self.head_sent..])
+    }
+
     /// Moves everything of `other` to the end of this queue.
     pub fn append(&mut self, other: &mut TxQueue) {
         other.settle_head();
-        self.len += other.len;
-        other.len = 0;
-        self.segs.append(&mut other.segs);
+        self.len += std::mem::take(&mut other.len);
+        if self.segs.is_empty() {
+            // The usual case, without a look at any segment. The bytes themselves stay where they are.
+            std::mem::swap(&mut self.segs, &mut other.segs);
+        } else {
+            self.segs.append(&mut other.segs);
+        }
     }
 
     /// Copies segments that pin pool chunks into memory of their own, for a peer that takes long to read. Small

@@ -73,15 +73,19 @@ impl ListenSock {
     /// # Errors
     /// The kernel's: address in use, permission.
     pub fn bind(core: &Core, addr: &ConnectAddr, options: ListenOptions) -> io::Result<Self> {
-        Self::from_fd(core, socket::listen(addr, options)?)
+        let fd = socket::listen(addr, options)?;
+        let role = Role::Listener { burst_len: socket::burst_len(options.backlog) };
+        Ok(ListenSock(Owned::new(core, fd, role)?))
     }
 
-    /// Takes over a non-blocking listening socket.
+    /// Takes over a non-blocking listening socket, with the default backlog.
     ///
     /// # Errors
     /// When the driver cannot watch it.
     pub fn from_fd(core: &Core, fd: OwnedFd) -> io::Result<Self> {
-        Ok(ListenSock(Owned::new(core, fd, Role::Listener)?))
+        let backlog = ListenOptions::default().backlog;
+        let role = Role::Listener { burst_len: socket::burst_len(backlog) };
+        Ok(ListenSock(Owned::new(core, fd, role)?))
     }
 
     /// The next connection. Dropping the future loses none.
@@ -101,6 +105,21 @@ impl ListenSock {
     /// Takes no more from the kernel until the next accept; what was taken waits.
     pub fn pause(&mut self) {
         self.0.core.0.sockets.borrow_mut().pause_accept(self.0.id);
+    }
+
+    /// How many more connections this listener may take from the kernel, beside those that wait in its queue: each is a
+    /// descriptor. Each that it takes uses one up, so tell it again as connections end. No limit at first; 0 pauses.
+    ///
+    /// With more room than one turn can take (see [`socket::burst_len`]) all that wait are taken at once, with less one
+    /// in a turn. A turn that has begun when room is taken back may go beyond it: listeners that share a room, on several
+    /// cores, get a share each.
+    pub fn set_room(&mut self, room: usize) {
+        self.0.core.0.sockets.borrow_mut().set_accept_room(self.0.id, room);
+    }
+
+    /// Connections that were taken from the kernel and wait for [`ListenSock::poll_accept`].
+    pub fn queued(&self) -> usize {
+        self.0.core.0.sockets.borrow_mut().accept_queued(self.0.id)
     }
 
     /// What the kernel has taken for this listener so far; `Ok(None)` once nothing waits and nothing is armed.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use super::{ConnectAddr, Driver, DriverKind, MAX_SEND_BYTES, MAX_SEND_SEGMENTS, Unpark, Wait};
 use crate::buf::{ChunkRef, Pool, TxQueue};
-use crate::op::{Completion, Errno, OpKind, Outcome, SendMode, Token};
+use crate::op::{Burst, Completion, Errno, OpKind, Outcome, SendMode, Token};
 use crate::socket::sock_addr;
 use crate::stats::CoreStats;
 
@@ -148,7 +148,7 @@ impl EpollDriver {
 
     fn run_accept(&mut self, index: u32, out: &mut Vec<Completion>) {
         let slot = &mut self.slots[index as usize];
-        let Some(Accept { token, canceled }) = slot.accept else { return };
+        let Some(Accept { token, burst, canceled }) = slot.accept else { return };
         if canceled {
             slot.accept = None;
             return self.end(token, Outcome::Canceled, out);
@@ -159,6 +159,10 @@ impl EpollDriver {
             }
             self.stats.syscalls.inc();
             match sys::accept(slot.fd) {
+                Ok(fd) if burst == Burst::One => {
+                    slot.accept = None;
+                    return self.end(token, Outcome::Accepted(fd), out);
+                }
                 Ok(fd) => out.push(Completion::more(token, Outcome::Accepted(fd))),
                 Err(Errno(libc::EAGAIN)) => slot.readable = false,
                 // accept(2), "Error handling": the connection died while it waited; the next may be fine.
@@ -330,10 +334,10 @@ impl Driver for EpollDriver {
         sys::add(self.epoll.as_fd(), fd, edges as u32, data)
     }
 
-    fn accept(&mut self, fd: RawFd, token: Token) {
+    fn accept(&mut self, fd: RawFd, token: Token, burst: Burst) {
         let slot = self.begin(fd, token, OpKind::Accept);
         debug_assert!(slot.accept.is_none());
-        slot.accept = Some(Accept { token, canceled: false });
+        slot.accept = Some(Accept { token, burst, canceled: false });
     }
 
     fn recv(&mut self, fd: RawFd, token: Token, credit: u32) {

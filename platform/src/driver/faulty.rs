@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{ConnectAddr, Driver, DriverKind, MAX_SEND_BYTES, Unpark, Wait};
 use crate::buf::{Pool, PoolSpec, Seg, TxQueue};
-use crate::op::{Completion, Errno, OpKind, Outcome, SendMode, Token};
+use crate::op::{Burst, Completion, Errno, OpKind, Outcome, SendMode, Token};
 
 /// What happens instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +111,9 @@ impl<D: Driver + ?Sized> Faulty<D> {
         Some(self.plan.remove(at).fault)
     }
 
-    /// Delivers what was kept for `token`, at most `credit`; returns the credit left, or `None` if that ended it.
-    fn deliver_kept(&mut self, token: Token, mut credit: usize) -> Option<usize> {
+    /// Delivers what was kept for `token`: bytes up to `credit`, connections as `burst` says. Returns the credit left, or
+    /// `None` if that ended it.
+    fn deliver_kept(&mut self, token: Token, mut credit: usize, burst: Burst) -> Option<usize> {
         let mut kept = self.kept.remove(&token).unwrap_or_default();
         while let Some(outcome) = kept.pop_front() {
             let completion = match outcome {
@@ -124,7 +125,9 @@ impl<D: Driver + ?Sized> Faulty<D> {
                     credit -= buf.len();
                     Completion { token, outcome: Outcome::Received(buf), more: credit > 0 }
                 }
-                Outcome::Accepted(fd) => Completion::more(token, Outcome::Accepted(fd)),
+                Outcome::Accepted(fd) => {
+                    Completion { token, outcome: Outcome::Accepted(fd), more: burst == Burst::Many }
+                }
                 end => Completion::last(token, end),
             };
             let ended = !completion.more;
@@ -247,16 +250,16 @@ impl<D: Driver + ?Sized> Driver for Faulty<D> {
         self.inner.attach(fd, index)
     }
 
-    fn accept(&mut self, fd: RawFd, token: Token) {
-        let goes_on = self.deliver_kept(token, usize::MAX).is_some();
+    fn accept(&mut self, fd: RawFd, token: Token, burst: Burst) {
+        let goes_on = self.deliver_kept(token, usize::MAX, burst).is_some();
         self.live.insert(token, (fd, goes_on));
         if goes_on {
-            self.inner.accept(fd, token);
+            self.inner.accept(fd, token, burst);
         }
     }
 
     fn recv(&mut self, fd: RawFd, token: Token, credit: u32) {
-        let left = self.deliver_kept(token, credit as usize);
+        let left = self.deliver_kept(token, credit as usize, Burst::Many);
         self.live.insert(token, (fd, left.is_some()));
         if let Some(left) = left {
             self.inner.recv(fd, token, left as u32);

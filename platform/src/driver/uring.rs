@@ -35,7 +35,7 @@ use self::slots::{AcceptOp, Address, Cancel, ConnectOp, Message, RecvOp, SendOp,
 use self::sqe::SendStyle;
 use super::{ConnectAddr, Driver, DriverKind, Mechanisms, Unpark, Wait};
 use crate::buf::{Pool, TxQueue};
-use crate::op::{Completion, Errno, SendMode, Token};
+use crate::op::{Burst, Completion, Errno, SendMode, Token};
 use crate::stats::CoreStats;
 
 pub use self::probe::{Feature, UringReport};
@@ -236,12 +236,10 @@ impl Driver for UringDriver {
         Ok(())
     }
 
-    fn accept(&mut self, fd: RawFd, token: Token) {
+    fn accept(&mut self, fd: RawFd, token: Token, burst: Burst) {
         self.in_flight += 1;
-        self.accepts.insert(token, AcceptOp { fd, cancel: Cancel::No });
-        let entry = sqe::accept(fd, self.mode.multishot).user_data(token.to_bits());
-        // SAFETY: an accept without an address names no memory.
-        unsafe { self.kernel.queue.push(entry, &self.stats) };
+        self.accepts.insert(token, AcceptOp { fd, burst, cancel: Cancel::No });
+        self.submit_accept(token, fd, burst);
     }
 
     fn recv(&mut self, fd: RawFd, token: Token, credit: u32) {
@@ -262,8 +260,9 @@ impl Driver for UringDriver {
         let (what, taken) = gather(queue, &mut self.kernel.messages);
         let style = self.style(token, mode);
         self.in_flight += 1;
-        self.sends.insert(token, SendOp { fd, cancel: Cancel::No, style, taken, what, seq: 0 });
-        self.submit_send(token);
+        let mut op = SendOp { fd, cancel: Cancel::No, style, taken, what, seq: 0 };
+        self.stage_send(token, &mut op);
+        self.sends.insert(token, op);
         taken
     }
 

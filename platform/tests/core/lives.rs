@@ -14,7 +14,7 @@ use ringport_platform::buf::{Pool, PoolSpec, RxQueue, TxQueue};
 use ringport_platform::core::{Accepted, Core, CoreSpec, ListenSock, ShutdownReport, StreamSock};
 use ringport_platform::driver::{ConnectAddr, Driver, DriverKind, Unpark, Wait};
 use ringport_platform::exec::JoinError;
-use ringport_platform::op::{Completion, SendMode, Token};
+use ringport_platform::op::{Burst, Completion, SendMode, Token};
 use ringport_platform::socket::{ListenOptions, listen as listen_fd};
 use ringport_platform::stats::CoreStats;
 
@@ -194,7 +194,7 @@ impl Driver for Stuck {
         Ok(())
     }
 
-    fn accept(&mut self, _fd: RawFd, _token: Token) {}
+    fn accept(&mut self, _fd: RawFd, _token: Token, _burst: Burst) {}
 
     fn recv(&mut self, _fd: RawFd, _token: Token, _credit: u32) {}
 
@@ -388,6 +388,57 @@ fn a_listener_without_an_acceptor_pauses() {
         assert_eq!(core.stats().accepted.load(), 600);
         assert!(polled(listener.accept(), 1).await.is_none());
         drop((clients, late));
+    });
+}
+
+/// Each connection that is taken is a descriptor: a crowd gets no more of them than the owner has to give.
+#[test]
+fn a_listener_takes_no_more_than_its_room() {
+    each(|core| async move {
+        let (mut listener, addr) = listen(&core);
+        listener.set_room(5);
+        assert!(polled(listener.accept(), 1).await.is_none());
+        let clients =
+            aside(move || (0..60).map(|_| TcpStream::connect(addr).unwrap()).collect::<Vec<_>>()).await;
+        let accepted = || core.stats().accepted.load();
+        for (more, total) in [(None, 5), (Some(0), 5), (Some(3), 8), (Some(1), 9)] {
+            more.into_iter().for_each(|room| listener.set_room(room));
+            until(|| accepted() == total).await;
+            turns(10).await;
+            assert_eq!((accepted(), listener.queued()), (total, total as usize), "with room for {more:?}");
+        }
+        assert_eq!(core.stats().accept_paused.load(), 1);
+        // What was taken goes out, and does not make room by itself.
+        for _ in 0..9 {
+            listener.accept().await.unwrap();
+        }
+        assert!(polled(listener.accept(), 10).await.is_none());
+        assert_eq!((accepted(), core.stats().ops_in_flight.load()), (9, 0));
+        listener.set_room(usize::MAX);
+        for _ in 9..60 {
+            listener.accept().await.unwrap();
+        }
+        drop(clients);
+    });
+}
+
+/// The accept that takes all that come is ended when that may be more than there is room for.
+#[test]
+fn a_burst_ends_when_the_room_falls() {
+    each(|core| async move {
+        let (mut listener, addr) = listen(&core);
+        listener.set_room(100_000);
+        assert!(polled(listener.accept(), 1).await.is_none());
+        until(|| core.stats().ops_in_flight.load() == 1).await;
+        listener.set_room(5);
+        until(|| core.stats().cancels.load() == 1).await;
+        turns(2).await;
+        let clients =
+            aside(move || (0..60).map(|_| TcpStream::connect(addr).unwrap()).collect::<Vec<_>>()).await;
+        until(|| core.stats().accepted.load() == 5).await;
+        turns(10).await;
+        assert_eq!((core.stats().accepted.load(), core.stats().ops_in_flight.load()), (5, 0));
+        drop((listener, clients));
     });
 }
 

@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::process::Command;
 
 use ringport_platform::driver::{ConnectAddr, Wait};
-use ringport_platform::op::{Errno, OpKind, Outcome};
+use ringport_platform::op::{Burst, Errno, OpKind, Outcome};
 use ringport_platform::socket::{ListenOptions, listen, stream_for};
 
 use super::each;
@@ -86,6 +86,58 @@ fn a_cancelled_listener_loses_no_connection() {
     });
 }
 
+/// A burst once took every descriptor of the process before its owner could say that there was no room.
+#[test]
+fn one_connection_is_taken_at_a_time() {
+    each(|rig| {
+        let (fd, addr) = listener(1024);
+        let sock = rig.add(fd);
+        let peers: Vec<_> = (0..50).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        for peer in &peers {
+            rig.accept_in(sock, Burst::One);
+            let completion = rig.next(OpKind::Accept, sock);
+            assert!(!completion.more, "{completion:?}");
+            let Outcome::Accepted(fd) = completion.outcome else { panic!("{completion:?}") };
+            assert_eq!(TcpStream::from(fd).peer_addr().unwrap(), peer.local_addr().unwrap(), "in order");
+            rig.expect_quiet();
+        }
+        // One that waits takes the next that comes, and no more.
+        rig.accept_in(sock, Burst::One);
+        rig.expect_quiet();
+        let _late: Vec<_> = (0..5).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        let completion = rig.next(OpKind::Accept, sock);
+        assert!(matches!(completion.outcome, Outcome::Accepted(_)) && !completion.more, "{completion:?}");
+        rig.expect_quiet();
+        take_connections(rig, sock, 4);
+    });
+}
+
+#[test]
+fn a_cancelled_accept_of_one_loses_no_connection() {
+    each(|rig| {
+        let (fd, addr) = listener(1024);
+        let sock = rig.add(fd);
+        let (mut peers, mut accepted) = (Vec::new(), 0);
+        for round in 0..50 {
+            rig.accept_in(sock, Burst::One);
+            if round % 2 == 0 {
+                rig.turn(Wait::Poll);
+                peers.push(TcpStream::connect(addr).unwrap());
+            }
+            rig.cancel(OpKind::Accept, sock);
+            let completion = rig.next(OpKind::Accept, sock);
+            assert!(!completion.more, "{completion:?}");
+            match completion.outcome {
+                Outcome::Accepted(_) => accepted += 1,
+                Outcome::Canceled => {}
+                outcome => panic!("{outcome:?}"),
+            }
+        }
+        take_connections(rig, sock, peers.len() - accepted);
+        rig.expect_quiet();
+    });
+}
+
 /// The limit is the process's, so this case runs in a process of its own.
 #[test]
 fn accept_recovers_from_a_lack_of_descriptors() {
@@ -116,13 +168,17 @@ fn lack_of_descriptors() {
         let low = libc::rlimit { rlim_cur: next as libc::rlim_t, ..limit };
         // SAFETY: as above.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &low) }, 0);
-        rig.accept(sock);
-        let completion = rig.next(OpKind::Accept, sock);
+        let refused = [Burst::Many, Burst::One].map(|burst| {
+            rig.accept_in(sock, burst);
+            rig.next(OpKind::Accept, sock)
+        });
         // SAFETY: as above.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
-        assert!(matches!(completion.outcome, Outcome::Failed(Errno(libc::EMFILE))), "{completion:?}");
-        assert!(!completion.more);
-        assert_eq!(rig.stats.accept_out_of_fds.load(), 1);
+        for completion in refused {
+            assert!(matches!(completion.outcome, Outcome::Failed(Errno(libc::EMFILE))), "{completion:?}");
+            assert!(!completion.more);
+        }
+        assert_eq!(rig.stats.accept_out_of_fds.load(), 2);
         take_connections(rig, sock, peers.len());
     });
 }

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use ringport_platform::buf::PoolSpec;
 use ringport_platform::driver::faulty::{Fault, Faulty, Step};
 use ringport_platform::driver::{ConnectAddr, Wait};
-use ringport_platform::op::{Errno, OpKind, Outcome};
+use ringport_platform::op::{Burst, Errno, OpKind, Outcome};
 use ringport_platform::socket::stream_for;
 
 use super::each_wrapped;
@@ -174,6 +174,28 @@ fn a_cancel_can_be_overtaken_by_the_outcome() {
         rig.cancel(OpKind::Recv, sock);
         let completion = rig.next(OpKind::Recv, sock);
         assert!(matches!(completion.outcome, Outcome::Canceled), "{completion:?}");
+    });
+}
+
+#[test]
+fn a_refused_accept_of_one_keeps_the_connection() {
+    let plan = [step(OpKind::Accept, 1, Fault::OutOfFds), step(OpKind::Accept, 3, Fault::Late { turns: 5 })];
+    each_faulty(&plan, |rig| {
+        let (fd, addr) = listener(16);
+        let sock = rig.add(fd);
+        let peers: Vec<_> = (0..5).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        rig.accept_in(sock, Burst::One);
+        let completion = rig.next(OpKind::Accept, sock);
+        assert!(matches!(completion.outcome, Outcome::Failed(Errno(libc::EMFILE))), "{completion:?}");
+        for peer in &peers {
+            rig.accept_in(sock, Burst::One);
+            let completion = rig.next(OpKind::Accept, sock);
+            assert!(!completion.more, "{completion:?}");
+            let Outcome::Accepted(fd) = completion.outcome else { panic!("{completion:?}") };
+            let accepted = TcpStream::from(fd);
+            assert_eq!(accepted.peer_addr().unwrap(), peer.local_addr().unwrap(), "in order");
+            rig.expect_quiet();
+        }
     });
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ringport_platform::buf::{Pool, TxQueue};
 use ringport_platform::driver::{ConnectAddr, Driver, Wait};
-use ringport_platform::op::{Completion, OpKind, Outcome, SendMode, Token};
+use ringport_platform::op::{Burst, Completion, OpKind, Outcome, SendMode, Token};
 use ringport_platform::stats::CoreStats;
 
 /// How long a case may wait for anything.
@@ -86,9 +86,14 @@ impl Rig {
         self.driver.recv(fd, token, credit);
     }
 
+    /// Takes connections until cancelled or failed.
     pub(crate) fn accept(&mut self, index: u32) {
+        self.accept_in(index, Burst::Many);
+    }
+
+    pub(crate) fn accept_in(&mut self, index: u32, burst: Burst) {
         let (fd, token) = self.start(OpKind::Accept, index);
-        self.driver.accept(fd, token);
+        self.driver.accept(fd, token, burst);
     }
 
     pub(crate) fn connect(&mut self, index: u32, addr: &ConnectAddr) {

@@ -42,20 +42,30 @@ pub(super) fn parse_target(method: &[u8], target: &[u8]) -> Option<TargetParts> 
 
 /// Whether the bytes are `host [":" port]` with a host that is not empty, and without user information.
 pub(super) fn is_authority(bytes: &[u8]) -> bool {
-    let host = match port(bytes) {
-        Some(port) if port.len() <= 5 && port.iter().all(u8::is_ascii_digit) && port_fits(port) => {
-            &bytes[..bytes.len() - port.len() - 1]
-        }
-        Some(_) => return false,
-        None => bytes,
+    let host_len = match bytes {
+        [b'[', inner @ ..] => match inner.iter().position(|&byte| byte == b']') {
+            Some(len) if is_ip_literal(&inner[..len]) => len + 2,
+            _ => return false,
+        },
+        _ => bytes.iter().position(|&byte| !is_reg_name_byte(byte)).unwrap_or(bytes.len()),
     };
-    match host {
-        [b'[', inner @ .., b']'] => {
-            inner.contains(&b':')
-                && inner.iter().all(|&byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
-        }
-        _ => !host.is_empty() && host.iter().all(|&byte| is_reg_name_byte(byte)),
+    match &bytes[host_len..] {
+        [] => host_len > 0,
+        [b':', port @ ..] => host_len > 0 && is_port(port),
+        _ => false,
     }
+}
+
+fn is_ip_literal(inner: &[u8]) -> bool {
+    inner.contains(&b':') && inner.iter().all(|&byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+}
+
+/// Digits that name a port, or none.
+fn is_port(digits: &[u8]) -> bool {
+    digits.len() <= 5
+        && digits.iter().all(u8::is_ascii_digit)
+        && digits.iter().fold(0u32, |value, &digit| value * 10 + u32::from(digit - b'0'))
+            <= u32::from(u16::MAX)
 }
 
 /// Whether a byte may stand in a target: visible ASCII, and no fragment.
@@ -69,10 +79,6 @@ fn port(authority: &[u8]) -> Option<&[u8]> {
     // The colons of an IPv6 address stand before its bracket.
     let after = &authority[colon + 1..];
     (!after.contains(&b']')).then_some(after)
-}
-
-fn port_fits(port: &[u8]) -> bool {
-    port.iter().fold(0u32, |value, &digit| value * 10 + u32::from(digit - b'0')) <= u32::from(u16::MAX)
 }
 
 /// `reg-name` but for the comma, which would let two hosts pass as one.

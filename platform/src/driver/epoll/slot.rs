@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use crate::op::{Errno, OpKind, Outcome, Token};
+use crate::op::{Burst, Errno, OpKind, Outcome, Token};
 
 /// One index of the upper layer.
 pub(super) struct Slot {
@@ -35,6 +35,7 @@ pub(super) struct Recv {
 #[derive(Clone, Copy)]
 pub(super) struct Accept {
     pub(super) token: Token,
+    pub(super) burst: Burst,
     pub(super) canceled: bool,
 }
 

@@ -42,17 +42,29 @@ impl Queue {
     /// # Safety
     /// What the entry names stays valid until its completion (a silent send: until it is settled).
     pub(super) unsafe fn push(&mut self, entry: squeue::Entry, stats: &CoreStats) -> u64 {
-        if self.backlog.is_empty() && self.ring.submission().is_full() {
-            stats.sq_full.inc();
-            // An error shows again at the next turn, which can report it; until then the entry waits in the backlog.
-            let _ = self.enter(Wait::Poll, stats);
-        }
+        self.pushed += 1;
         // SAFETY: the caller's promise.
         if !self.backlog.is_empty() || unsafe { self.ring.submission().push(&entry) }.is_err() {
+            // SAFETY: the same.
+            unsafe { self.push_full(entry, stats) };
+        }
+        self.pushed
+    }
+
+    /// # Safety
+    /// As [`Queue::push`].
+    #[cold]
+    unsafe fn push_full(&mut self, entry: squeue::Entry, stats: &CoreStats) {
+        if self.backlog.is_empty() {
+            stats.sq_full.inc();
+            // Counted as staged already, but in no queue: the backlog holds it while the others go.
+            self.backlog.push_back(entry);
+            // An error shows again at the next turn, which can report it; until then the entry waits in the backlog.
+            let _ = self.enter(Wait::Poll, stats);
+            self.refill();
+        } else {
             self.backlog.push_back(entry);
         }
-        self.pushed += 1;
-        self.pushed
     }
 
     /// The place of the last submission that the kernel has taken.

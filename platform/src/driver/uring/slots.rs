@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 
 use crate::buf::{PoolBuf, TxQueue};
 use crate::driver::{ConnectAddr, MAX_SEND_BYTES, MAX_SEND_SEGMENTS};
-use crate::op::Token;
+use crate::op::{Burst, Token};
 
 /// Who asked for the end of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub(super) enum Cancel {
 
 pub(super) struct AcceptOp {
     pub(super) fd: RawFd,
+    pub(super) burst: Burst,
     pub(super) cancel: Cancel,
 }
 
@@ -81,8 +82,12 @@ impl<T> Table<T> {
     }
 
     pub(super) fn remove(&mut self, token: Token) -> Option<T> {
+        self.remove_if(token, |_| true)
+    }
+
+    pub(super) fn remove_if(&mut self, token: Token, is_meant: impl FnOnce(&T) -> bool) -> Option<T> {
         let slot = self.slots.get_mut(token.index() as usize)?;
-        let (_, op) = slot.take_if(|(owner, _)| *owner == token)?;
+        let (_, op) = slot.take_if(|(owner, op)| *owner == token && is_meant(op))?;
         self.len -= 1;
         Some(op)
     }
@@ -110,6 +115,11 @@ const MAX_SEGMENT_BYTES: usize = 1 << 30;
 
 /// Gathers the front of `queue`; returns the bytes taken.
 pub(super) fn gather(queue: &TxQueue, messages: &mut Slab<Message>) -> (Gathered, usize) {
+    if let Some(only) = queue.only_slice()
+        && only.len() <= MAX_SEGMENT_BYTES
+    {
+        return (Gathered::One(only.as_ptr(), only.len() as u32), only.len());
+    }
     let mut slices = queue.slices();
     let first = slices.next().unwrap_or(&[]);
     let first = &first[..first.len().min(MAX_SEGMENT_BYTES)];

@@ -1,7 +1,7 @@
 //! A turn: what is staged goes in, what completed comes out.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use io_uring::cqueue;
 
@@ -10,7 +10,7 @@ use super::sqe::{self, SendStyle};
 use super::{Silent, UringDriver};
 use crate::buf::PoolBuf;
 use crate::driver::Wait;
-use crate::op::{Completion, Errno, OpKind, Outcome, Token};
+use crate::op::{Burst, Completion, Errno, OpKind, Outcome, Token};
 
 /// Bytes that one step of a receive takes at most, so that a fast peer does not hold up the others.
 const MAX_RECV_STEP: u32 = 64 * 1024;
@@ -141,6 +141,13 @@ impl UringDriver {
         }
     }
 
+    pub(super) fn submit_accept(&mut self, token: Token, fd: RawFd, burst: Burst) {
+        let multishot = self.mode.multishot && burst == Burst::Many;
+        let entry = sqe::accept(fd, multishot).user_data(token.to_bits());
+        // SAFETY: an accept without an address names no memory.
+        unsafe { self.kernel.queue.push(entry, &self.stats) };
+    }
+
     fn complete_accept(&mut self, token: Token, result: i32, more: bool, out: &mut Vec<Completion>) {
         // SAFETY: a successful accept gives a new descriptor, which nobody else owns.
         let accepted = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
@@ -148,9 +155,14 @@ impl UringDriver {
             self.stats.stale_completions.inc();
             return;
         };
-        let (fd, canceled) = (op.fd, op.cancel != Cancel::No);
-        if let Some(accepted) = accepted {
-            out.push(Completion::more(token, Outcome::Accepted(accepted)));
+        let (fd, burst, canceled) = (op.fd, op.burst, op.cancel != Cancel::No);
+        match (accepted, burst) {
+            (Some(accepted), Burst::One) => {
+                debug_assert!(!more, "one accept takes one connection");
+                return self.end_accept(token, Outcome::Accepted(accepted), out);
+            }
+            (Some(accepted), Burst::Many) => out.push(Completion::more(token, Outcome::Accepted(accepted))),
+            (None, _) => {}
         }
         if more {
             return;
@@ -165,10 +177,8 @@ impl UringDriver {
             }
             _ if canceled => self.end_accept(token, Outcome::Canceled, out),
             _ => {
-                self.stats.multishot_ended.add(u64::from(self.mode.multishot));
-                let entry = sqe::accept(fd, self.mode.multishot).user_data(token.to_bits());
-                // SAFETY: an accept without an address names no memory.
-                unsafe { self.kernel.queue.push(entry, &self.stats) };
+                self.stats.multishot_ended.add(u64::from(self.mode.multishot && burst == Burst::Many));
+                self.submit_accept(token, fd, burst);
             }
         }
     }
@@ -257,7 +267,7 @@ impl UringDriver {
     }
 
     fn complete_send(&mut self, token: Token, result: i32, out: &mut Vec<Completion>) {
-        let Some(op) = self.sends.get_mut(token) else {
+        let Some(mut op) = self.sends.remove(token) else {
             self.stats.stale_completions.inc();
             return;
         };
@@ -268,15 +278,18 @@ impl UringDriver {
                 sent => Outcome::Sent(sent),
             },
             libc::EAGAIN => Outcome::Stalled(0),
-            libc::EINTR if !canceled => return self.submit_send(token),
+            libc::EINTR if !canceled => {
+                self.stage_send(token, &mut op);
+                return self.sends.insert(token, op);
+            }
             libc::EINTR | libc::ECANCELED => Outcome::Canceled,
             errno => Outcome::Failed(Errno(errno)),
         };
-        self.end_send(token, outcome, out);
+        self.finish_send(token, &op, outcome, out);
     }
 
-    pub(super) fn submit_send(&mut self, token: Token) {
-        let Some(op) = self.sends.get_mut(token) else { return };
+    /// Stages a send for the first time, or again after a signal.
+    pub(super) fn stage_send(&mut self, token: Token, op: &mut SendOp) {
         let entry = match op.what {
             Gathered::One(base, len) => sqe::send(op.fd, base, len, op.style),
             Gathered::Message(at) => {
@@ -295,18 +308,15 @@ impl UringDriver {
     /// Ends the silent sends up to place `settled` that made no completion: they succeeded.
     fn settle_sends(&mut self, settled: u64, out: &mut Vec<Completion>) {
         while let Some(silent) = self.silent.pop_front_if(|silent| silent.seq <= settled) {
-            if let Some(op) = self.sends.get_mut(silent.token)
-                && op.seq == silent.seq
-            {
-                let taken = op.taken;
+            if let Some(op) = self.sends.remove_if(silent.token, |op| op.seq == silent.seq) {
                 self.stats.silent_sends.inc();
-                self.end_send(silent.token, Outcome::Sent(taken), out);
+                self.finish_send(silent.token, &op, Outcome::Sent(op.taken), out);
             }
         }
     }
 
-    fn end_send(&mut self, token: Token, outcome: Outcome, out: &mut Vec<Completion>) {
-        if let Some(SendOp { what: Gathered::Message(at), .. }) = self.sends.remove(token) {
+    fn finish_send(&mut self, token: Token, op: &SendOp, outcome: Outcome, out: &mut Vec<Completion>) {
+        if let Gathered::Message(at) = op.what {
             self.kernel.messages.put_back(at);
         }
         if matches!(outcome, Outcome::Stalled(_)) {

@@ -1,0 +1,116 @@
+//! What does an idle connection hold, and what does it cost the active ones?
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use ringport_benches::bench::Pace;
+use ringport_benches::cost::Watch;
+use ringport_benches::load::{Kind, REQUEST};
+use ringport_benches::meter::descendants;
+use ringport_benches::peers::{PEERS, Peer};
+use ringport_benches::results::{Context, Report, Row, Spread};
+use ringport_benches::ring::{Generator, LoadSpec};
+use ringport_benches::{cpu, question};
+
+fn main() -> io::Result<()> {
+    question::main(ask)
+}
+
+fn ask(pace: Pace) -> io::Result<Report> {
+    let (server_cpu, load_cpu) = cpu::pair()?;
+    ringport_platform::process::raise_fd_limit()?;
+    let context = Context::here(pace.quick, false);
+    let (few, many) = if pace.quick { (1_000, 4_000) } else { (2_000, 18_000) };
+    cpu::pin(load_cpu)?;
+    let mut rows = Vec::new();
+    for peer in PEERS.iter().filter(|peer| matches!(peer.kind, Kind::Echo | Kind::Hello)) {
+        let config = format!("{} with up to {many} idle connections", peer.kind);
+        let mut row = Row::new(&config, peer.name);
+        match measure(peer, server_cpu, few, many, pace) {
+            Ok(extra) => row.extra = extra,
+            Err(error) => row.failed = Some(error.to_string()),
+        }
+        println!("idle: {} {:<16} {:?} {:?}", peer.kind, row.peer, row.extra, row.failed);
+        rows.push(row);
+    }
+    let about = "Resident memory of the server for each connection that has been served once and is silent: the slope \
+                 between few and many. Then what a request on one of 64 active connections costs beside the silent ones.";
+    Ok(Report { question: "idle".to_owned(), about: about.to_owned(), context, rows, notes: Vec::new() })
+}
+
+fn measure(
+    peer: &Peer,
+    server_cpu: usize,
+    few: usize,
+    many: usize,
+    pace: Pace,
+) -> io::Result<Vec<(String, f64)>> {
+    let server = peer.start_on(server_cpu, None)?;
+    let (request, answer_len) = match peer.kind {
+        Kind::Echo => (vec![b'e'; 64], Some(64)),
+        Kind::Hello | Kind::Proxy => (REQUEST.to_vec(), None),
+    };
+    let spec =
+        LoadSpec { to: server.address, connections: 64, request: request.clone(), pipeline: 1, answer_len };
+    let mut generator = Generator::connect(spec, None)?;
+    let watch = Watch::new(server.pid())?;
+    generator.closed_loop(pace.slice)?;
+    let before = request_cost(&mut generator, &watch, pace)?;
+    let mut idle = Vec::with_capacity(many);
+    open(&mut idle, server.address, few, &request)?;
+    let with_few = resident_bytes(server.pid())?;
+    open(&mut idle, server.address, many, &request)?;
+    let with_many = resident_bytes(server.pid())?;
+    let beside = request_cost(&mut generator, &watch, pace)?;
+    let slope = (with_many - with_few) / (many - few) as f64;
+    Ok(vec![
+        ("bytes per idle connection".to_owned(), slope),
+        ("ns per request, none idle".to_owned(), before),
+        (format!("ns per request, {many} idle"), beside),
+        ("of it more, %".to_owned(), 100.0 * (beside / before - 1.0)),
+    ])
+}
+
+/// Processor time per request: the median of the rounds.
+fn request_cost(generator: &mut Generator, watch: &Watch, pace: Pace) -> io::Result<f64> {
+    let mut costs = Vec::new();
+    for _ in 0..pace.rounds {
+        let before = watch.look()?;
+        let sample = generator.closed_loop(pace.slice)?;
+        costs.push(watch.look()?.since(before).cpu_ns as f64 / sample.requests as f64);
+    }
+    Ok(Spread::of(costs).map_or(f64::NAN, |spread| spread.median))
+}
+
+/// Opens connections until there are `count`, spread over addresses so that ports last, and has each served once.
+fn open(idle: &mut Vec<TcpStream>, to: SocketAddr, count: usize, request: &[u8]) -> io::Result<()> {
+    let mut answer = [0; 4096];
+    while idle.len() < count {
+        let from = Ipv4Addr::new(127, 0, 0, 2 + (idle.len() % 16) as u8);
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((from, 0)).into())?;
+        socket.connect(&to.into())?;
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(request)?;
+        if stream.read(&mut answer)? == 0 {
+            return Err(io::Error::other(format!("the server closes connection {}", idle.len())));
+        }
+        idle.push(stream);
+    }
+    Ok(())
+}
+
+fn resident_bytes(pid: u32) -> io::Result<f64> {
+    let mut kib = 0.0;
+    for pid in descendants(pid as libc::pid_t)? {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let rss = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+        kib += rss.unwrap_or(0.0);
+    }
+    Ok(kib * 1024.0)
+}
