@@ -278,7 +278,7 @@ impl ClientConn {
         let head = match whole {
             Some(head) => head,
             None => {
-                if !starts_like(rx.front(), b"HTTP/") {
+                if !starts_like(rx, b"HTTP/") {
                     // Another protocol may never end what looks like a head.
                     return Err(Error::StatusLine);
                 }
@@ -406,7 +406,7 @@ impl ClientConn {
     }
 }
 
-/// Whether one of the two begins with the other.
-fn starts_like(bytes: &[u8], expected: &[u8]) -> bool {
-    bytes.iter().zip(expected).all(|(byte, expected)| byte == expected)
+/// Whether one of the two begins with the other, in however many parts the bytes came.
+fn starts_like(rx: &RxQueue, expected: &[u8]) -> bool {
+    rx.parts().flatten().zip(expected).all(|(byte, expected)| byte == expected)
 }
