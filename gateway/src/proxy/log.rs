@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -10,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use ringport::spec::AccessLog;
 
 use super::Shared;
+use super::stats::ProxyStats;
 
 /// Lines that may wait for the writer; more are dropped and counted.
 const QUEUE_LINES: usize = 65_536;
@@ -47,19 +49,20 @@ impl LogWriter {
     }
 }
 
-/// Starts the log that a spec asks for.
+/// Starts the log that a spec asks for. Lines that it cannot write are counted in `stats`.
 ///
 /// # Errors
 /// When the file cannot be opened for appending.
-pub(super) fn start(spec: &AccessLog) -> io::Result<(LogSender, LogWriter)> {
+pub(super) fn start(spec: &AccessLog, stats: Arc<ProxyStats>) -> io::Result<(LogSender, LogWriter)> {
     let out: Box<dyn Write + Send> = match spec {
         AccessLog::Off => return Ok((LogSender(None), LogWriter(None))),
         AccessLog::Stdout => Box::new(io::stdout()),
         AccessLog::File(path) => Box::new(open(path)?),
     };
     let (sender, receiver) = sync_channel(QUEUE_LINES);
-    let thread =
-        thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(&receiver, out))?;
+    let thread = thread::Builder::new()
+        .name("access-log".to_owned())
+        .spawn(move || write_all(&receiver, out, &stats))?;
     Ok((LogSender(Some(sender)), LogWriter(Some(thread))))
 }
 
@@ -69,13 +72,30 @@ fn open(path: &Path) -> io::Result<std::fs::File> {
     })
 }
 
-fn write_all(lines: &Receiver<String>, out: Box<dyn Write + Send>) {
+fn write_all(lines: &Receiver<String>, out: Box<dyn Write + Send>, stats: &ProxyStats) {
     let mut out = BufWriter::new(out);
+    let mut fails = false;
     while let Ok(first) = lines.recv() {
-        let batch = std::iter::once(first).chain(lines.try_iter());
-        let written = batch.map(|line| out.write_all(line.as_bytes())).find(Result::is_err).unwrap_or(Ok(()));
-        if let Err(error) = written.and_then(|()| out.flush()) {
-            tracing::error!(%error, "cannot write the access log");
+        let mut written = Ok(());
+        for line in std::iter::once(first).chain(lines.try_iter()) {
+            if let Err(error) = out.write_all(line.as_bytes()) {
+                stats.log_dropped.inc();
+                written = Err(error);
+                break;
+            }
+        }
+        // A full disk fails for each line: the beginning and the end of it are told, and the lines are counted.
+        match written.and_then(|()| out.flush()) {
+            Err(error) if !fails => {
+                fails = true;
+                tracing::error!(%error, "cannot write the access log; lines that it loses are counted");
+            }
+            Err(_) => {}
+            Ok(()) if fails => {
+                fails = false;
+                tracing::info!(dropped = stats.log_dropped.load(), "the access log can be written again");
+            }
+            Ok(()) => {}
         }
     }
 }
@@ -145,8 +165,52 @@ pub(super) fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Record, civil, line};
+    use std::io::{self, Write};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::sync_channel;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
+
+    use super::super::stats::ProxyStats;
+    use super::{Record, civil, line, write_all};
+
+    /// A disk that can be full.
+    #[derive(Clone, Default)]
+    struct Disk {
+        full: Arc<AtomicBool>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.full.load(Ordering::SeqCst) {
+                // Space comes as soon as the first line has been lost.
+                self.full.store(bytes.len() < 8_000, Ordering::SeqCst);
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.written.lock().expect("no panic").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// No line is written in part, and each is either there or counted.
+    #[test]
+    fn lines_that_a_full_disk_loses_are_counted() {
+        let (disk, stats) = (Disk::default(), ProxyStats::default());
+        disk.full.store(true, Ordering::SeqCst);
+        let (sender, receiver) = sync_channel(1_000);
+        for at in 0..1_000 {
+            sender.send(format!("{at:>99}\n")).expect("there is room");
+        }
+        drop(sender);
+        write_all(&receiver, Box::new(disk.clone()), &stats);
+        let written = disk.written.lock().expect("no panic");
+        assert_eq!(written.len() % 100, 0);
+        assert_eq!((written.len() / 100, stats.log_dropped.load()), (999, 1));
+    }
 
     #[test]
     fn dates_follow_the_calendar() {

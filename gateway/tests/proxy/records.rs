@@ -8,6 +8,7 @@ cases![
     a_line_tells_what_was_asked_and_answered,
     a_line_cannot_be_forged,
     a_line_per_request_in_order,
+    a_log_that_cannot_be_written_is_told_once,
     counters_say_what_was_done,
     metrics_are_prometheus_text,
     the_admin_listener_says_how_it_is,
@@ -72,6 +73,23 @@ fn a_line_per_request_in_order(driver: &'static str) {
     }
     assert_eq!((lines.len(), proxy.metric("log_dropped_total")), (500, 0));
     drop(client);
+    proxy.finish();
+}
+
+/// A full disk must not fill standard error as well, a line per request.
+fn a_log_that_cannot_be_written_is_told_once(driver: &'static str) {
+    let origin = Origin::echo();
+    let proxy = Setup::to(driver, origin.addr, "accessLog: { path: /dev/full }\n").start();
+    let mut client = proxy.client();
+    let target = "x".repeat(1_000);
+    for _ in 0..50 {
+        let response = client.ask(&format!("GET /{target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_eq!(response.status(), 200);
+    }
+    proxy.await_metric("log_dropped_total", |dropped| dropped >= 40);
+    drop(client);
+    proxy.await_log("cannot write the access log");
+    assert_eq!(proxy.log().matches("cannot write the access log").count(), 1);
     proxy.finish();
 }
 
