@@ -172,6 +172,11 @@ fn broken_yaml() {
             &["routes[2]: never reached: routes[1]"],
         ),
         (
+            "  - pool: app\npools",
+            "  - { pool: app, path_prefix: /x/ }\n  - { pool: app, path_prefix: /x }\npools",
+            &["routes[2]: never reached: routes[1]"],
+        ),
+        (
             "FORWARDED_REPLACE",
             "REPLAC",
             &["f:10:16: routes[0].forwarded: unknown value", "FORWARDED_OFF; did you mean"],
