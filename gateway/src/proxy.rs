@@ -225,6 +225,9 @@ impl Running {
             // Once draining, only the cores' end is waited for: a short wait looks at it again.
             let timeout = draining.then_some(Duration::from_millis(20)).or(Some(Duration::from_millis(250)));
             let Ok(seen) = signals.wait(timeout) else { break };
+            if seen.contains(Signal::Hangup) {
+                sender.reopen();
+            }
             let stop = seen.contains(Signal::Terminate) || seen.contains(Signal::Interrupt);
             if stop && draining {
                 tracing::warn!("asked to stop again: ending at once");

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -18,7 +18,14 @@ const QUEUE_LINES: usize = 65_536;
 
 /// Where a core sends its lines. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct LogSender(Option<SyncSender<String>>);
+pub(crate) struct LogSender(Option<SyncSender<Entry>>);
+
+/// What the writer is told.
+enum Entry {
+    Line(String),
+    /// The file has been renamed: its path is opened anew.
+    Reopen,
+}
 
 impl LogSender {
     /// Whether anybody reads lines: without that none is made.
@@ -29,8 +36,16 @@ impl LogSender {
     /// Hands a line over; false when the writer is behind and the line was dropped.
     pub(crate) fn send(&self, line: String) -> bool {
         match &self.0 {
-            Some(sender) => !matches!(sender.try_send(line), Err(TrySendError::Full(_))),
+            Some(sender) => !matches!(sender.try_send(Entry::Line(line)), Err(TrySendError::Full(_))),
             None => true,
+        }
+    }
+
+    /// Lines from here on go to a file opened anew. Waits for room, so it is nothing for a core.
+    pub(super) fn reopen(&self) {
+        if let Some(sender) = &self.0 {
+            // The writer lives as long as its senders.
+            let _ = sender.send(Entry::Reopen);
         }
     }
 }
@@ -54,15 +69,15 @@ impl LogWriter {
 /// # Errors
 /// When the file cannot be opened for appending.
 pub(super) fn start(spec: &AccessLog, stats: Arc<ProxyStats>) -> io::Result<(LogSender, LogWriter)> {
-    let out: Box<dyn Write + Send> = match spec {
+    let (out, path): (Box<dyn Write + Send>, _) = match spec {
         AccessLog::Off => return Ok((LogSender(None), LogWriter(None))),
-        AccessLog::Stdout => Box::new(io::stdout()),
-        AccessLog::File(path) => Box::new(open(path)?),
+        AccessLog::Stdout => (Box::new(io::stdout()), None),
+        AccessLog::File(path) => (Box::new(open(path)?), Some(path.clone())),
     };
     let (sender, receiver) = sync_channel(QUEUE_LINES);
-    let thread = thread::Builder::new()
-        .name("access-log".to_owned())
-        .spawn(move || write_all(&receiver, out, &stats))?;
+    let mut writer = Writer { out: BufWriter::new(out), path, fails: false, stats };
+    let thread =
+        thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.write_all(&receiver))?;
     Ok((LogSender(Some(sender)), LogWriter(Some(thread))))
 }
 
@@ -72,30 +87,61 @@ fn open(path: &Path) -> io::Result<std::fs::File> {
     })
 }
 
-fn write_all(lines: &Receiver<String>, out: Box<dyn Write + Send>, stats: &ProxyStats) {
-    let mut out = BufWriter::new(out);
-    let mut fails = false;
-    while let Ok(first) = lines.recv() {
-        let mut written = Ok(());
-        for line in std::iter::once(first).chain(lines.try_iter()) {
-            if let Err(error) = out.write_all(line.as_bytes()) {
-                stats.log_dropped.inc();
-                written = Err(error);
-                break;
+/// What the thread has.
+struct Writer {
+    out: BufWriter<Box<dyn Write + Send>>,
+    /// `None` for what has no path.
+    path: Option<PathBuf>,
+    fails: bool,
+    stats: Arc<ProxyStats>,
+}
+
+impl Writer {
+    fn write_all(&mut self, entries: &Receiver<Entry>) {
+        while let Ok(first) = entries.recv() {
+            let mut batch = std::iter::once(first).chain(entries.try_iter());
+            let written = batch.try_for_each(|entry| self.take(entry)).and_then(|()| self.out.flush());
+            self.tell(written);
+        }
+    }
+
+    fn take(&mut self, entry: Entry) -> io::Result<()> {
+        match entry {
+            Entry::Line(line) => {
+                self.out.write_all(line.as_bytes()).inspect_err(|_| self.stats.log_dropped.inc())
+            }
+            Entry::Reopen => {
+                self.reopen();
+                Ok(())
             }
         }
-        // A full disk fails for each line: the beginning and the end of it are told, and the lines are counted.
-        match written.and_then(|()| out.flush()) {
-            Err(error) if !fails => {
-                fails = true;
+    }
+
+    fn reopen(&mut self) {
+        let Some(path) = &self.path else { return };
+        match open(path) {
+            Ok(file) => {
+                let flushed = self.out.flush();
+                self.tell(flushed);
+                self.out = BufWriter::new(Box::new(file));
+            }
+            Err(error) => tracing::error!("{error}; the file that is open is written on"),
+        }
+    }
+
+    /// A full disk fails for each line: the beginning and the end of it are told, and the lines are counted.
+    fn tell(&mut self, written: io::Result<()>) {
+        match written {
+            Err(error) if !self.fails => {
+                self.fails = true;
                 tracing::error!(%error, "cannot write the access log; lines that it loses are counted");
             }
-            Err(_) => {}
-            Ok(()) if fails => {
-                fails = false;
-                tracing::info!(dropped = stats.log_dropped.load(), "the access log can be written again");
+            Ok(()) if self.fails => {
+                self.fails = false;
+                let dropped = self.stats.log_dropped.load();
+                tracing::info!(dropped, "the access log can be written again");
             }
-            Ok(()) => {}
+            Ok(()) | Err(_) => {}
         }
     }
 }
@@ -172,7 +218,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::stats::ProxyStats;
-    use super::{Record, civil, line, write_all};
+    use super::{BufWriter, Entry, Record, Writer, civil, line};
 
     /// A disk that can be full.
     #[derive(Clone, Default)]
@@ -199,14 +245,16 @@ mod tests {
     /// No line is written in part, and each is either there or counted.
     #[test]
     fn lines_that_a_full_disk_loses_are_counted() {
-        let (disk, stats) = (Disk::default(), ProxyStats::default());
+        let (disk, stats) = (Disk::default(), Arc::<ProxyStats>::default());
         disk.full.store(true, Ordering::SeqCst);
         let (sender, receiver) = sync_channel(1_000);
         for at in 0..1_000 {
-            sender.send(format!("{at:>99}\n")).expect("there is room");
+            sender.send(Entry::Line(format!("{at:>99}\n"))).expect("there is room");
         }
         drop(sender);
-        write_all(&receiver, Box::new(disk.clone()), &stats);
+        let out: Box<dyn Write + Send> = Box::new(disk.clone());
+        let mut writer = Writer { out: BufWriter::new(out), path: None, fails: false, stats: stats.clone() };
+        writer.write_all(&receiver);
         let written = disk.written.lock().expect("no panic");
         assert_eq!(written.len() % 100, 0);
         assert_eq!((written.len() / 100, stats.log_dropped.load()), (999, 1));
