@@ -149,13 +149,37 @@ const CHECK_BYTES: usize = 64 * 1024;
 /// Addresses of one name that are tried for one attempt.
 const MAX_ADDRS: usize = 8;
 
+/// The origins that were asked, in order.
+#[derive(Default)]
+struct Asked {
+    /// Most requests ask one: it costs no memory of its own.
+    first: Option<Rc<Origin>>,
+    others: Vec<Rc<Origin>>,
+}
+
+impl Asked {
+    fn push(&mut self, origin: &Rc<Origin>) {
+        match self.first {
+            None => self.first = Some(origin.clone()),
+            Some(_) => self.others.push(origin.clone()),
+        }
+    }
+
+    /// For the log, with commas.
+    fn names(&self) -> String {
+        let names: Vec<&str> =
+            self.first.iter().chain(&self.others).map(|origin| origin.name.as_str()).collect();
+        names.join(",")
+    }
+}
+
 /// A request being answered.
 pub(super) struct Exchange<'a> {
     session: &'a mut Session,
     head: RequestHead,
     len: BodyLen,
     started: Instant,
-    origin_name: String,
+    asked: Asked,
     /// The end was reached: dropping it before is a cut.
     settled: bool,
 }
@@ -165,7 +189,7 @@ impl<'a> Exchange<'a> {
         let started = session.shared.core.now();
         session.shared.stats.requests.inc();
         session.shared.stats.requests_active.inc();
-        Exchange { session, head, len, started, origin_name: String::new(), settled: false }
+        Exchange { session, head, len, started, asked: Asked::default(), settled: false }
     }
 
     /// Answers the request.
@@ -216,7 +240,7 @@ impl<'a> Exchange<'a> {
             let Some(origin) = route.pool.pick(now, &tried).or_else(|| route.pool.pick(now, &[])) else {
                 return Err(last);
             };
-            self.note_origin(&origin);
+            self.asked.push(&origin);
             let mut reused = false;
             let result = match self.connect(route, &origin, kept).await {
                 Ok(leg) => {
@@ -253,14 +277,6 @@ impl<'a> Exchange<'a> {
             last = trouble;
         }
         Err(last)
-    }
-
-    /// Origins that were asked, for the log: in order, with commas.
-    fn note_origin(&mut self, origin: &Origin) {
-        if !self.origin_name.is_empty() {
-            self.origin_name.push(',');
-        }
-        self.origin_name.push_str(&origin.name);
     }
 
     /// Whether sending the request again cannot do harm: nothing of a response was passed on, the method is idempotent
@@ -658,6 +674,9 @@ impl<'a> Exchange<'a> {
     }
 
     fn log(&self, status: u16, body_bytes: u64, cause: &str) {
+        if !self.session.shared.log.is_on() {
+            return;
+        }
         let record = log::Record {
             peer: &self.session.peer,
             method: self.head.method().as_str(),
@@ -666,7 +685,7 @@ impl<'a> Exchange<'a> {
             status,
             body_bytes,
             took: self.session.shared.core.now().duration_since(self.started),
-            origin: &self.origin_name,
+            origin: &self.asked.names(),
             cause,
         };
         log::write(&self.session.shared, &record);
@@ -686,7 +705,7 @@ impl Drop for Exchange<'_> {
                 method,
                 target,
                 peer = self.session.peer,
-                origin = self.origin_name,
+                origin = self.asked.names(),
                 seconds,
                 "request cut"
             );
