@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buf::TxQueue;
-use crate::op::{Burst, Completion, SendMode, Token};
+use crate::op::{Burst, Completion, Errno, SendMode, Token};
 
 pub use self::mechanisms::{Mechanism, Mechanisms, UnknownMechanism};
 #[cfg(target_os = "linux")]
@@ -164,4 +164,46 @@ pub trait Driver {
 
     /// Operations that have not reached their terminal completion.
     fn in_flight(&self) -> usize;
+}
+
+/// Whether an accept failed for one connection, which died while it waited, so that the next may be fine. accept(2),
+/// "Error handling".
+///
+/// `EPERM` is not among them: a security module that forbids accepting leaves the connection where it is, and asking
+/// again would never end.
+#[cfg(target_os = "linux")]
+fn concerns_one_connection(errno: Errno) -> bool {
+    matches!(
+        errno.0,
+        libc::EINTR
+            | libc::EAGAIN
+            | libc::ENONET
+            | libc::EPROTO
+            | libc::ENOPROTOOPT
+            | libc::ENETDOWN
+            | libc::ENETUNREACH
+            | libc::ECONNABORTED
+            | libc::EHOSTDOWN
+            | libc::EHOSTUNREACH
+    )
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::{Errno, concerns_one_connection};
+
+    /// io_uring asked again and again after an EPERM, which epoll reported.
+    #[test]
+    fn an_accept_that_is_forbidden_is_not_tried_again() {
+        for (errno, expected) in [
+            (libc::ECONNABORTED, true),
+            (libc::EPROTO, true),
+            (libc::EPERM, false),
+            (libc::EACCES, false),
+            (libc::EMFILE, false),
+            (libc::EINVAL, false),
+        ] {
+            assert_eq!(concerns_one_connection(Errno(errno)), expected, "{:?}", Errno(errno));
+        }
+    }
 }

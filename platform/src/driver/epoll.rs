@@ -20,7 +20,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use super::{ConnectAddr, Driver, DriverKind, MAX_SEND_BYTES, MAX_SEND_SEGMENTS, Unpark, Wait};
+use super::{
+    ConnectAddr, Driver, DriverKind, MAX_SEND_BYTES, MAX_SEND_SEGMENTS, Unpark, Wait, concerns_one_connection,
+};
 use crate::buf::{ChunkRef, Pool, TxQueue};
 use crate::op::{Burst, Completion, Errno, OpKind, Outcome, SendMode, Token};
 use crate::socket::sock_addr;
@@ -165,18 +167,7 @@ impl EpollDriver {
                 }
                 Ok(fd) => out.push(Completion::more(token, Outcome::Accepted(fd))),
                 Err(Errno(libc::EAGAIN)) => slot.readable = false,
-                // accept(2), "Error handling": the connection died while it waited; the next may be fine.
-                Err(Errno(
-                    libc::EINTR
-                    | libc::ECONNABORTED
-                    | libc::EPROTO
-                    | libc::ENOPROTOOPT
-                    | libc::ENETDOWN
-                    | libc::ENETUNREACH
-                    | libc::EHOSTDOWN
-                    | libc::EHOSTUNREACH
-                    | libc::ENONET,
-                )) => {}
+                Err(errno) if concerns_one_connection(errno) => {}
                 Err(errno) => {
                     if matches!(errno, Errno(libc::EMFILE | libc::ENFILE)) {
                         self.stats.accept_out_of_fds.inc();

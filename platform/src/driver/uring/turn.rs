@@ -9,7 +9,7 @@ use super::slots::{Cancel, Gathered, RecvOp, SendOp};
 use super::sqe::{self, SendStyle};
 use super::{Silent, UringDriver};
 use crate::buf::PoolBuf;
-use crate::driver::Wait;
+use crate::driver::{Wait, concerns_one_connection};
 use crate::op::{Burst, Completion, Errno, OpKind, Outcome, Token};
 
 /// Bytes that one step of a receive takes at most, so that a fast peer does not hold up the others.
@@ -169,7 +169,7 @@ impl UringDriver {
         }
         match -result {
             libc::ECANCELED => self.end_accept(token, Outcome::Canceled, out),
-            errno if errno > 0 && !is_transient_accept(errno) => {
+            errno if errno > 0 && !concerns_one_connection(Errno(errno)) => {
                 if matches!(errno, libc::EMFILE | libc::ENFILE) {
                     self.stats.accept_out_of_fds.inc();
                 }
@@ -358,22 +358,4 @@ impl UringDriver {
             OpKind::Connect => self.connects.get_mut(token).map(|op| &mut op.cancel),
         }
     }
-}
-
-/// Errors of one connection, not of the listener (accept(2), "Error handling"): the next may be fine.
-fn is_transient_accept(errno: i32) -> bool {
-    matches!(
-        errno,
-        libc::ECONNABORTED
-            | libc::EINTR
-            | libc::EAGAIN
-            | libc::EPROTO
-            | libc::EPERM
-            | libc::ENETDOWN
-            | libc::ENOPROTOOPT
-            | libc::EHOSTDOWN
-            | libc::ENONET
-            | libc::EHOSTUNREACH
-            | libc::ENETUNREACH
-    )
 }
