@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringport::proto::http1::{self, FieldWriter};
-use ringport::runtime::native::{Native, NativeStream};
+use ringport::runtime::native::{Native, NativeListener, NativeStream};
 use ringport::runtime::{ConnectAddr, ListenOptions};
 use ringport::spec::{OriginAddress, ProxySpec};
 use ringport_platform::blocking::{BlockingPool, resolve};
@@ -143,6 +143,9 @@ struct Plan {
 /// connection limit is derived; of few descriptors a quarter.
 const FD_RESERVE: usize = 512;
 
+/// How soon an ending listener without room looks again. The end of the process has a deadline.
+const DRAIN_RETRY: Duration = Duration::from_millis(20);
+
 /// How long kept connections that are given up may take to close. Others may open meanwhile.
 const GIVE_UP_TIME: Duration = Duration::from_millis(10);
 
@@ -170,7 +173,7 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
     let (mut bound, per_core) = listeners::bind_all(&spec, cores)?;
     let (bound_admin, admin) = listeners::bind_admin(&spec)?.unzip();
     bound.extend(bound_admin);
-    let max = max_connections(&spec, fd_limit);
+    let (max, derived) = max_connections(&spec, fd_limit);
     let burst_len = socket::burst_len(ListenOptions::default().backlog);
     let stats: Vec<Arc<ProxyStats>> = (0..cores).map(|_| Arc::default()).collect();
     let sources = Arc::new(OnceLock::new());
@@ -180,7 +183,7 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
         listeners: per_core.into_iter().map(Mutex::new).collect(),
         admin: Mutex::new(admin),
         log: sender.clone(),
-        connections: Arc::new(Connections::new(max, cores * spec.listeners().len(), burst_len)),
+        connections: Arc::new(Connections::new(max, derived, cores * spec.listeners().len(), burst_len)),
         names: Arc::new(BlockingPool::new(4, 1024)),
         sources: sources.clone(),
     };
@@ -195,17 +198,18 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
     Ok(Running { launched, signals, spec, stats, bound, writer, sender, driver })
 }
 
-/// As configured, or half of the descriptors beyond the reserve: each client may need a connection to an origin.
-fn max_connections(spec: &ProxySpec, fd_limit: usize) -> usize {
+/// Clients that may be served, and what the descriptors are enough for, which is the default: half of them beyond the
+/// reserve, because each client may need a connection to an origin.
+fn max_connections(spec: &ProxySpec, fd_limit: usize) -> (usize, usize) {
     let derived = ((fd_limit - FD_RESERVE.min(fd_limit / 4)) / 2).max(1);
-    let Some(max) = spec.limits().max_connections else { return derived };
+    let max = spec.limits().max_connections.unwrap_or(derived);
     if max > derived {
         tracing::warn!(
             "limits.max_connections is {max}: with {fd_limit} descriptors, {derived} clients are sure of a connection to an \
              origin each"
         );
     }
-    max
+    (max, derived)
 }
 
 fn launch_spec(spec: &ProxySpec, cores: usize, settings: DriverSettings) -> (LaunchSpec, Arc<Mutex<String>>) {
@@ -376,10 +380,20 @@ async fn accept_all(shared: Rc<Shared>, sock: ListenSock) {
         }
     }
     drop(gate);
+    drain_listener(&shared, &mut listener).await;
+}
+
+/// Takes what the kernel still holds for a listener, as descriptors become free.
+async fn drain_listener(shared: &Rc<Shared>, listener: &mut NativeListener) {
     loop {
+        if !shared.connections.has_room_at_end() {
+            shared.core.sleep(DRAIN_RETRY).await;
+            continue;
+        }
         match poll_fn(|cx| listener.poll_drain(cx)).await {
-            Ok(Some(stream)) => begin(&shared, stream, shared.connections.begin_last()),
+            Ok(Some(stream)) => begin(shared, stream, shared.connections.begin_last()),
             Ok(None) => return,
+            Err(error) if process::is_shortage(&error) => shared.core.sleep(DRAIN_RETRY).await,
             Err(error) => return tracing::warn!(%error, "the accept queue could not be drained"),
         }
     }

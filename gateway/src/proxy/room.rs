@@ -19,6 +19,8 @@ use super::stats::ProxyStats;
 /// Client connections of the whole process against their limit.
 pub(crate) struct Connections {
     max: usize,
+    /// As many as there are descriptors for, with an origin each.
+    max_at_end: usize,
     /// Those that listeners have taken from the kernel, with those that are begun.
     taken: AtomicUsize,
     begun: AtomicUsize,
@@ -33,10 +35,12 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Room for `max`, divided among `sharers` listeners that may take `burst_len` in one turn.
-    pub(super) fn new(max: usize, sharers: usize, burst_len: usize) -> Self {
+    /// Room for `max`, divided among `sharers` listeners that may take `burst_len` in one turn; `derived` is what the
+    /// descriptors are enough for.
+    pub(super) fn new(max: usize, derived: usize, sharers: usize, burst_len: usize) -> Self {
         Connections {
             max,
+            max_at_end: max.max(derived),
             taken: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
             sharers: sharers.max(1),
@@ -62,7 +66,12 @@ impl Connections {
         Some(Counted(self.clone()))
     }
 
-    /// Begins one beyond the limit: at the end of the process nothing that waits is left unanswered.
+    /// Whether one may be begun at the end of the process, when what waits is answered though it be beyond the limit.
+    pub(super) fn has_room_at_end(&self) -> bool {
+        self.taken.load(Ordering::SeqCst) < self.max_at_end
+    }
+
+    /// Begins one whatever the limit.
     pub(super) fn begin_last(self: &Arc<Self>) -> Counted {
         self.taken.fetch_add(1, Ordering::SeqCst);
         self.begun.fetch_add(1, Ordering::SeqCst);

@@ -12,6 +12,7 @@ use crate::rig::{Proxy, Setup, cases};
 cases![
     a_burst_takes_no_more_than_there_is_room_for,
     a_core_that_sleeps_hears_that_the_room_is_used_up,
+    a_crowd_that_waits_at_the_end_is_answered,
     accepting_waits_while_descriptors_are_short,
     an_origin_is_not_blamed_for_our_descriptors,
     connections_beyond_the_limit_wait,
@@ -75,13 +76,13 @@ fn a_burst_takes_no_more_than_there_is_room_for(driver: &'static str) {
     assert!(proxy.metric("connections_paused_total") > 0 && proxy.metric("core_accept_paused") > 0);
     // Those outside are taken as the others leave.
     late.iter_mut().for_each(|client| client.send(LAST.as_bytes()));
-    for client in &mut late {
+    for mut client in late {
         assert_eq!(client.response("GET").status(), 200);
         client.ends();
     }
     all_served(&mut early);
     assert_eq!((proxy.metric("shortages_total"), proxy.metric("core_accept_out_of_fds")), (0, 0));
-    drop((early, late));
+    drop(early);
     proxy.finish();
 }
 
@@ -101,6 +102,28 @@ fn a_core_that_sleeps_hears_that_the_room_is_used_up(driver: &'static str) {
     proxy.await_metric("core_cancels", |count| count == 2);
     drop(clients);
     proxy.finish();
+}
+
+/// What waits is answered though it be beyond the limit; of few descriptors it once took all, and the rest was reset.
+fn a_crowd_that_waits_at_the_end_is_answered(driver: &'static str) {
+    if !have("few descriptors", &["prlimit"]) {
+        return;
+    }
+    let origin = Origin::echo();
+    let mut proxy = Setup::to(driver, origin.addr, "").under(&["prlimit", "--nofile=200:200"]).start();
+    let mut inside = crowd(&proxy, 75);
+    all_served(&mut inside);
+    let mut outside = crowd(&proxy, 300);
+    outside.iter_mut().for_each(|client| client.send(GET.as_bytes()));
+    assert_eq!(proxy.metric("connections_active"), 75);
+    proxy.terminate();
+    for mut client in outside {
+        assert_eq!(client.response("GET").status(), 200);
+        client.ends();
+    }
+    drop(inside);
+    let (status, log) = proxy.exit();
+    assert_eq!(status.code(), Some(0), "{log}");
 }
 
 fn accepting_waits_while_descriptors_are_short(driver: &'static str) {
