@@ -175,7 +175,11 @@ impl Exchange<'_> {
                     relay.request_ended = true;
                     if relay.request_trailed { Ok(()) } else { leg.stream.finish() }
                 }
-                _ => return Poll::Pending,
+                // Neither comes once the head was read; after a switch the tunnel takes over.
+                ServerEvent::NeedInput
+                | ServerEvent::Head(..)
+                | ServerEvent::Tunnel(_)
+                | ServerEvent::Closed => return Poll::Pending,
             };
             if let Err(error) = sent {
                 return Poll::Ready(Err(Trouble::Unsendable(error)));
