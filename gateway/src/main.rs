@@ -50,6 +50,8 @@ Environment:
   RINGPORT_DISABLE=LIST              io_uring mechanisms to do without: credit,defer,inc,multishot,silent
   RUST_LOG=info|debug|..             what is logged to standard error
 
+Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGHUP opens the access log anew.
+
 Exit codes: 0 ended in order, 1 requests were cut or a core failed, 2 a fault in the command, the config or the
 environment.";
 

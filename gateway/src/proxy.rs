@@ -163,7 +163,10 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
     };
     // Installed before any thread, so that all of them inherit it.
     let signals = Signals::install().map_err(|error| format!("cannot watch signals: {error}"))?;
-    let (sender, writer) = log::start(spec.access_log()).map_err(|error| error.to_string())?;
+    // The log's writer is a thread of its own and needs counters of its own, too.
+    let log_stats = Arc::<ProxyStats>::default();
+    let (sender, writer) =
+        log::start(spec.access_log(), log_stats.clone()).map_err(|error| error.to_string())?;
     let (mut bound, per_core) = listeners::bind_all(&spec, cores)?;
     let (bound_admin, admin) = listeners::bind_admin(&spec)?.unzip();
     bound.extend(bound_admin);
@@ -185,7 +188,8 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
     let launched =
         launch(launch_spec, move |context| core_main(context, &plan)).map_err(|error| error.to_string())?;
     let driver = why.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let all = Sources { cores: launched.stats(), proxies: stats.clone() };
+    let proxies = stats.iter().cloned().chain([log_stats]).collect();
+    let all = Sources { cores: launched.stats(), proxies };
     // Set once, here.
     let _ = sources.set((all, launched.remotes()));
     Ok(Running { launched, signals, spec, stats, bound, writer, sender, driver })
@@ -242,6 +246,9 @@ impl Running {
             // Once draining, only the cores' end is waited for: a short wait looks at it again.
             let timeout = draining.then_some(Duration::from_millis(20)).or(Some(Duration::from_millis(250)));
             let Ok(seen) = signals.wait(timeout) else { break };
+            if seen.contains(Signal::Hangup) {
+                sender.reopen();
+            }
             let stop = seen.contains(Signal::Terminate) || seen.contains(Signal::Interrupt);
             if stop && draining {
                 tracing::warn!("asked to stop again: ending at once");

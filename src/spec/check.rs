@@ -123,12 +123,12 @@ impl Check {
         for (index, host) in raw.hosts.iter().enumerate() {
             let host_path = format!("{path}.hosts[{index}]");
             if let Some(host) = self.parsed(&host_path, host_pattern(host)) {
-                self.reachable(host_path, (Some(host.clone()), path_prefix.clone()), path, taken);
+                self.reachable(host_path, (Some(host.clone()), &path_prefix), path, taken);
                 hosts.push(host);
             }
         }
         if raw.hosts.is_empty() {
-            self.reachable(path.to_owned(), (None, path_prefix.clone()), path, taken);
+            self.reachable(path.to_owned(), (None, &path_prefix), path, taken);
         }
         let forwarded =
             self.choice(format!("{path}.forwarded"), raw.forwarded, defaults.forwarded, |raw| match raw {
@@ -143,10 +143,12 @@ impl Check {
     fn reachable(
         &mut self,
         fault_path: String,
-        key: (Option<HostPattern>, String),
+        (host, path_prefix): (Option<HostPattern>, &str),
         route: &str,
         taken: &mut HashMap<(Option<HostPattern>, String), String>,
     ) {
+        // "/api" and "/api/" take the same paths.
+        let key = (host, path_prefix.strip_suffix('/').unwrap_or(path_prefix).to_owned());
         match taken.get(&key) {
             Some(owner) if owner == route => self.fault(fault_path, "the host is written twice"),
             Some(owner) => {

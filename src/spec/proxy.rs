@@ -382,7 +382,7 @@ pub struct Limits {
     pub body_bytes: Option<u64>,
     /// Requests on one connection, at least 1; `None` = no limit.
     pub requests_per_connection: Option<u64>,
-    /// Client connections of the process, at least 1; `None` = derived from the limit of open files.
+    /// Client connections of the process, at least 1; `None` = half of the descriptors that it may open, less a reserve.
     pub max_connections: Option<usize>,
 }
 

@@ -159,6 +159,11 @@ const BROKEN_YAML: &[(&str, &str, &[&str])] = &[
     ("Example.com", "\"*.Example.org\"", &["routes[0].hosts[1]: the host is written twice"]),
     ("  - pool: app\npools", "  - pool: app\n  - pool: app\npools", &["routes[2]: never reached: routes[1]"]),
     (
+        "  - pool: app\npools",
+        "  - { pool: app, path_prefix: /x/ }\n  - { pool: app, path_prefix: /x }\npools",
+        &["routes[2]: never reached: routes[1]"],
+    ),
+    (
         "FORWARDED_REPLACE",
         "REPLAC",
         &["f:10:16: routes[0].forwarded: unknown value", "FORWARDED_OFF; did you mean"],

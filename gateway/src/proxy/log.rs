@@ -2,7 +2,8 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -10,13 +11,21 @@ use std::time::{Duration, SystemTime};
 use ringport::spec::AccessLog;
 
 use super::Shared;
+use super::stats::ProxyStats;
 
 /// Lines that may wait for the writer; more are dropped and counted.
 const QUEUE_LINES: usize = 65_536;
 
 /// Where a core sends its lines. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct LogSender(Option<SyncSender<String>>);
+pub(crate) struct LogSender(Option<SyncSender<Entry>>);
+
+/// What the writer is told.
+enum Entry {
+    Line(String),
+    /// The file has been renamed: its path is opened anew.
+    Reopen,
+}
 
 impl LogSender {
     /// Whether anybody reads lines: without that none is made.
@@ -27,8 +36,16 @@ impl LogSender {
     /// Hands a line over; false when the writer is behind and the line was dropped.
     pub(crate) fn send(&self, line: String) -> bool {
         match &self.0 {
-            Some(sender) => !matches!(sender.try_send(line), Err(TrySendError::Full(_))),
+            Some(sender) => !matches!(sender.try_send(Entry::Line(line)), Err(TrySendError::Full(_))),
             None => true,
+        }
+    }
+
+    /// Lines from here on go to a file opened anew. Waits for room, so it is nothing for a core.
+    pub(super) fn reopen(&self) {
+        if let Some(sender) = &self.0 {
+            // The writer lives as long as its senders.
+            let _ = sender.send(Entry::Reopen);
         }
     }
 }
@@ -47,19 +64,20 @@ impl LogWriter {
     }
 }
 
-/// Starts the log that a spec asks for.
+/// Starts the log that a spec asks for. Lines that it cannot write are counted in `stats`.
 ///
 /// # Errors
 /// When the file cannot be opened for appending.
-pub(super) fn start(spec: &AccessLog) -> io::Result<(LogSender, LogWriter)> {
-    let out: Box<dyn Write + Send> = match spec {
+pub(super) fn start(spec: &AccessLog, stats: Arc<ProxyStats>) -> io::Result<(LogSender, LogWriter)> {
+    let (out, path): (Box<dyn Write + Send>, _) = match spec {
         AccessLog::Off => return Ok((LogSender(None), LogWriter(None))),
-        AccessLog::Stdout => Box::new(io::stdout()),
-        AccessLog::File(path) => Box::new(open(path)?),
+        AccessLog::Stdout => (Box::new(io::stdout()), None),
+        AccessLog::File(path) => (Box::new(open(path)?), Some(path.clone())),
     };
     let (sender, receiver) = sync_channel(QUEUE_LINES);
+    let mut writer = Writer { out: BufWriter::new(out), path, fails: false, stats };
     let thread =
-        thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(&receiver, out))?;
+        thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.write_all(&receiver))?;
     Ok((LogSender(Some(sender)), LogWriter(Some(thread))))
 }
 
@@ -69,13 +87,61 @@ fn open(path: &Path) -> io::Result<std::fs::File> {
     })
 }
 
-fn write_all(lines: &Receiver<String>, out: Box<dyn Write + Send>) {
-    let mut out = BufWriter::new(out);
-    while let Ok(first) = lines.recv() {
-        let batch = std::iter::once(first).chain(lines.try_iter());
-        let written = batch.map(|line| out.write_all(line.as_bytes())).find(Result::is_err).unwrap_or(Ok(()));
-        if let Err(error) = written.and_then(|()| out.flush()) {
-            tracing::error!(%error, "cannot write the access log");
+/// What the thread has.
+struct Writer {
+    out: BufWriter<Box<dyn Write + Send>>,
+    /// `None` for what has no path.
+    path: Option<PathBuf>,
+    fails: bool,
+    stats: Arc<ProxyStats>,
+}
+
+impl Writer {
+    fn write_all(&mut self, entries: &Receiver<Entry>) {
+        while let Ok(first) = entries.recv() {
+            let mut batch = std::iter::once(first).chain(entries.try_iter());
+            let written = batch.try_for_each(|entry| self.take(entry)).and_then(|()| self.out.flush());
+            self.tell(written);
+        }
+    }
+
+    fn take(&mut self, entry: Entry) -> io::Result<()> {
+        match entry {
+            Entry::Line(line) => {
+                self.out.write_all(line.as_bytes()).inspect_err(|_| self.stats.log_dropped.inc())
+            }
+            Entry::Reopen => {
+                self.reopen();
+                Ok(())
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        let Some(path) = &self.path else { return };
+        match open(path) {
+            Ok(file) => {
+                let flushed = self.out.flush();
+                self.tell(flushed);
+                self.out = BufWriter::new(Box::new(file));
+            }
+            Err(error) => tracing::error!("{error}; the file that is open is written on"),
+        }
+    }
+
+    /// A full disk fails for each line: the beginning and the end of it are told, and the lines are counted.
+    fn tell(&mut self, written: io::Result<()>) {
+        match written {
+            Err(error) if !self.fails => {
+                self.fails = true;
+                tracing::error!(%error, "cannot write the access log; lines that it loses are counted");
+            }
+            Ok(()) if self.fails => {
+                self.fails = false;
+                let dropped = self.stats.log_dropped.load();
+                tracing::info!(dropped, "the access log can be written again");
+            }
+            Ok(()) | Err(_) => {}
         }
     }
 }
@@ -145,8 +211,54 @@ pub(super) fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Record, civil, line};
+    use std::io::{self, Write};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::sync_channel;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
+
+    use super::super::stats::ProxyStats;
+    use super::{BufWriter, Entry, Record, Writer, civil, line};
+
+    /// A disk that can be full.
+    #[derive(Clone, Default)]
+    struct Disk {
+        full: Arc<AtomicBool>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.full.load(Ordering::SeqCst) {
+                // Space comes as soon as the first line has been lost.
+                self.full.store(bytes.len() < 8_000, Ordering::SeqCst);
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.written.lock().expect("no panic").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// No line is written in part, and each is either there or counted.
+    #[test]
+    fn lines_that_a_full_disk_loses_are_counted() {
+        let (disk, stats) = (Disk::default(), Arc::<ProxyStats>::default());
+        disk.full.store(true, Ordering::SeqCst);
+        let (sender, receiver) = sync_channel(1_000);
+        for at in 0..1_000 {
+            sender.send(Entry::Line(format!("{at:>99}\n"))).expect("there is room");
+        }
+        drop(sender);
+        let out: Box<dyn Write + Send> = Box::new(disk.clone());
+        let mut writer = Writer { out: BufWriter::new(out), path: None, fails: false, stats: stats.clone() };
+        writer.write_all(&receiver);
+        let written = disk.written.lock().expect("no panic");
+        assert_eq!(written.len() % 100, 0);
+        assert_eq!((written.len() / 100, stats.log_dropped.load()), (999, 1));
+    }
 
     #[test]
     fn dates_follow_the_calendar() {

@@ -115,7 +115,8 @@ impl OriginPool {
     /// Notes that an origin could not be reached, was too slow or broke off. Too many leave it out for a while.
     pub(crate) fn failed(&self, origin: &Origin, now: Instant) {
         let health = &self.spec.health;
-        if health.max_fails == 0 {
+        // Requests that were in flight as it was left out tell nothing new when they fail, too.
+        if health.max_fails == 0 || !origin.is_in(now) {
             return;
         }
         let mut failures = origin.failures.borrow_mut();

@@ -51,7 +51,7 @@ impl ProxyStats {
     }
 }
 
-/// The counters of a whole gateway: one pair a core.
+/// The counters of a whole gateway: one pair a core, and those of the access log's writer.
 #[derive(Clone)]
 pub(super) struct Sources {
     pub cores: Vec<Arc<CoreStats>>,
@@ -161,9 +161,12 @@ const SERIES: &[Series] = &[
         "Requests that got no connection for want of descriptors or memory.",
         |s| &s.shortages,
     ),
-    ("log_dropped_total", "counter", "Access log lines dropped because the log was slow.", |s| {
-        &s.log_dropped
-    }),
+    (
+        "log_dropped_total",
+        "counter",
+        "Access log lines lost: the log was slow, or could not be written.",
+        |s| &s.log_dropped,
+    ),
 ];
 
 fn header(out: &mut String, name: &str, kind: &str, help: &str) {

@@ -2,12 +2,14 @@
 
 use crate::message::{Client, ok};
 use crate::origin::Origin;
-use crate::rig::{Setup, cases};
+use crate::rig::{Setup, cases, eventually};
 
 cases![
     a_line_tells_what_was_asked_and_answered,
     a_line_cannot_be_forged,
     a_line_per_request_in_order,
+    a_log_that_cannot_be_written_is_told_once,
+    a_renamed_log_is_opened_anew_on_hangup,
     counters_say_what_was_done,
     metrics_are_prometheus_text,
     the_admin_listener_says_how_it_is,
@@ -72,6 +74,44 @@ fn a_line_per_request_in_order(driver: &'static str) {
     }
     assert_eq!((lines.len(), proxy.metric("log_dropped_total")), (500, 0));
     drop(client);
+    proxy.finish();
+}
+
+/// A full disk must not fill standard error as well, a line per request.
+fn a_log_that_cannot_be_written_is_told_once(driver: &'static str) {
+    let origin = Origin::echo();
+    let proxy = Setup::to(driver, origin.addr, "accessLog: { path: /dev/full }\n").start();
+    let mut client = proxy.client();
+    let target = "x".repeat(1_000);
+    for _ in 0..50 {
+        let response = client.ask(&format!("GET /{target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_eq!(response.status(), 200);
+    }
+    proxy.await_metric("log_dropped_total", |dropped| dropped >= 40);
+    drop(client);
+    proxy.await_log("cannot write the access log");
+    assert_eq!(proxy.log().matches("cannot write the access log").count(), 1);
+    proxy.finish();
+}
+
+/// As logrotate does: rename, then SIGHUP. No line is lost, and none follows the old file.
+fn a_renamed_log_is_opened_anew_on_hangup(driver: &'static str) {
+    let origin = Origin::echo();
+    let proxy = Setup::to(driver, origin.addr, LOG).start();
+    let folder = proxy.folder().to_owned();
+    let get = |target: &str| {
+        let response = proxy.client().ask(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_eq!(response.status(), 200);
+    };
+    get("/before");
+    proxy.access_log(1);
+    std::fs::rename(folder.join("access.log"), folder.join("access.log.1")).expect("it is there");
+    proxy.signal(rustix::process::Signal::HUP);
+    eventually("a new file", || folder.join("access.log").exists());
+    get("/after");
+    assert!(proxy.access_log(1)[0].contains("/after"));
+    let old = std::fs::read_to_string(folder.join("access.log.1")).expect("it is there");
+    assert!(old.lines().count() == 1 && old.contains("/before"), "{old}");
     proxy.finish();
 }
 

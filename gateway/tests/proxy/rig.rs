@@ -314,6 +314,11 @@ impl Proxy {
         found.unwrap_or_else(|| panic!("never logged {part:?}:\n{}", self.log()))
     }
 
+    /// `FOLDER` in the config.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The access log (`FOLDER/access.log` in the config) once it has so many lines.
     pub(crate) fn access_log(&self, lines: usize) -> Vec<String> {
         let mut found = Vec::new();

@@ -1,8 +1,8 @@
 //! Which origin a request goes to, and what becomes of it where there is none.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 
 use crate::message::ok;
 use crate::origin::Origin;
@@ -15,6 +15,7 @@ cases![
     an_origin_that_refuses_is_left_out_and_comes_back,
     failures_are_counted_within_their_window,
     refused_no_origin_and_broken_are_told_apart,
+    requests_in_flight_do_not_leave_an_origin_out_twice,
     a_request_moves_to_the_next_origin_where_that_is_safe,
     names_resolve_to_every_address,
     a_name_that_does_not_resolve_is_no_origin,
@@ -223,6 +224,32 @@ fn refused_no_origin_and_broken_are_told_apart(driver: &'static str) {
     }
     assert_eq!((proxy.metric("origin_refused_total"), proxy.metric("origin_bad_responses_total")), (2, 2));
     assert_eq!((proxy.metric("no_origin_total"), proxy.metric("origin_ejections_total")), (2, 2));
+    proxy.finish();
+}
+
+/// An origin that dies takes all its requests with it: that is one event, for the log, the counter and the time that
+/// it is left out.
+fn requests_in_flight_do_not_leave_an_origin_out_twice(driver: &'static str) {
+    const REQUESTS: usize = 7;
+    let together = Arc::new(Barrier::new(REQUESTS));
+    let origin = Origin::script(move |mut conn| {
+        if conn.request().is_some() {
+            together.wait();
+        }
+    });
+    let health = "retries: 0, health: { maxFails: 2, failWindow: 3600s, ejection: 3600s }";
+    let proxy =
+        Setup::pool(driver, &format!("origins: [{{ address: \"{}\" }}], {health}", origin.addr), "").start();
+    let mut clients: Vec<_> = (0..REQUESTS).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+    for client in &mut clients {
+        assert_eq!(client.response("GET").status(), 502);
+    }
+    assert_eq!(proxy.metric("origin_ejections_total"), 1);
+    assert_eq!(proxy.log().matches("origin left out").count(), 1);
+    drop(clients);
     proxy.finish();
 }
 

@@ -18,6 +18,7 @@ cases![
     half_a_body_is_408,
     an_origin_that_accepts_and_says_nothing_is_504,
     an_origin_that_stops_in_its_head_is_504,
+    an_origin_that_only_hints_is_504,
     an_origin_that_never_asks_for_the_body_is_504,
     an_origin_that_cannot_be_reached_is_504,
     an_origin_that_reads_nothing_is_504,
@@ -157,6 +158,30 @@ fn an_origin_that_stops_in_its_head_is_504(driver: &'static str) {
     });
     let proxy = with(driver, origin.addr, "responseTimeout: 0.1s", "bodyIdle: 3600s");
     check_504(&proxy, GET, "response-timeout");
+    proxy.finish();
+}
+
+/// The timeout runs to the final head: informational ones do not put it off.
+fn an_origin_that_only_hints_is_504(driver: &'static str) {
+    let origin = Origin::script(|mut conn| {
+        if conn.request().is_none() {
+            return;
+        }
+        while conn.wire.try_send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").is_ok() {
+            // A tenth of the timeout, so that it would be over before the limit of informational heads.
+            std::thread::sleep(Duration::from_millis(50)); // tidy: the origin's pace is what is tested
+        }
+    });
+    let proxy = with(driver, origin.addr, "responseTimeout: 0.5s", "bodyIdle: 3600s");
+    let mut client = proxy.client();
+    client.send(GET.as_bytes());
+    let mut response = client.response("GET");
+    while response.status() == 103 {
+        response = client.response("GET");
+    }
+    assert_eq!(response.status(), 504, "{response:?}");
+    assert!(proxy.access_log(1)[0].contains("\"response-timeout\""));
+    drop(client);
     proxy.finish();
 }
 

@@ -250,7 +250,15 @@ fn a_dropped_blocking_job_leaves_nothing() {
         let pool = &pool;
         async move {
             let (release, wait) = std::sync::mpsc::channel::<()>();
-            let running = pool.submit(move || wait.recv()).unwrap();
+            let (begin, begun) = std::sync::mpsc::channel::<()>();
+            let running = pool
+                .submit(move || {
+                    begin.send(()).unwrap();
+                    wait.recv()
+                })
+                .unwrap();
+            // A job that is dropped before a thread has taken it is skipped.
+            begun.recv().unwrap();
             let queued = pool.submit(|| panic!("was dropped before it began")).unwrap();
             assert!(polled(queued, 1).await.is_none());
             assert!(polled(running, 2).await.is_none());

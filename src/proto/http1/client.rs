@@ -407,7 +407,7 @@ impl ClientConn {
     }
 }
 
-/// Whether one of the two begins with the other.
+/// Whether one of the two begins with the other, in however many parts the bytes came.
 fn starts_like(rx: &RxQueue, expected: &[u8]) -> bool {
     rx.parts().flatten().zip(expected).all(|(byte, expected)| byte == expected)
 }

@@ -225,7 +225,14 @@ impl Exchange<'_> {
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Trouble::Broken(error))),
             };
-            relay.last_progress = self.session.shared.core.now();
+            // An informational head is no answer: only the first 100 moves something, as the body may come now.
+            let moves = match &event {
+                ClientEvent::Informational(head) => head.status() == StatusCode::CONTINUE && !relay.continued,
+                _ => true,
+            };
+            if moves {
+                relay.last_progress = self.session.shared.core.now();
+            }
             if let Err(error) = self.pass_on(event, relay) {
                 return Poll::Ready(Err(error));
             }

@@ -271,6 +271,17 @@ fn damage(whole: &[u8], hits: &[(prop::sample::Index, u8)]) -> Vec<u8> {
     bytes
 }
 
+/// Only the first part was once looked at: what came byte by byte from another protocol was read up to its line end.
+#[test]
+fn another_protocol_is_refused_at_once_however_split() {
+    for noise in [&b"HTT /1.1 200 OK\n\r\n"[..], b"HTTX", b"HELO"] {
+        let expected = (vec![Error::StatusLine.reason().to_owned()], Vec::new());
+        for splits in [&[][..], &[1], &[3]] {
+            assert_eq!(client_log("GET", noise, splits), expected, "{noise:?} {splits:?}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
