@@ -116,6 +116,7 @@ async fn answer_all(runtime: Native, stream: NativeStream) {
                 let _ = client.start_send();
                 return;
             }
+            // The client has gone, broke off, or was silent for too long.
             _ => return,
         };
         let sent = poll_fn(|cx| client.poll_sent(cx, TxLevel::Below(1 << 18))).await;

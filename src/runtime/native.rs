@@ -37,12 +37,12 @@ impl Native {
         &self.core
     }
 
-    /// A stream from a connection that was accepted elsewhere.
+    /// A stream from a connection that was accepted elsewhere; it sends small segments at once, as if accepted here.
     ///
     /// # Errors
     /// When the driver cannot watch it.
     pub fn adopt(&self, accepted: Accepted) -> io::Result<NativeStream> {
-        Ok(NativeStream(StreamSock::new(&self.core, accepted)?))
+        NativeStream::over(&self.core, accepted)
     }
 
     /// A listener from a listening socket that was made elsewhere. It must be non-blocking.
@@ -100,6 +100,12 @@ impl Timer for Sleep {
 pub struct NativeStream(StreamSock);
 
 impl NativeStream {
+    fn over(core: &Core, accepted: Accepted) -> io::Result<Self> {
+        let sock = StreamSock::new(core, accepted)?;
+        sock.set_nodelay();
+        Ok(NativeStream(sock))
+    }
+
     /// The socket itself.
     pub fn sock(&self) -> &StreamSock {
         &self.0
@@ -171,9 +177,7 @@ impl NativeListener {
         let Some(accepted) = std::task::ready!(self.sock.poll_drain(cx))? else {
             return Poll::Ready(Ok(None));
         };
-        let sock = StreamSock::new(&self.core, accepted)?;
-        sock.set_nodelay();
-        Poll::Ready(Ok(Some(NativeStream(sock))))
+        Poll::Ready(NativeStream::over(&self.core, accepted).map(Some))
     }
 }
 
@@ -182,9 +186,7 @@ impl Listener for NativeListener {
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<NativeStream>> {
         let accepted = std::task::ready!(self.sock.poll_accept(cx))?;
-        let sock = StreamSock::new(&self.core, accepted)?;
-        sock.set_nodelay();
-        Poll::Ready(Ok(NativeStream(sock)))
+        Poll::Ready(NativeStream::over(&self.core, accepted))
     }
 
     fn pause(&mut self) {

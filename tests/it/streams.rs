@@ -1,14 +1,37 @@
 //! Streams and listeners of every family: bytes, ends, halves, segments.
 
+use std::future::poll_fn;
+
 use bytes::Bytes;
 use ringport::buf::Seg;
 use ringport::net;
 use ringport::runtime::native::Native;
 use ringport::runtime::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime, Transport};
+use ringport_platform::core::Accepted;
 
 use super::rig::{
     Pattern, Random, TcpStream, any_port, each, families, join, now, pair, pair_at, read_all, turn,
 };
+
+/// A connection taken as a descriptor, as one is that changes its core, waited for the peer's acknowledgements.
+#[test]
+fn an_adopted_connection_sends_at_once() {
+    each(async |runtime| {
+        let mut listener = runtime.listen(&any_port(), ListenOptions::default()).expect("a free port");
+        let addr = ConnectAddr::from(listener.local_addr().expect("it listens"));
+        let mut client = net::connect(&runtime, &addr).await.expect("it listens");
+        let fd = poll_fn(|cx| listener.poll_accept_raw(cx)).await.expect("a client").into_fd();
+        let look = std::net::TcpStream::from(fd.try_clone().expect("a descriptor"));
+        let adopted = runtime.adopt(Accepted::from_fd(fd)).expect("the driver watches it");
+        assert!(look.nodelay().expect("an open socket"));
+        drop(look);
+        let mut served = net::Stream::new(&runtime, adopted);
+        client.send(&b"hello"[..]).await.expect("open");
+        let mut read = [0; 5];
+        served.read_exact(&mut read).await.expect("all of it comes");
+        assert_eq!(&read, b"hello");
+    });
+}
 
 #[test]
 fn streams_of_every_family_carry_bytes_both_ways() {

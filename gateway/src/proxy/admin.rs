@@ -73,6 +73,7 @@ async fn connection(shared: &Rc<Shared>, stream: NativeStream, sources: &Filled)
                 let _ = client.start_send();
                 return;
             }
+            // The client has gone, broke off, or was silent for too long.
             _ => return,
         }
         let sent = poll_fn(|cx| match client.poll_sent(cx, TxLevel::Below(1 << 20)) {

@@ -9,100 +9,28 @@
 //! Until the head of the final response has been passed on, a fault of the origin is answered; after that the client's
 //! connection is cut, because nothing else tells it that the response is not complete.
 
+mod relay;
+mod trouble;
+
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::{Method, StatusCode};
-use ringport::http::{ClientError, ClientStream, ServeError};
-use ringport::proto::http1::{
-    BodyLen, ClientEvent, RemainingBody, RequestHead, RequestLine, SendError, ServerEvent,
-};
+use ringport::http::ClientStream;
+use ringport::proto::http1::{BodyLen, RequestHead, RequestLine, SendError};
 use ringport::runtime::native::NativeStream;
-use ringport::runtime::{Runtime, Transport, TxLevel};
+use ringport::runtime::{Runtime, Transport};
 use ringport_platform::process;
 
-use super::fields::{Client, max_forwards, put_request_fields, put_response_fields};
+use super::fields::{Client, max_forwards, put_request_fields};
 use super::log;
 use super::pool::{ActiveRequest, Origin};
 use super::routes::Route;
-use super::session::{DRAIN_BYTES, Flow, HIGH_WATER, Session};
+use super::session::{Flow, Session};
 use super::tunnel::{Tunnel, TunnelEnd};
-
-/// What went wrong with an attempt, and what the log calls it.
-#[derive(Debug)]
-enum Trouble {
-    NoOrigin,
-    Refused(std::io::Error),
-    ConnectTimeout,
-    /// This process has no descriptor or memory for a connection: no fault of the origin.
-    Shortage(std::io::Error),
-    /// The connection broke or spoke nonsense before the head of a final response.
-    Broken(ClientError),
-    /// The origin's response cannot be said to a client.
-    Unpassable(SendError),
-    ResponseTimeout,
-    /// The client was too slow with its body.
-    RequestTimeout,
-    /// The client's body broke the rules.
-    BadRequest(ringport::proto::http1::Error),
-    /// The client went away.
-    ClientGone,
-    /// The client reads nothing of its response.
-    ClientStalled,
-    /// The head of a final response was passed on; the origin does not give the rest.
-    Cut(String),
-    /// Nothing moved in a tunnel for too long: nobody's fault.
-    TunnelIdle,
-    /// The request cannot be said to an origin.
-    Unsendable(SendError),
-}
-
-impl Trouble {
-    fn cause(&self) -> String {
-        match self {
-            Trouble::NoOrigin => "no-origin".to_owned(),
-            Trouble::Refused(error) => format!("refused ({error})"),
-            Trouble::ConnectTimeout => "connect-timeout".to_owned(),
-            Trouble::Shortage(error) => format!("shortage ({error})"),
-            Trouble::Broken(error) => format!("broken ({error})"),
-            Trouble::Unpassable(error) => format!("broken ({error})"),
-            Trouble::ResponseTimeout => "response-timeout".to_owned(),
-            Trouble::RequestTimeout => "request-timeout".to_owned(),
-            Trouble::BadRequest(error) => format!("bad-request ({error})"),
-            Trouble::ClientGone => "client-gone".to_owned(),
-            Trouble::ClientStalled => "client-stalled".to_owned(),
-            Trouble::Cut(why) => format!("cut ({why})"),
-            Trouble::TunnelIdle => "tunnel-idle".to_owned(),
-            Trouble::Unsendable(error) => format!("unsendable ({error})"),
-        }
-    }
-
-    /// Whether the origin never saw the request.
-    fn is_unsent(&self) -> bool {
-        matches!(self, Trouble::Refused(_) | Trouble::ConnectTimeout)
-    }
-
-    /// Whether it counts against the origin's health. What a client does never counts.
-    fn blames_origin(&self) -> bool {
-        matches!(
-            self,
-            Trouble::Refused(_)
-                | Trouble::ConnectTimeout
-                | Trouble::Broken(_)
-                | Trouble::Unpassable(_)
-                | Trouble::ResponseTimeout
-                | Trouble::Cut(_)
-        )
-    }
-
-    /// Whether the connection ended before it said anything: on a kept one the origin's own idle timeout looks so.
-    fn is_silent_end(&self) -> bool {
-        use ringport::proto::http1::Error;
-        matches!(self, Trouble::Broken(ClientError::Io(_) | ClientError::Protocol(Error::Incomplete)))
-    }
-}
+use relay::Relay;
+use trouble::Trouble;
 
 /// A connection to an origin with the attempt that uses it.
 struct Leg {
@@ -112,31 +40,6 @@ struct Leg {
     _active: ActiveRequest,
 }
 
-/// How far the relay is.
-struct Relay {
-    request_ended: bool,
-    /// Trailers were sent: the end that follows them says nothing new.
-    request_trailed: bool,
-    response_trailed: bool,
-    /// The client's body has begun to flow: the request cannot be sent again.
-    body_taken: bool,
-    response_began: bool,
-    response_ended: bool,
-    tunnel: bool,
-    status: u16,
-    body_bytes: u64,
-    last_progress: Instant,
-    /// Waits for the client to read, or for the origin to take.
-    client_full: bool,
-    origin_full: bool,
-    /// Bytes passed to the client since it was last asked whether it reads.
-    unchecked: usize,
-    /// What waited for it when that was looked at last.
-    unsent: usize,
-    /// The origin has asked for the body.
-    continued: bool,
-}
-
 /// Whether a kept connection may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
@@ -144,8 +47,6 @@ enum Kept {
     Shunned,
 }
 
-/// Bytes of a response that may be passed on before the client is asked again whether it reads.
-const CHECK_BYTES: usize = 64 * 1024;
 /// Addresses of one name that are tried for one attempt.
 const MAX_ADDRS: usize = 8;
 
@@ -398,229 +299,6 @@ impl<'a> Exchange<'a> {
         leg.stream.send_head_with(line, len, |out| put_request_fields(out, &self.head, self.len, client, via))
     }
 
-    fn poll_relay(
-        &mut self,
-        cx: &mut Context<'_>,
-        leg: &mut Leg,
-        relay: &mut Relay,
-        response_timeout: Duration,
-    ) -> Poll<Result<(), Trouble>> {
-        // Each direction's output goes out before its own back-pressure is asked about.
-        if let Poll::Ready(Err(trouble)) = self.poll_request(cx, leg, relay) {
-            return Poll::Ready(Err(trouble));
-        }
-        match self.poll_response(cx, leg, relay) {
-            Poll::Ready(end) => return Poll::Ready(end),
-            Poll::Pending => {}
-        }
-        let timeouts = self.session.shared.spec.timeouts();
-        let limit = if relay.client_full || relay.origin_full {
-            timeouts.write_idle
-        } else if relay.response_began || !(relay.request_ended || self.awaits_continue(relay)) {
-            timeouts.body_idle
-        } else {
-            response_timeout
-        };
-        loop {
-            self.session.timer.reset(relay.last_progress + limit);
-            ready!(self.session.timer.poll_elapsed(cx));
-            // Bytes that the slow side has taken meanwhile make no event.
-            let unsent = if relay.client_full {
-                self.session.client.stream().transport().sock().unsent()
-            } else {
-                leg.stream.stream().transport().sock().unsent()
-            };
-            if !(relay.client_full || relay.origin_full) || unsent == relay.unsent {
-                return Poll::Ready(Err(self.too_slow(relay)));
-            }
-            relay.unsent = unsent;
-            relay.last_progress = self.session.shared.core.now();
-        }
-    }
-
-    /// Whether the client holds its body back until the origin asks for it.
-    fn awaits_continue(&self, relay: &Relay) -> bool {
-        self.head.expects_continue() && !relay.body_taken && !relay.continued
-    }
-
-    fn too_slow(&self, relay: &Relay) -> Trouble {
-        if relay.client_full {
-            return Trouble::ClientStalled;
-        }
-        if !relay.request_ended && !relay.origin_full && !self.awaits_continue(relay) {
-            return Trouble::RequestTimeout;
-        }
-        if relay.response_began {
-            return Trouble::Cut("idle for too long".to_owned());
-        }
-        self.session.shared.stats.origin_timeouts.inc();
-        Trouble::ResponseTimeout
-    }
-
-    /// Passes the request's body on. Ready only with an error; pending also when it is done.
-    fn poll_request(
-        &mut self,
-        cx: &mut Context<'_>,
-        leg: &mut Leg,
-        relay: &mut Relay,
-    ) -> Poll<Result<(), Trouble>> {
-        loop {
-            if relay.request_ended {
-                return match self.session.client.poll_gone(cx) {
-                    Poll::Ready(_) => Poll::Ready(Err(Trouble::ClientGone)),
-                    Poll::Pending => Poll::Pending,
-                };
-            }
-            if relay.origin_full || relay.body_taken {
-                match leg.stream.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
-                    Poll::Ready(Ok(())) => relay.origin_full = false,
-                    // What the origin has answered before it closed is worth more than the error.
-                    Poll::Ready(Err(_)) => return Poll::Pending,
-                    Poll::Pending => {
-                        relay.origin_full = true;
-                        return Poll::Pending;
-                    }
-                }
-            }
-            let event = match ready!(self.session.client.poll_event(cx)) {
-                Ok(event) => event,
-                Err(ServeError::Protocol(error)) => return Poll::Ready(Err(Trouble::BadRequest(error))),
-                Err(_) => return Poll::Ready(Err(Trouble::ClientGone)),
-            };
-            relay.last_progress = self.session.shared.core.now();
-            let sent = match event {
-                ServerEvent::Data(data) => {
-                    relay.body_taken = true;
-                    leg.stream.send_data(data)
-                }
-                ServerEvent::Trailers(trailers) => {
-                    relay.body_taken = true;
-                    relay.request_trailed = true;
-                    leg.stream.send_trailers(trailers.iter())
-                }
-                ServerEvent::End | ServerEvent::Paused => {
-                    relay.request_ended = true;
-                    if relay.request_trailed { Ok(()) } else { leg.stream.finish() }
-                }
-                _ => return Poll::Pending,
-            };
-            if let Err(error) = sent {
-                return Poll::Ready(Err(Trouble::Unsendable(error)));
-            }
-            // An error here comes back with the response, or instead of it.
-            let _ = leg.stream.start_send();
-        }
-    }
-
-    /// Passes the response on. Ready when it has ended.
-    fn poll_response(
-        &mut self,
-        cx: &mut Context<'_>,
-        leg: &mut Leg,
-        relay: &mut Relay,
-    ) -> Poll<Result<(), Trouble>> {
-        loop {
-            let done = relay.response_ended || relay.tunnel;
-            if done || relay.client_full || relay.unchecked >= CHECK_BYTES {
-                match self.session.client.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
-                    Poll::Ready(Ok(())) => (relay.client_full, relay.unchecked) = (false, 0),
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Trouble::ClientGone)),
-                    Poll::Pending => {
-                        relay.client_full = true;
-                        return Poll::Pending;
-                    }
-                }
-            }
-            if done {
-                return Poll::Ready(Ok(()));
-            }
-            let event = match leg.stream.poll_event(cx) {
-                Poll::Pending => {
-                    // All that came in one turn goes out together.
-                    return match self.session.client.start_send() {
-                        Ok(()) => Poll::Pending,
-                        Err(_) => Poll::Ready(Err(Trouble::ClientGone)),
-                    };
-                }
-                Poll::Ready(Ok(event)) => event,
-                Poll::Ready(Err(error)) if relay.response_began => {
-                    return Poll::Ready(Err(Trouble::Cut(error.to_string())));
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Trouble::Broken(error))),
-            };
-            // An informational head is no answer: only the first 100 moves something, as the body may come now.
-            let moves = match &event {
-                ClientEvent::Informational(head) => head.status() == StatusCode::CONTINUE && !relay.continued,
-                _ => true,
-            };
-            if moves {
-                relay.last_progress = self.session.shared.core.now();
-            }
-            if let Err(error) = self.pass_on(event, relay) {
-                return Poll::Ready(Err(error));
-            }
-        }
-    }
-
-    fn pass_on(&mut self, event: ClientEvent, relay: &mut Relay) -> Result<(), Trouble> {
-        let client = &mut self.session.client;
-        let sent = match event {
-            ClientEvent::Informational(head) => {
-                relay.continued |= head.status() == StatusCode::CONTINUE;
-                let shared = &self.session.shared;
-                client.send_informational_with(head.status(), |out| put_response_fields(out, &head, shared))
-            }
-            ClientEvent::Head(head, len) => {
-                let status = head.status();
-                let len = match len {
-                    // RFC 9110 8.6: a 204 has none, whatever the origin says.
-                    BodyLen::None if status == StatusCode::NO_CONTENT => BodyLen::None,
-                    BodyLen::None => head.content_length().map_or(BodyLen::None, BodyLen::Length),
-                    BodyLen::UntilClose => BodyLen::Chunked,
-                    len => len,
-                };
-                relay.tunnel = len == BodyLen::Tunnel;
-                if !relay.tunnel
-                    && (self.session.shared.is_draining()
-                        || matches!(client.conn().remaining_body(), RemainingBody::Known(left) if left > DRAIN_BYTES))
-                {
-                    client.conn().close_after_response();
-                }
-                let shared = &self.session.shared;
-                let sent = client.send_head_with(status, len, |out| put_response_fields(out, &head, shared));
-                relay.status = if sent.is_ok() { status.as_u16() } else { 0 };
-                sent
-            }
-            ClientEvent::Data(data) => {
-                relay.body_bytes += data.len() as u64;
-                relay.unchecked += data.len();
-                client.send_data(data)
-            }
-            ClientEvent::Trailers(trailers) => {
-                relay.response_trailed = true;
-                client.send_trailers(trailers.iter())
-            }
-            ClientEvent::End => {
-                relay.response_ended = true;
-                if relay.response_trailed { Ok(()) } else { client.finish() }
-            }
-            // A tunnel's bytes come behind its head only, and are not read here.
-            ClientEvent::Closed | ClientEvent::NeedInput | ClientEvent::Tunnel(_) => {
-                let gone = ClientError::Protocol(ringport::proto::http1::Error::Incomplete);
-                return Err(if relay.response_began {
-                    Trouble::Cut(gone.to_string())
-                } else {
-                    Trouble::Broken(gone)
-                });
-            }
-        };
-        sent.map_err(|error| {
-            if relay.response_began { Trouble::Cut(error.to_string()) } else { Trouble::Unpassable(error) }
-        })?;
-        relay.response_began |= relay.status != 0;
-        Ok(())
-    }
-
     /// Turns what went wrong into what the client gets.
     fn settle(&mut self, trouble: &Trouble, relay: &Relay) -> Flow {
         let stats = &self.session.shared.stats;
@@ -716,28 +394,6 @@ impl Drop for Exchange<'_> {
                 seconds,
                 "request cut"
             );
-        }
-    }
-}
-
-impl Relay {
-    fn new(now: Instant) -> Self {
-        Relay {
-            request_ended: false,
-            request_trailed: false,
-            response_trailed: false,
-            body_taken: false,
-            response_began: false,
-            response_ended: false,
-            tunnel: false,
-            status: 0,
-            body_bytes: 0,
-            last_progress: now,
-            client_full: false,
-            unchecked: 0,
-            origin_full: false,
-            unsent: 0,
-            continued: false,
         }
     }
 }

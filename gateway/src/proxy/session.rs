@@ -3,7 +3,7 @@
 //! ```text
 //! Waiting --head--> Exchange --response ended--> Waiting | Draining body --> Waiting | Lingering --> closed
 //! Waiting --silence--> closed          Waiting --half a head for too long--> 408, Lingering
-//! any     --malformed--> 4xx, Lingering
+//! any     --malformed--> 4xx, Lingering    Exchange --response cut, or the client gone--> reset
 //! ```
 
 use std::future::poll_fn;
@@ -52,9 +52,9 @@ pub(super) enum Flow {
     Continue,
     /// The response is complete, or an error was answered; the connection ends in an orderly way.
     Close,
-    /// The response was cut: the client must see a reset.
+    /// The response was cut, or the client went away in the middle: it must see a reset.
     Abort,
-    /// Nothing is owed to the client: it went away, or was idle for too long.
+    /// Nothing is owed to the client: between two requests it went away, or was idle for too long.
     Over,
 }
 
@@ -71,6 +71,7 @@ impl Session {
     pub(super) async fn serve(shared: Rc<Shared>, transport: NativeStream, counted: Counted) {
         let peer = match transport.peer_addr() {
             Ok(LocalAddr::Inet(addr)) => addr.ip().to_canonical().to_string(),
+            // A Unix socket, or a peer that has gone already.
             _ => String::new(),
         };
         let runtime = &shared.runtime;

@@ -58,7 +58,7 @@ impl<'a> Tunnel<'a> {
         match (up, down) {
             (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => return Poll::Ready(end),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(TunnelEnd::Both),
-            _ => {}
+            (Poll::Pending, _) | (_, Poll::Pending) => {}
         }
         let Some(limit) = self.session.shared.spec.timeouts().tunnel_idle else { return Poll::Pending };
         self.session.timer.reset(self.last_progress + limit);
@@ -96,6 +96,7 @@ impl<'a> Tunnel<'a> {
                     self.session.client.send_data(data).map_err(|_| TunnelEnd::ClientReset)?;
                     self.session.client.start_send().map_err(|_| TunnelEnd::ClientReset)?;
                 }
+                // As above.
                 _ => self.to_client = Way::Ending,
             }
         }

@@ -89,6 +89,7 @@ impl Decoder {
         match self.state {
             State::Length(left) => Some(left),
             State::Done => Some(0),
+            // Chunks, or all that comes: only the end tells.
             _ => None,
         }
     }
@@ -227,6 +228,7 @@ impl Decoder {
     }
 }
 
+/// Of a digit that was looked at before.
 fn hex_value(digit: u8) -> u64 {
     u64::from(match digit {
         b'0'..=b'9' => digit - b'0',

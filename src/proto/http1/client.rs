@@ -149,6 +149,7 @@ impl ClientConn {
             BodyLen::None => announce(body),
             BodyLen::Tunnel if connect => announce(BodyLen::None),
             BodyLen::Length(_) | BodyLen::Chunked if !connect => announce(body),
+            // A request does not end with the connection, and a CONNECT has no body.
             _ => return Err(SendError::BodyLen),
         };
         put_request_line(&mut self.scratch, line)?;
@@ -307,7 +308,7 @@ impl ClientConn {
                 self.tx = Tx::Body(Encoder::Bare);
                 Rx::Tunnel
             }
-            _ => Rx::Body(decoder),
+            BodyLen::Length(_) | BodyLen::Chunked | BodyLen::UntilClose => Rx::Body(decoder),
         };
         Ok(ClientEvent::Head(head, body))
     }

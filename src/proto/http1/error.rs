@@ -90,7 +90,25 @@ impl Error {
             }
             Error::TransferCodingUnknown => StatusCode::NOT_IMPLEMENTED,
             Error::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            _ => StatusCode::BAD_REQUEST,
+            Error::BareLineEnd
+            | Error::RequestLine
+            | Error::Target
+            | Error::StatusLine
+            | Error::Field
+            | Error::Host
+            | Error::ContentLength
+            | Error::TransferEncoding
+            | Error::LengthAndChunked
+            | Error::BodyNotAllowed
+            | Error::Connection
+            | Error::Chunk
+            | Error::ChunkExtTooLarge
+            | Error::Trailer
+            | Error::TrailerForbidden
+            | Error::TooManyInformational
+            | Error::UnexpectedUpgrade
+            | Error::UnexpectedBytes
+            | Error::Incomplete => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -108,7 +126,22 @@ impl Error {
             | Error::TrailersTooLarge
             | Error::TransferCodingUnknown
             | Error::Version => Fault::Refused,
-            _ => Fault::Broken,
+            Error::BareLineEnd
+            | Error::RequestLine
+            | Error::Target
+            | Error::StatusLine
+            | Error::Field
+            | Error::Host
+            | Error::ContentLength
+            | Error::TransferEncoding
+            | Error::LengthAndChunked
+            | Error::BodyNotAllowed
+            | Error::Connection
+            | Error::Chunk
+            | Error::Trailer
+            | Error::TrailerForbidden
+            | Error::UnexpectedUpgrade
+            | Error::UnexpectedBytes => Fault::Broken,
         }
     }
 

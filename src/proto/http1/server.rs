@@ -211,7 +211,7 @@ impl ServerConn {
         self.rx = match body {
             BodyLen::None => Rx::End,
             BodyLen::Tunnel => Rx::AwaitResponse,
-            _ => Rx::Body(decoder),
+            BodyLen::Length(_) | BodyLen::Chunked | BodyLen::UntilClose => Rx::Body(decoder),
         };
         Ok(ServerEvent::Head(head, body))
     }

@@ -1,0 +1,300 @@
+//! The relay between a client and an origin: both ways at once, each no faster than the slower side.
+//!
+//! ```text
+//! request   reading --data--> origin --no room--> full --taken--> reading        --end--> ended: watch the client
+//! response  reading --data--> client --64 KiB--> does it read? --no--> full --taken--> reading     --end--> ended
+//! timeout   a side is full: write_idle    a body flows: body_idle    else: response_timeout; any progress begins anew
+//! ```
+
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use ringport::http::{ClientError, ServeError};
+use ringport::proto::http1::{BodyLen, ClientEvent, RemainingBody, ServerEvent};
+use ringport::runtime::TxLevel;
+
+use super::trouble::Trouble;
+use super::{Exchange, Leg};
+use crate::proxy::fields::put_response_fields;
+use crate::proxy::session::{DRAIN_BYTES, HIGH_WATER};
+
+/// Bytes of a response that may be passed on before the client is asked again whether it reads.
+const CHECK_BYTES: usize = 64 * 1024;
+
+/// How far the relay is.
+pub(super) struct Relay {
+    pub(super) request_ended: bool,
+    /// Trailers were sent: the end that follows them says nothing new.
+    request_trailed: bool,
+    response_trailed: bool,
+    /// The client's body has begun to flow: the request cannot be sent again.
+    pub(super) body_taken: bool,
+    pub(super) response_began: bool,
+    response_ended: bool,
+    pub(super) tunnel: bool,
+    pub(super) status: u16,
+    pub(super) body_bytes: u64,
+    pub(super) last_progress: Instant,
+    /// Waits for the client to read, or for the origin to take.
+    client_full: bool,
+    pub(super) origin_full: bool,
+    /// Bytes passed to the client since it was last asked whether it reads.
+    unchecked: usize,
+    /// What waited for it when that was looked at last.
+    unsent: usize,
+    /// The origin has asked for the body.
+    continued: bool,
+}
+
+impl Relay {
+    pub(super) fn new(now: Instant) -> Self {
+        Relay {
+            request_ended: false,
+            request_trailed: false,
+            response_trailed: false,
+            body_taken: false,
+            response_began: false,
+            response_ended: false,
+            tunnel: false,
+            status: 0,
+            body_bytes: 0,
+            last_progress: now,
+            client_full: false,
+            unchecked: 0,
+            origin_full: false,
+            unsent: 0,
+            continued: false,
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// Passes on what has come, both ways. Ready when the response has ended, or something went wrong.
+    pub(super) fn poll_relay(
+        &mut self,
+        cx: &mut Context<'_>,
+        leg: &mut Leg,
+        relay: &mut Relay,
+        response_timeout: Duration,
+    ) -> Poll<Result<(), Trouble>> {
+        // Each direction's output goes out before its own back-pressure is asked about.
+        if let Poll::Ready(Err(trouble)) = self.poll_request(cx, leg, relay) {
+            return Poll::Ready(Err(trouble));
+        }
+        match self.poll_response(cx, leg, relay) {
+            Poll::Ready(end) => return Poll::Ready(end),
+            Poll::Pending => {}
+        }
+        let timeouts = self.session.shared.spec.timeouts();
+        let limit = if relay.client_full || relay.origin_full {
+            timeouts.write_idle
+        } else if relay.response_began || !(relay.request_ended || self.awaits_continue(relay)) {
+            timeouts.body_idle
+        } else {
+            response_timeout
+        };
+        loop {
+            self.session.timer.reset(relay.last_progress + limit);
+            ready!(self.session.timer.poll_elapsed(cx));
+            // Bytes that the slow side has taken meanwhile make no event.
+            let unsent = if relay.client_full {
+                self.session.client.stream().transport().sock().unsent()
+            } else {
+                leg.stream.stream().transport().sock().unsent()
+            };
+            if !(relay.client_full || relay.origin_full) || unsent == relay.unsent {
+                return Poll::Ready(Err(self.too_slow(relay)));
+            }
+            relay.unsent = unsent;
+            relay.last_progress = self.session.shared.core.now();
+        }
+    }
+
+    /// Whether the client holds its body back until the origin asks for it.
+    fn awaits_continue(&self, relay: &Relay) -> bool {
+        self.head.expects_continue() && !relay.body_taken && !relay.continued
+    }
+
+    fn too_slow(&self, relay: &Relay) -> Trouble {
+        if relay.client_full {
+            return Trouble::ClientStalled;
+        }
+        if !relay.request_ended && !relay.origin_full && !self.awaits_continue(relay) {
+            return Trouble::RequestTimeout;
+        }
+        if relay.response_began {
+            return Trouble::Cut("idle for too long".to_owned());
+        }
+        self.session.shared.stats.origin_timeouts.inc();
+        Trouble::ResponseTimeout
+    }
+
+    /// Passes the request's body on. Ready only with an error; pending also when it is done.
+    fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        leg: &mut Leg,
+        relay: &mut Relay,
+    ) -> Poll<Result<(), Trouble>> {
+        loop {
+            if relay.request_ended {
+                return match self.session.client.poll_gone(cx) {
+                    Poll::Ready(_) => Poll::Ready(Err(Trouble::ClientGone)),
+                    Poll::Pending => Poll::Pending,
+                };
+            }
+            if relay.origin_full || relay.body_taken {
+                match leg.stream.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
+                    Poll::Ready(Ok(())) => relay.origin_full = false,
+                    // What the origin has answered before it closed is worth more than the error.
+                    Poll::Ready(Err(_)) => return Poll::Pending,
+                    Poll::Pending => {
+                        relay.origin_full = true;
+                        return Poll::Pending;
+                    }
+                }
+            }
+            let event = match ready!(self.session.client.poll_event(cx)) {
+                Ok(event) => event,
+                Err(ServeError::Protocol(error)) => return Poll::Ready(Err(Trouble::BadRequest(error))),
+                Err(_) => return Poll::Ready(Err(Trouble::ClientGone)),
+            };
+            relay.last_progress = self.session.shared.core.now();
+            let sent = match event {
+                ServerEvent::Data(data) => {
+                    relay.body_taken = true;
+                    leg.stream.send_data(data)
+                }
+                ServerEvent::Trailers(trailers) => {
+                    relay.body_taken = true;
+                    relay.request_trailed = true;
+                    leg.stream.send_trailers(trailers.iter())
+                }
+                ServerEvent::End | ServerEvent::Paused => {
+                    relay.request_ended = true;
+                    if relay.request_trailed { Ok(()) } else { leg.stream.finish() }
+                }
+                // Neither comes once the head was read; after a switch the tunnel takes over.
+                ServerEvent::NeedInput
+                | ServerEvent::Head(..)
+                | ServerEvent::Tunnel(_)
+                | ServerEvent::Closed => return Poll::Pending,
+            };
+            if let Err(error) = sent {
+                return Poll::Ready(Err(Trouble::Unsendable(error)));
+            }
+            // An error here comes back with the response, or instead of it.
+            let _ = leg.stream.start_send();
+        }
+    }
+
+    /// Passes the response on. Ready when it has ended.
+    fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        leg: &mut Leg,
+        relay: &mut Relay,
+    ) -> Poll<Result<(), Trouble>> {
+        loop {
+            let done = relay.response_ended || relay.tunnel;
+            if done || relay.client_full || relay.unchecked >= CHECK_BYTES {
+                match self.session.client.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
+                    Poll::Ready(Ok(())) => (relay.client_full, relay.unchecked) = (false, 0),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Trouble::ClientGone)),
+                    Poll::Pending => {
+                        relay.client_full = true;
+                        return Poll::Pending;
+                    }
+                }
+            }
+            if done {
+                return Poll::Ready(Ok(()));
+            }
+            let event = match leg.stream.poll_event(cx) {
+                Poll::Pending => {
+                    // All that came in one turn goes out together.
+                    return match self.session.client.start_send() {
+                        Ok(()) => Poll::Pending,
+                        Err(_) => Poll::Ready(Err(Trouble::ClientGone)),
+                    };
+                }
+                Poll::Ready(Ok(event)) => event,
+                Poll::Ready(Err(error)) if relay.response_began => {
+                    return Poll::Ready(Err(Trouble::Cut(error.to_string())));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Trouble::Broken(error))),
+            };
+            // An informational head is no answer: only the first 100 moves something, as the body may come now.
+            let moves = match &event {
+                ClientEvent::Informational(head) => head.status() == StatusCode::CONTINUE && !relay.continued,
+                _ => true,
+            };
+            if moves {
+                relay.last_progress = self.session.shared.core.now();
+            }
+            if let Err(error) = self.pass_on(event, relay) {
+                return Poll::Ready(Err(error));
+            }
+        }
+    }
+
+    fn pass_on(&mut self, event: ClientEvent, relay: &mut Relay) -> Result<(), Trouble> {
+        let client = &mut self.session.client;
+        let sent = match event {
+            ClientEvent::Informational(head) => {
+                relay.continued |= head.status() == StatusCode::CONTINUE;
+                let shared = &self.session.shared;
+                client.send_informational_with(head.status(), |out| put_response_fields(out, &head, shared))
+            }
+            ClientEvent::Head(head, len) => {
+                let status = head.status();
+                let len = match len {
+                    // RFC 9110 8.6: a 204 has none, whatever the origin says.
+                    BodyLen::None if status == StatusCode::NO_CONTENT => BodyLen::None,
+                    BodyLen::None => head.content_length().map_or(BodyLen::None, BodyLen::Length),
+                    BodyLen::UntilClose => BodyLen::Chunked,
+                    len => len,
+                };
+                relay.tunnel = len == BodyLen::Tunnel;
+                if !relay.tunnel
+                    && (self.session.shared.is_draining()
+                        || matches!(client.conn().remaining_body(), RemainingBody::Known(left) if left > DRAIN_BYTES))
+                {
+                    client.conn().close_after_response();
+                }
+                let shared = &self.session.shared;
+                let sent = client.send_head_with(status, len, |out| put_response_fields(out, &head, shared));
+                relay.status = if sent.is_ok() { status.as_u16() } else { 0 };
+                sent
+            }
+            ClientEvent::Data(data) => {
+                relay.body_bytes += data.len() as u64;
+                relay.unchecked += data.len();
+                client.send_data(data)
+            }
+            ClientEvent::Trailers(trailers) => {
+                relay.response_trailed = true;
+                client.send_trailers(trailers.iter())
+            }
+            ClientEvent::End => {
+                relay.response_ended = true;
+                if relay.response_trailed { Ok(()) } else { client.finish() }
+            }
+            // A tunnel's bytes come behind its head only, and are not read here.
+            ClientEvent::Closed | ClientEvent::NeedInput | ClientEvent::Tunnel(_) => {
+                let gone = ClientError::Protocol(ringport::proto::http1::Error::Incomplete);
+                return Err(if relay.response_began {
+                    Trouble::Cut(gone.to_string())
+                } else {
+                    Trouble::Broken(gone)
+                });
+            }
+        };
+        sent.map_err(|error| {
+            if relay.response_began { Trouble::Cut(error.to_string()) } else { Trouble::Unpassable(error) }
+        })?;
+        relay.response_began |= relay.status != 0;
+        Ok(())
+    }
+}
