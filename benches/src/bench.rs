@@ -185,7 +185,7 @@ fn meter(config: &Config, rows: &mut [Row]) {
         };
         let plan = Plan {
             kind: config.kind,
-            connections: config.connections.min(metered_connections(config.kind)),
+            connections: config.connections.min((metered_connections(config.kind) / config.pipeline).max(4)),
             rounds: 1,
             warmup: 50,
             bytes: config.bytes,
