@@ -9,7 +9,7 @@ use crate::load::{Kind, REQUEST};
 use crate::metering::{self, Plan};
 use crate::peers::{PEERS, Peer, Server};
 use crate::results::{Context, OpenLoop, Report, Round, Row};
-use crate::ring::{Generator, LoadSpec, Origin, Sample};
+use crate::ring::{Generator, LoadSpec, Origin};
 
 /// How long everything takes.
 #[derive(Clone, Copy, Debug)]
@@ -18,15 +18,17 @@ pub struct Pace {
     pub rounds: usize,
     /// One round of one peer.
     pub slice: Duration,
-    /// Whether only the first configurations are run.
+    /// Whether it is a quick look: short rounds.
     pub quick: bool,
+    /// Whether only the first configurations are run.
+    pub first_only: bool,
 }
 
 impl Pace {
-    /// The pace of a run that counts, or of a quick look.
-    pub fn new(quick: bool) -> Pace {
+    /// The pace of a run that counts, or of a quick look, which takes every configuration only if it is `wide`.
+    pub fn new(quick: bool, wide: bool) -> Pace {
         let slice = Duration::from_millis(if quick { 100 } else { 400 });
-        Pace { rounds: 7, slice, quick }
+        Pace { rounds: 7, slice, quick, first_only: quick && !wide }
     }
 }
 
@@ -105,14 +107,14 @@ impl Runner {
 
     fn try_start(&mut self, peer: &Peer, config: &Config, server_cpu: usize) -> io::Result<()> {
         let origin = match config.kind {
-            Kind::Proxy => Some(Origin::bind(config.bytes)?),
+            Kind::Proxy | Kind::Relay => Some(Origin::bind(config.bytes)?),
             Kind::Echo | Kind::Hello => None,
         };
         let address = origin.as_ref().map(Origin::address).transpose()?;
         let server = peer.start_on(server_cpu, address)?;
         let (request, answer_len) = match config.kind {
             Kind::Echo => (vec![b'e'; config.bytes], Some(config.bytes * config.pipeline)),
-            Kind::Hello | Kind::Proxy => (REQUEST.to_vec(), None),
+            Kind::Hello | Kind::Proxy | Kind::Relay => (REQUEST.to_vec(), None),
         };
         let spec = LoadSpec {
             to: server.address,
@@ -146,23 +148,7 @@ impl Runner {
         let outcome = watch.look().and_then(|before| {
             let sample = generator.closed_loop(slice)?;
             let spent = watch.look()?.since(before);
-            let per_request = |value: u64| value as f64 / sample.requests as f64;
-            let split = spent.user_ns as f64 / (spent.user_ns + spent.system_ns).max(1) as f64;
-            Ok(Round {
-                busy: spent.busy(sample.elapsed),
-                per_second: sample.per_second(),
-                cpu_ns: per_request(spent.cpu_ns),
-                user_ns: per_request(spent.cpu_ns) * split,
-                hardware: spent.hardware.map(|counted| {
-                    [
-                        per_request(counted.user_instructions),
-                        per_request(counted.kernel_instructions),
-                        per_request(counted.user_cycles),
-                        per_request(counted.kernel_cycles),
-                    ]
-                }),
-                latency_us: latency_us(&sample),
-            })
+            Ok(Round::of(&sample, spent))
         });
         match outcome {
             Ok(round) => self.row.rounds.push(round),
@@ -173,7 +159,7 @@ impl Runner {
     fn open_loop(&mut self, slice: Duration, rate: f64, pipeline: usize) {
         let Some(generator) = &mut self.generator else { return };
         match generator.open_loop(slice, rate / pipeline as f64) {
-            Ok(sample) => self.row.open_loop = Some(OpenLoop { rate, latency_us: latency_us(&sample) }),
+            Ok(sample) => self.row.open_loop = Some(OpenLoop { rate, latency_us: sample.latency_us() }),
             Err(error) => self.fail(&error),
         }
     }
@@ -192,10 +178,6 @@ fn common_rate(runners: &[Runner]) -> f64 {
     medians.map(|spread| spread.median).fold(f64::INFINITY, f64::min).min(1e6) / 2.0
 }
 
-fn latency_us(sample: &Sample) -> [f64; 3] {
-    [0.5, 0.99, 0.999].map(|part| sample.latency.value_at_quantile(part) as f64 / 1000.0)
-}
-
 fn meter(config: &Config, rows: &mut [Row]) {
     for row in rows.iter_mut().filter(|row| row.failed.is_none()) {
         let Some(peer) = PEERS.iter().find(|peer| peer.kind == config.kind && peer.name == row.peer) else {
@@ -203,7 +185,7 @@ fn meter(config: &Config, rows: &mut [Row]) {
         };
         let plan = Plan {
             kind: config.kind,
-            connections: config.connections.min(metered_connections(config.kind)),
+            connections: config.connections.min((metered_connections(config.kind) / config.pipeline).max(4)),
             rounds: 1,
             warmup: 50,
             bytes: config.bytes,
@@ -221,11 +203,12 @@ fn metered_connections(kind: Kind) -> usize {
     match kind {
         Kind::Echo => 64,
         Kind::Hello => 16,
-        Kind::Proxy => 8,
+        Kind::Proxy | Kind::Relay => 8,
     }
 }
 
-fn print(row: &Row) {
+/// A row as it is told while the others still run.
+pub(crate) fn print(row: &Row) {
     if let Some(failed) = &row.failed {
         println!("  {:<16} failed: {failed}", row.peer);
         return;

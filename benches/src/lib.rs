@@ -9,7 +9,7 @@ pub mod meter;
 pub mod metering;
 pub mod peers;
 pub mod plot;
-pub mod question;
+pub mod questions;
 pub mod render;
 pub mod results;
 pub mod ring;

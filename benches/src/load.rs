@@ -20,6 +20,8 @@ pub enum Kind {
     Hello,
     /// HTTP/1.1 requests with keep-alive, answered by the origin behind the server.
     Proxy,
+    /// The same through a server that passes on bytes.
+    Relay,
 }
 
 impl fmt::Display for Kind {
@@ -28,6 +30,7 @@ impl fmt::Display for Kind {
             Kind::Echo => "echo",
             Kind::Hello => "hello",
             Kind::Proxy => "proxy",
+            Kind::Relay => "relay",
         })
     }
 }

@@ -72,14 +72,14 @@ pub fn run(plan: &Plan, start: impl FnOnce(Option<SocketAddr>) -> io::Result<Ser
     // One processor for the server and for us: it can then be held back while a round is sent.
     cpu::pin_to_last()?;
     let mut origin = match plan.kind {
-        Kind::Proxy => Some(Origin::start(plan.bytes)?),
+        Kind::Proxy | Kind::Relay => Some(Origin::start(plan.bytes)?),
         Kind::Echo | Kind::Hello => None,
     };
     let address = origin.as_ref().map(Origin::address).transpose()?;
     let server = start(address)?;
     let request = match plan.kind {
         Kind::Echo => vec![b'e'; plan.bytes],
-        Kind::Hello | Kind::Proxy => REQUEST.to_vec(),
+        Kind::Hello | Kind::Proxy | Kind::Relay => REQUEST.to_vec(),
     };
     let mut aside = || origin.as_mut().map_or(Ok(false), Origin::serve);
     let mut clients = Clients::connect(server.address, plan.connections, &request, plan.pipeline)?;

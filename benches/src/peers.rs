@@ -59,6 +59,11 @@ pub const PEERS: &[Peer] = &[
     },
     Peer { name: "nginx", kind: Kind::Proxy, command: |place| nginx(place, NGINX_PROXY) },
     Peer { name: "haproxy", kind: Kind::Proxy, command: |place| haproxy(place, HAPROXY_PROXY) },
+    Peer { name: "ringport-uring", kind: Kind::Relay, command: |place| ringport_relay(place, "uring") },
+    Peer { name: "ringport-epoll", kind: Kind::Relay, command: |place| ringport_relay(place, "epoll") },
+    Peer { name: "tokio", kind: Kind::Relay, command: |place| relay_program(place, "serve-tokio") },
+    Peer { name: "nginx", kind: Kind::Relay, command: nginx_relay },
+    Peer { name: "haproxy", kind: Kind::Relay, command: |place| haproxy(place, HAPROXY_RELAY) },
 ];
 
 /// A server that runs; killed when dropped.
@@ -195,9 +200,39 @@ fn program(place: &Place, name: &str, work: &str) -> io::Result<Command> {
 }
 
 fn proxy_program(place: &Place, name: &str) -> io::Result<Command> {
-    let mut command = program(place, name, "proxy")?;
+    Ok(with_origin(program(place, name, "proxy")?, place))
+}
+
+fn relay_program(place: &Place, name: &str) -> io::Result<Command> {
+    Ok(with_origin(program(place, name, "relay")?, place))
+}
+
+fn ringport_relay(place: &Place, driver: &str) -> io::Result<Command> {
+    Ok(with_origin(ringport(place, "relay", driver)?, place))
+}
+
+fn with_origin(mut command: Command, place: &Place) -> Command {
     command.arg("--origin").arg(place.origin.map(|origin| origin.to_string()).unwrap_or_default());
-    Ok(command)
+    command
+}
+
+/// Runs the timers of `ringport` or `tokio` and gives the numbers that they print.
+///
+/// # Errors
+/// When the program cannot be run, or prints something else.
+pub fn run_timers(of: &str, cpu: usize, pending: usize) -> io::Result<Vec<f64>> {
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let place = Place { address: nowhere, origin: None, folder: PathBuf::new() };
+    let mut command = program(&place, &format!("serve-{of}"), "timers")?;
+    command.arg("--pending").arg(pending.to_string()).stdin(Stdio::null());
+    // SAFETY: as in `start`.
+    unsafe { command.pre_exec(move || ringport_platform::process::pin_to_core(cpu)) };
+    let output = command.output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.split_whitespace().map(|word| word.parse().map_err(io::Error::other)).collect()
 }
 
 fn ringport(place: &Place, work: &str, driver: &str) -> io::Result<Command> {
@@ -218,6 +253,23 @@ fn nginx(place: &Place, location: &str) -> io::Result<Command> {
     let upstream = if place.origin.is_some() { NGINX_UPSTREAM } else { "" };
     let config =
         place.write("nginx.conf", &NGINX.replace("{upstream}", upstream).replace("{location}", location))?;
+    let mut command = Command::new("nginx");
+    command.env("PATH", search_path()).arg("-p").arg(&place.folder).args(["-e", "stderr", "-c"]).arg(config);
+    Ok(command)
+}
+
+const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+/// Whether nginx has the module that relays TCP.
+pub fn nginx_stream_is_here() -> bool {
+    Path::new(NGINX_STREAM).exists()
+}
+
+fn nginx_relay(place: &Place) -> io::Result<Command> {
+    if !nginx_stream_is_here() {
+        return Err(io::Error::other("its stream module is not installed"));
+    }
+    let config = place.write("nginx.conf", &NGINX_RELAY.replace("{module}", NGINX_STREAM))?;
     let mut command = Command::new("nginx");
     command.env("PATH", search_path()).arg("-p").arg(&place.folder).args(["-e", "stderr", "-c"]).arg(config);
     Ok(command)
@@ -299,9 +351,29 @@ frontend web
 {backend}
 ";
 
+const NGINX_RELAY: &str = "
+load_module {module};
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+error_log stderr error;
+pid nginx.pid;
+events { worker_connections 19000; multi_accept on; }
+stream { server { listen {address} backlog=4096; tcp_nodelay on; proxy_pass {origin}; } }
+";
+
 const HAPROXY_HELLO: &str =
     "    http-request return status 200 content-type text/plain string \"Hello, world!\"";
 
 const HAPROXY_PROXY: &str = "    default_backend origin
 backend origin
+    server one {origin} maxconn 19000";
+
+/// The last `mode` of a section holds; the backend's must be the frontend's.
+const HAPROXY_RELAY: &str = "    mode tcp
+    option splice-auto
+    default_backend origin
+backend origin
+    mode tcp
+    option splice-auto
     server one {origin} maxconn 19000";

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::render::grouped;
 use crate::results::Spread;
 
 /// One bar.
@@ -18,7 +19,7 @@ pub struct Bar {
 
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 150.0;
-const RIGHT: f64 = 90.0;
+const RIGHT: f64 = 150.0;
 const TOP: f64 = 36.0;
 const STEP: f64 = 26.0;
 
@@ -56,15 +57,11 @@ pub fn bars(title: &str, bars: &[Bar]) -> String {
             LEFT + max * scale,
             LEFT + max * scale + 6.0,
             y + 14.0,
-            number(median),
+            grouped(median),
             if bar.marked { " (load-bound)" } else { "" },
         );
     }
     out + "</svg>\n"
-}
-
-fn number(value: f64) -> String {
-    if value.abs() < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
 
 fn escaped(text: &str) -> String {
@@ -84,7 +81,7 @@ mod tests {
             marked: false,
         };
         let text = bars("a < b", &[bar("x&y", 1.0), bar("z", 2000.0)]);
-        assert!(text.contains("a &lt; b") && text.contains("x&amp;y") && text.contains(">2000<"));
+        assert!(text.contains("a &lt; b") && text.contains("x&amp;y") && text.contains(">2,000<"));
         assert_eq!(text.matches("<rect").count(), 3);
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::plot;
-use crate::results::{Report, Row, Spread};
+use crate::results::{QUESTIONS, Report, Row, Spread};
 
 /// Writes `RESULTS.md` and a picture for each configuration.
 ///
@@ -14,6 +14,7 @@ use crate::results::{Report, Row, Spread};
 /// A file's.
 pub fn page(reports: &[Report]) -> io::Result<()> {
     let mut out = String::from(HEAD);
+    unmeasured(&mut out, reports);
     for report in reports {
         section(&mut out, report)?;
     }
@@ -35,6 +36,35 @@ whose server was busy less than 95 % of the time is marked ⚠: there the load w
 say little, while its cost per request still holds. Instructions are those of user space, allocations are entries into
 malloc and its like; both were counted exactly by stepping the server.
 ";
+
+/// What a reader might look for in vain.
+fn unmeasured(out: &mut String, reports: &[Report]) {
+    line(out, "\n## Not measured\n");
+    let mut rounds = reports.iter().flat_map(|report| &report.rows).flat_map(|row| &row.rounds);
+    if !rounds.any(|round| round.hardware.is_some()) {
+        line(
+            out,
+            "* Kernel instructions, and cycles of user space and kernel: the machine gives no hardware counters. Processor \
+             time stands in for them, which also contains what the memory, the clock rate and other guests of the \
+             machine did to it.",
+        );
+    }
+    for question in
+        QUESTIONS.iter().filter(|question| !reports.iter().any(|report| report.question == **question))
+    {
+        line(out, &format!("* {question}: it has not been asked yet."));
+    }
+    line(
+        out,
+        "* Proxies and runtimes that are not named below, other versions than those named, TLS, more than one core.",
+    );
+    for report in reports {
+        for row in report.rows.iter().filter(|row| row.failed.is_some()) {
+            let reason = row.failed.as_deref().unwrap_or_default();
+            line(out, &format!("* {}, {}: {} ({reason}).", report.question, row.config, row.peer));
+        }
+    }
+}
 
 fn section(out: &mut String, report: &Report) -> io::Result<()> {
     let context = &report.context;
@@ -171,7 +201,7 @@ fn ratio(spread: Spread) -> String {
 }
 
 /// A number with as many digits as mean something, thousands apart.
-fn grouped(value: f64) -> String {
+pub(crate) fn grouped(value: f64) -> String {
     if value.is_nan() {
         return String::new();
     }

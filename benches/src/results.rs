@@ -7,6 +7,9 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cost::Spent;
+use crate::ring::Sample;
+
 /// The answer to one question.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
@@ -154,6 +157,29 @@ impl Row {
 /// Below this the load, and not the server, was the limit.
 pub const BUSY_ENOUGH: f64 = 0.95;
 
+impl Round {
+    /// What a server spent on the requests of a sample.
+    pub fn of(sample: &Sample, spent: Spent) -> Round {
+        let per_request = |value: u64| value as f64 / sample.requests as f64;
+        let split = spent.user_ns as f64 / (spent.user_ns + spent.system_ns).max(1) as f64;
+        Round {
+            busy: spent.busy(sample.elapsed),
+            per_second: sample.per_second(),
+            cpu_ns: per_request(spent.cpu_ns),
+            user_ns: per_request(spent.cpu_ns) * split,
+            hardware: spent.hardware.map(|counted| {
+                [
+                    per_request(counted.user_instructions),
+                    per_request(counted.kernel_instructions),
+                    per_request(counted.user_cycles),
+                    per_request(counted.kernel_cycles),
+                ]
+            }),
+            latency_us: sample.latency_us(),
+        }
+    }
+}
+
 impl Context {
     /// Of this machine, now.
     pub fn here(quick: bool, has_hardware: bool) -> Context {
@@ -260,7 +286,7 @@ impl Report {
 }
 
 /// In the order of the page.
-pub const QUESTIONS: &[&str] = &["echo", "hello", "proxy", "idle"];
+pub const QUESTIONS: &[&str] = &["echo", "hello", "proxy", "relay", "churn", "idle", "timers"];
 
 #[cfg(test)]
 mod tests {

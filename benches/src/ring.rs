@@ -429,6 +429,11 @@ impl Sample {
         Sample { requests: 0, elapsed: Duration::ZERO, latency }
     }
 
+    /// Microseconds: median, 99 %, 99.9 %.
+    pub fn latency_us(&self) -> [f64; 3] {
+        [0.5, 0.99, 0.999].map(|part| self.latency.value_at_quantile(part) as f64 / 1000.0)
+    }
+
     /// Requests answered per second.
     pub fn per_second(&self) -> f64 {
         self.requests as f64 / self.elapsed.as_secs_f64()

@@ -13,6 +13,10 @@ pub enum Work {
     Hello,
     /// Passes HTTP/1.1 requests to an origin.
     Proxy,
+    /// Passes bytes to an origin and back.
+    Relay,
+    /// Serves nobody: moves deadlines and prints what that costs.
+    Timers,
 }
 
 /// The body of the hello answer: 13 bytes.

@@ -89,7 +89,7 @@ fn plan(kind: Kind) -> Plan {
     let (connections, bytes) = match kind {
         Kind::Echo => (16, 64),
         Kind::Hello => (16, 13),
-        Kind::Proxy => (8, 13),
+        Kind::Proxy | Kind::Relay => (8, 13),
     };
     Plan { kind, connections, rounds: 2, warmup: 100, bytes, pipeline: 1 }
 }

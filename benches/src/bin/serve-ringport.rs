@@ -9,13 +9,14 @@ use std::time::Duration;
 use clap::Parser;
 use http::StatusCode;
 use ringport::http::ServerStream;
-use ringport::net::Stream;
+use ringport::net::{ReadHalf, Stream, WriteHalf};
 use ringport::proto::http1::{Limits, ServerEvent};
 use ringport::runtime::native::{Native, NativeStream};
 use ringport::runtime::{ConnectAddr, ListenOptions, Listener, Runtime, TxLevel};
+use ringport_benches::cost::thread_time;
 use ringport_benches::serve::{HELLO, Work};
 use ringport_platform::buf::{Pool, PoolSpec};
-use ringport_platform::core::{CoreSpec, ListenSock};
+use ringport_platform::core::{Core, CoreSpec, ListenSock};
 use ringport_platform::driver::{DriverChoice, Mechanisms, open};
 use ringport_platform::launch::{CoreContext, LaunchSpec, launch};
 use ringport_platform::process;
@@ -29,6 +30,12 @@ struct Cli {
     work: Work,
     /// Where.
     address: SocketAddr,
+    /// What is behind a relay.
+    #[arg(long)]
+    origin: Option<SocketAddr>,
+    /// How many deadlines wait.
+    #[arg(long, default_value_t = 1_000_000)]
+    pending: usize,
     /// auto, uring or epoll.
     #[arg(long, default_value = "auto")]
     driver: DriverChoice,
@@ -59,7 +66,7 @@ fn main() -> io::Result<()> {
     };
     let launched = launch(spec, move |context| {
         let fd = fd.lock().unwrap_or_else(PoisonError::into_inner).take();
-        serve(context, fd, cli.work)
+        serve(context, fd, What { work: cli.work, origin: cli.origin, pending: cli.pending })
     })?;
     for end in launched.join() {
         end.result?;
@@ -67,16 +74,33 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-async fn serve(context: CoreContext, fd: Option<std::os::fd::OwnedFd>, work: Work) -> io::Result<()> {
+#[derive(Clone, Copy)]
+struct What {
+    work: Work,
+    origin: Option<SocketAddr>,
+    pending: usize,
+}
+
+async fn serve(context: CoreContext, fd: Option<std::os::fd::OwnedFd>, what: What) -> io::Result<()> {
+    if what.work == Work::Timers {
+        timers(&context.core, what.pending).await;
+        return Ok(());
+    }
     let Some(fd) = fd else { return Ok(()) };
     let runtime = Native::new(context.core.clone());
     let mut listener = runtime.adopt_listener(ListenSock::from_fd(&context.core, fd)?);
     loop {
         let stream = poll_fn(|cx| listener.poll_accept(cx)).await?;
-        match work {
+        match what.work {
             Work::Echo => runtime.spawn(echo(Stream::new(&runtime, stream))),
             Work::Hello => runtime.spawn(hello(runtime.clone(), stream)),
-            Work::Proxy => return Err(io::Error::other("ringport's proxy is the ringport binary")),
+            Work::Relay => {
+                let origin = what.origin.ok_or_else(|| io::Error::other("a relay needs --origin"))?;
+                runtime.spawn(relay(runtime.clone(), stream, origin));
+            }
+            Work::Timers | Work::Proxy => {
+                return Err(io::Error::other("ringport's proxy is the ringport binary"));
+            }
         }
     }
 }
@@ -86,6 +110,47 @@ async fn echo(mut stream: Stream<NativeStream>) {
         if stream.send(buf).await.is_err() {
             return;
         }
+    }
+}
+
+/// A task for each direction; what was received is sent as it lies. An end is passed on, and an error ends both.
+async fn relay(runtime: Native, client: NativeStream, origin: SocketAddr) {
+    let Ok(origin) = ringport::net::connect(&runtime, &ConnectAddr::Inet(origin)).await else { return };
+    let (client_read, client_write) = Stream::new(&runtime, client).split();
+    let (origin_read, origin_write) = origin.split();
+    runtime.spawn(pass_on(client_read, origin_write));
+    pass_on(origin_read, client_write).await;
+}
+
+async fn pass_on(mut from: ReadHalf<NativeStream>, mut to: WriteHalf<NativeStream>) {
+    while let Ok(Some(buf)) = from.recv().await {
+        if to.send(buf).await.is_err() {
+            return;
+        }
+    }
+    // The other side may be gone already, and then it needs no end.
+    let _ = to.shutdown().await;
+}
+
+/// Makes the deadlines, moves each in turn as a request on its connection would, drops them, and prints what that took.
+async fn timers(core: &Core, pending: usize) {
+    let start = thread_time();
+    let mut sleeps: Vec<_> =
+        (0..pending).map(|at| core.sleep(IDLE - Duration::from_micros(at as u64))).collect();
+    let waiting = poll_fn(|cx| {
+        let waiting = sleeps.iter_mut().filter_map(|sleep| sleep.poll_elapsed(cx).is_pending().then_some(()));
+        std::task::Poll::Ready(waiting.count())
+    });
+    assert_eq!(waiting.await, pending, "no deadline has passed yet");
+    let made = thread_time();
+    for sleep in &mut sleeps {
+        sleep.reset(core.now() + IDLE);
+    }
+    let moved = thread_time();
+    drop(sleeps);
+    let dropped = thread_time();
+    for span in [moved - made, made - start, dropped - moved] {
+        println!("{:.2}", span.as_nanos() as f64 / pending as f64);
     }
 }
 

@@ -1,8 +1,11 @@
 //! tokio's echo, and hyper's hello on tokio, on one thread (`current_thread`, the fastest for one core).
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
@@ -14,6 +17,7 @@ use hyper::{Request, Response};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use ringport_benches::cost::thread_time;
 use ringport_benches::serve::{HELLO, Work};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -26,9 +30,12 @@ struct Cli {
     work: Work,
     /// Where.
     address: SocketAddr,
-    /// What is behind a proxy.
+    /// What is behind a proxy or a relay.
     #[arg(long)]
     origin: Option<SocketAddr>,
+    /// How many deadlines wait.
+    #[arg(long, default_value_t = 1_000_000)]
+    pending: usize,
 }
 
 fn main() -> io::Result<()> {
@@ -39,6 +46,10 @@ fn main() -> io::Result<()> {
 }
 
 async fn serve(cli: Cli) -> io::Result<()> {
+    if cli.work == Work::Timers {
+        timers(cli.pending).await;
+        return Ok(());
+    }
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.bind(cli.address)?;
@@ -53,12 +64,47 @@ async fn serve(cli: Cli) -> io::Result<()> {
             Work::Echo => tokio::spawn(echo(stream)),
             Work::Hello => tokio::spawn(hello(stream)),
             Work::Proxy => tokio::spawn(proxy(stream, client.clone(), cli.origin.ok_or_else(no_origin)?)),
+            Work::Relay => tokio::spawn(relay(stream, cli.origin.ok_or_else(no_origin)?)),
+            Work::Timers => return Err(io::Error::other("timers serve nobody")),
         };
     }
 }
 
+async fn relay(mut client: TcpStream, origin: SocketAddr) {
+    let Ok(mut origin) = TcpStream::connect(origin).await else { return };
+    if origin.set_nodelay(true).is_ok() {
+        // A side that goes away in the middle is no fault of the relay's.
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut origin).await;
+    }
+}
+
+/// As ringport's: makes the deadlines, moves each in turn, drops them, and prints what that took.
+async fn timers(pending: usize) {
+    let idle = Duration::from_secs(75);
+    let start = thread_time();
+    let mut sleeps: Vec<_> = (0..pending)
+        .map(|at| Box::pin(tokio::time::sleep(idle - Duration::from_micros(at as u64))))
+        .collect();
+    let waiting = poll_fn(|cx| {
+        let waiting =
+            sleeps.iter_mut().filter_map(|sleep| sleep.as_mut().poll(cx).is_pending().then_some(()));
+        Poll::Ready(waiting.count())
+    });
+    assert_eq!(waiting.await, pending, "no deadline has passed yet");
+    let made = thread_time();
+    for sleep in &mut sleeps {
+        sleep.as_mut().reset(tokio::time::Instant::now() + idle);
+    }
+    let moved = thread_time();
+    drop(sleeps);
+    let dropped = thread_time();
+    for span in [moved - made, made - start, dropped - moved] {
+        println!("{:.2}", span.as_nanos() as f64 / pending as f64);
+    }
+}
+
 fn no_origin() -> io::Error {
-    io::Error::other("a proxy needs --origin")
+    io::Error::other("a proxy or relay needs --origin")
 }
 
 async fn echo(mut stream: TcpStream) {

@@ -2,26 +2,24 @@
 
 use std::io;
 
-use ringport_benches::bench::{self, Config, Pace};
-use ringport_benches::load::Kind;
-use ringport_benches::question;
+use crate::bench::{self, Config, Pace};
+use crate::load::Kind;
+use crate::results::Report;
 
-fn main() -> io::Result<()> {
-    question::main(|pace| {
-        bench::run(
-            "echo",
-            "A message comes back. Cost of the server alone, its core pinned and busy.",
-            &configs(pace),
-            pace,
-        )
-    })
+/// Asks it.
+///
+/// # Errors
+/// What hindered all of it.
+pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
+    let about = "A message comes back. Cost of the server alone, its core pinned and busy.";
+    bench::run("echo", about, &configs(pace), pace)
 }
 
 fn configs(pace: Pace) -> Vec<Config> {
     let mut configs = Vec::new();
     for (bytes, size) in [(64, "64 B"), (1024, "1 KiB"), (16 * 1024, "16 KiB")] {
         for connections in [1, 64, 512] {
-            if pace.quick && (bytes, connections) != (64, 64) {
+            if pace.first_only && (bytes, connections) != (64, 64) {
                 continue;
             }
             configs.push(Config {

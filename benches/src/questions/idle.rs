@@ -5,24 +5,24 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use ringport_benches::bench::Pace;
-use ringport_benches::cost::Watch;
-use ringport_benches::load::{Kind, REQUEST};
-use ringport_benches::meter::descendants;
-use ringport_benches::peers::{PEERS, Peer};
-use ringport_benches::results::{Context, Report, Row, Spread};
-use ringport_benches::ring::{Generator, LoadSpec};
-use ringport_benches::{cpu, question};
+use crate::bench::Pace;
+use crate::cost::Watch;
+use crate::cpu;
+use crate::load::{Kind, REQUEST};
+use crate::meter::descendants;
+use crate::peers::{PEERS, Peer};
+use crate::results::{Context, Report, Row, Spread};
+use crate::ring::{Generator, LoadSpec};
 
-fn main() -> io::Result<()> {
-    question::main(ask)
-}
-
-fn ask(pace: Pace) -> io::Result<Report> {
+/// Asks it.
+///
+/// # Errors
+/// What hindered all of it.
+pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
     let (server_cpu, load_cpu) = cpu::pair()?;
     ringport_platform::process::raise_fd_limit()?;
     let context = Context::here(pace.quick, false);
-    let (few, many) = if pace.quick { (1_000, 4_000) } else { (2_000, 18_000) };
+    let (few, many) = if pace.first_only { (1_000, 4_000) } else { (2_000, 18_000) };
     cpu::pin(load_cpu)?;
     let mut rows = Vec::new();
     for peer in PEERS.iter().filter(|peer| matches!(peer.kind, Kind::Echo | Kind::Hello)) {
@@ -50,7 +50,7 @@ fn measure(
     let server = peer.start_on(server_cpu, None)?;
     let (request, answer_len) = match peer.kind {
         Kind::Echo => (vec![b'e'; 64], Some(64)),
-        Kind::Hello | Kind::Proxy => (REQUEST.to_vec(), None),
+        Kind::Hello | Kind::Proxy | Kind::Relay => (REQUEST.to_vec(), None),
     };
     let spec =
         LoadSpec { to: server.address, connections: 64, request: request.clone(), pipeline: 1, answer_len };

@@ -2,18 +2,22 @@
 
 use std::io;
 
-use ringport_benches::bench::{self, Config, Pace};
-use ringport_benches::load::Kind;
-use ringport_benches::question;
+use crate::bench::{self, Config, Pace};
+use crate::load::Kind;
+use crate::results::Report;
 
-fn main() -> io::Result<()> {
+/// Asks it.
+///
+/// # Errors
+/// What hindered all of it.
+pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
     let about = "GET / is answered with 13 bytes and a content type. Cost of the server alone, its core pinned and busy.";
-    question::main(|pace| bench::run("hello", about, &configs(pace), pace))
+    bench::run("hello", about, &configs(pace), pace)
 }
 
 fn configs(pace: Pace) -> Vec<Config> {
     let all = [(64, 1), (64, 16), (1, 1)];
-    let taken = if pace.quick { 1 } else { all.len() };
+    let taken = if pace.first_only { 1 } else { all.len() };
     let config = |(connections, pipeline)| Config {
         name: format!("{connections} connections, {pipeline} in flight on each"),
         kind: Kind::Hello,

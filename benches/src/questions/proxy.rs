@@ -2,19 +2,23 @@
 
 use std::io;
 
-use ringport_benches::bench::{self, Config, Pace};
-use ringport_benches::load::Kind;
-use ringport_benches::question;
+use crate::bench::{self, Config, Pace};
+use crate::load::Kind;
+use crate::results::Report;
 
-fn main() -> io::Result<()> {
+/// Asks it.
+///
+/// # Errors
+/// What hindered all of it.
+pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
     let about = "GET / goes through the proxy to a plain origin on the load's core, both sides kept alive. Cost of the \
                  proxy alone, its core pinned.";
-    question::main(|pace| bench::run("proxy", about, &configs(pace), pace))
+    bench::run("proxy", about, &configs(pace), pace)
 }
 
 fn configs(pace: Pace) -> Vec<Config> {
     let all = [("13 B", 13), ("4 KiB", 4096), ("1 MiB", 1 << 20)];
-    let taken = if pace.quick { 1 } else { all.len() };
+    let taken = if pace.first_only { 1 } else { all.len() };
     let config = |(size, bytes)| Config {
         name: format!("{size} answers, 64 connections"),
         kind: Kind::Proxy,
