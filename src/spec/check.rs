@@ -137,7 +137,8 @@ impl Check {
                 raw::Forwarded::Off => Forwarded::Off,
             });
         let preserve_host = raw.preserve_host.unwrap_or(defaults.preserve_host);
-        RouteSpec { hosts, path_prefix, pool: raw.pool.clone(), forwarded, preserve_host }
+        let connect = raw.connect.unwrap_or(defaults.connect);
+        RouteSpec { hosts, path_prefix, pool: raw.pool.clone(), forwarded, preserve_host, connect }
     }
 
     fn reachable(

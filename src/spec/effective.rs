@@ -93,6 +93,7 @@ fn route(route: &RouteSpec) -> raw::Route {
         pool: route.pool.clone(),
         forwarded: Some(forwarded.into()),
         preserve_host: Some(route.preserve_host),
+        connect: Some(route.connect),
     }
 }
 

@@ -213,10 +213,12 @@ pub struct RouteSpec {
     pub forwarded: Forwarded,
     /// Whether the origin sees the client's `Host`.
     pub preserve_host: bool,
+    /// Whether CONNECT is passed on, which makes a tunnel past routes and limits; otherwise it is answered with 403.
+    pub connect: bool,
 }
 
 impl RouteSpec {
-    /// Every request to the pool: any host, prefix `/`, forwarding fields appended, `Host` of the origin.
+    /// Every request to the pool: any host, prefix `/`, forwarding fields appended, `Host` of the origin, no CONNECT.
     pub fn new(pool: impl Into<String>) -> Self {
         RouteSpec {
             hosts: Vec::new(),
@@ -224,6 +226,7 @@ impl RouteSpec {
             pool: pool.into(),
             forwarded: Forwarded::Append,
             preserve_host: false,
+            connect: false,
         }
     }
 }

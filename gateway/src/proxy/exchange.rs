@@ -107,6 +107,11 @@ impl<'a> Exchange<'a> {
             self.log(404, 0, "no-route");
             return flow;
         };
+        if *self.head.method() == Method::CONNECT && !route.connect {
+            let flow = self.answer(StatusCode::FORBIDDEN, "CONNECT is not passed on here");
+            self.log(403, 0, "no-connect");
+            return flow;
+        }
         if max_forwards(&self.head) == Some(0) {
             return self.answer_as_last();
         }

@@ -119,6 +119,10 @@ impl OriginPool {
         if health.max_fails == 0 || !origin.is_in(now) {
             return;
         }
+        // Leaving out the only one would turn each of its failures into an outage.
+        if self.origins.len() == 1 {
+            return;
+        }
         let mut failures = origin.failures.borrow_mut();
         failures.push_back(now);
         while failures.front().is_some_and(|at| now.duration_since(*at) > health.fail_window) {

@@ -13,6 +13,7 @@ pub(crate) struct Route {
     pub pool: Rc<OriginPool>,
     pub forwarded: Forwarded,
     pub preserve_host: bool,
+    pub connect: bool,
 }
 
 /// The routes of one core. Hosts are tried exact first, then by the longest suffix, then the routes for every host.
@@ -31,6 +32,7 @@ impl Routes {
                 pool: pool.clone(),
                 forwarded: route.forwarded,
                 preserve_host: route.preserve_host,
+                connect: route.connect,
             });
             if route.hosts.is_empty() {
                 routes.any.push(entry);

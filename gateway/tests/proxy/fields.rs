@@ -6,6 +6,7 @@ use crate::rig::{Proxy, Setup, cases, skipped};
 
 cases![
     fields_of_this_hop_go_no_further,
+    framing_with_an_underscore_goes_no_further,
     connection_takes_no_field_that_is_not_its_to_take,
     forwarding_fields_are_appended,
     forwarding_fields_are_replaced,
@@ -65,6 +66,17 @@ fn fields_of_this_hop_go_no_further(driver: &'static str) {
     assert_eq!(response.field("connection"), "close", "what the client asked for");
     let (seen, _) = exchange(&proxy, &origin, &get("TE: gzip\r\nConnection: TE\r\n"));
     assert!(!seen.has("te") && !seen.has("connection"), "{seen:?}");
+    proxy.finish();
+}
+
+/// Origins that fold `_` to `-`, as CGI does, would frame a request by a field that we take for any other.
+fn framing_with_an_underscore_goes_no_further(driver: &'static str) {
+    let origin = Origin::echo();
+    let proxy = Setup::to(driver, origin.addr, "").start();
+    let request = get("Transfer_Encoding: chunked\r\nContent_Length: 5\r\nContent_Type: a/b\r\n");
+    let (seen, response) = exchange(&proxy, &origin, &request);
+    assert_eq!((response.status(), seen.field("content_type")), (200, "a/b"));
+    assert!(!seen.has("transfer_encoding") && !seen.has("content_length"), "{seen:?}");
     proxy.finish();
 }
 

@@ -150,14 +150,17 @@ impl Setup {
     /// One pool at one origin.
     pub(crate) fn to(driver: &'static str, origin: SocketAddr, more: &str) -> Setup {
         let pool = format!(
-            "routes: [{{ pool: o }}]\npools: [{{ name: o, origins: [{{ address: \"{origin}\" }}] }}]\n"
+            "routes: [{{ pool: o, connect: true }}]\npools: [{{ name: o, origins: [{{ address: \"{origin}\" }}] }}]\n"
         );
         Setup::new(driver, &(pool + more))
     }
 
     /// One pool with settings of its own: `origins` and more, in braces.
     pub(crate) fn pool(driver: &'static str, pool: &str, more: &str) -> Setup {
-        Setup::new(driver, &format!("routes: [{{ pool: o }}]\npools: [{{ name: o, {pool} }}]\n{more}"))
+        Setup::new(
+            driver,
+            &format!("routes: [{{ pool: o, connect: true }}]\npools: [{{ name: o, {pool} }}]\n{more}"),
+        )
     }
 
     /// A program with arguments that executes the proxy.

@@ -13,6 +13,7 @@ cases![
     the_origin_ends_its_side_first,
     a_refused_upgrade_leaves_the_connection,
     a_refused_connect_ends_the_connection,
+    connect_needs_the_leave_of_its_route,
     a_silent_tunnel_ends_and_nobody_is_to_blame,
     a_reset_of_the_client_reaches_the_origin,
     a_reset_of_the_origin_reaches_the_client,
@@ -46,6 +47,21 @@ fn open(client: &mut Client, request: &str, status: u16) -> Message {
     let response = client.response(method(request));
     assert_eq!(response.status(), status);
     response
+}
+
+/// A tunnel passes by every route and limit, so CONNECT was a way round them for whoever knew an origin that says 200.
+fn connect_needs_the_leave_of_its_route(driver: &'static str) {
+    let origin = Origin::script(|mut conn| drop(conn.head()));
+    let config = format!(
+        "routes: [{{ pool: o }}]\npools: [{{ name: o, origins: [{{ address: \"{}\" }}] }}]\n",
+        origin.addr
+    );
+    let proxy = Setup::new(driver, &config).start();
+    let mut client = proxy.client();
+    open(&mut client, CONNECT, 403);
+    client.ends();
+    assert_eq!(origin.connections(), 0);
+    proxy.finish();
 }
 
 fn bytes_pass_both_ways(driver: &'static str) {

@@ -316,6 +316,9 @@ impl Collect {
             (14, b'h') if is("http2-settings") => {}
             (16, b'p') if is("proxy-connection") => {}
             (17, b't') if is("transfer-encoding") => self.note_transfer_encoding(value)?,
+            // Some origins take `_` for `-`, and would frame by what we do not.
+            (14, b'c') if folded(name, "content-length") => {}
+            (17, b't') if folded(name, "transfer-encoding") => {}
             (18, b'p') if is("proxy-authenticate") => {}
             (19, b'p') if is("proxy-authorization") => {}
             _ => return Ok(Kind::EndToEnd),
@@ -412,9 +415,15 @@ impl Collect {
 
 /// Whether a field tells of the client. Also with `_` for `-`: some origins take both for the same name.
 fn tells_client(name: &str) -> bool {
+    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"]
+        .iter()
+        .any(|ours| folded(name, ours))
+}
+
+/// Whether `name` is `ours` in any case, with `_` for `-` or without.
+fn folded(name: &str, ours: &str) -> bool {
     let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    let same = |ours: &&str| ours.len() == name.len() && name.bytes().map(plain).eq(ours.bytes());
-    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"].iter().any(same)
+    ours.len() == name.len() && name.bytes().map(plain).eq(ours.bytes())
 }
 
 /// The elements of a comma-separated list, without the empty ones. RFC 9110 5.6.1.
