@@ -23,6 +23,8 @@ pub(super) const FLAG_INC: u16 = 2;
 
 const MAX_TARGET: u32 = 8;
 const MIN_TARGET: u32 = 2;
+/// Turns that use up one chunk at most, in a row, before one chunk less is kept published.
+const CALM_TURNS: u32 = 1024;
 const SLICE_BYTES: u32 = 16 * 1024;
 
 /// `struct io_uring_buf`; in the first entry the last field is the ring's tail.
@@ -120,6 +122,8 @@ pub(super) struct BufRing {
     max_target: u32,
     /// Buffers used up since the last [`BufRing::adapt`].
     used_up: u32,
+    /// Turns in a row that used up one chunk at most.
+    calm_turns: u32,
 }
 
 impl BufRing {
@@ -139,7 +143,7 @@ impl BufRing {
         };
         let memory = RingMemory::new(entries);
         let target = MIN_TARGET.min(max_target);
-        BufRing { memory, lent, pool, published: 0, target, max_target, used_up: 0 }
+        BufRing { memory, lent, pool, published: 0, target, max_target, used_up: 0, calm_turns: 0 }
     }
 
     /// # Safety
@@ -180,11 +184,21 @@ impl BufRing {
         self.target = (self.target * 2).min(self.max_target);
     }
 
-    /// Follows the rate of use: a turn that used up half of what was published asks for one chunk more.
+    /// Follows the rate of use: a turn that used up half of what was published asks for one chunk more, and many turns
+    /// in a row that used little for one less. The kernel keeps what is published beyond the target until it is used up.
     pub(super) fn adapt(&mut self) {
         let used_chunks = std::mem::take(&mut self.used_up).div_ceil(self.per_chunk());
         if used_chunks * 2 > self.target {
             self.target = (self.target + 1).min(self.max_target);
+            self.calm_turns = 0;
+        } else if used_chunks > 1 {
+            self.calm_turns = 0;
+        } else {
+            self.calm_turns += 1;
+            if self.calm_turns == CALM_TURNS {
+                self.calm_turns = 0;
+                self.target = self.target.saturating_sub(1).max(MIN_TARGET.min(self.max_target));
+            }
         }
     }
 
@@ -264,7 +278,26 @@ impl BufRing {
 
 #[cfg(test)]
 mod tests {
-    use super::RingEntry;
+    use super::{BufRing, CALM_TURNS, MAX_TARGET, MIN_TARGET, RingEntry};
+    use crate::buf::{Pool, PoolSpec};
+
+    #[test]
+    fn the_target_follows_the_rate_of_use_both_ways() {
+        let mut ring = BufRing::new(Pool::new(PoolSpec::default()), true);
+        for _ in 0..MAX_TARGET {
+            ring.used_up = MAX_TARGET;
+            ring.adapt();
+        }
+        assert_eq!(ring.target, MAX_TARGET);
+        (1..CALM_TURNS).for_each(|_| ring.adapt());
+        assert_eq!(ring.target, MAX_TARGET, "a pause changes nothing");
+        ring.used_up = 2;
+        ring.adapt();
+        (1..CALM_TURNS).for_each(|_| ring.adapt());
+        assert_eq!(ring.target, MAX_TARGET, "the count began anew");
+        (0..CALM_TURNS * MAX_TARGET).for_each(|_| ring.adapt());
+        assert_eq!(ring.target, MIN_TARGET);
+    }
 
     #[test]
     fn entries_are_laid_out_as_the_kernel_reads_them() {
