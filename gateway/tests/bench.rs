@@ -131,6 +131,10 @@ fn a_connection_carries_one_request_if_told_so(driver: &str) {
     assert_eq!((code, &seen["answered"], &seen["connectionsOpened"]), (0, &20.into(), &20.into()), "{seen}");
     assert_eq!(origin.connections(), 20);
     assert!(origin.requests().iter().all(|request| request.field("connection") == "close"));
+    // An echo server is told nothing and would go on: the client's own rule ends the connection.
+    let addr = echo_server(|byte| byte).to_string();
+    let (code, seen) = json(driver, &["echo", &addr, "-n", "6", "-c", "2", "--connection-per-request"]);
+    assert_eq!((code, &seen["answered"], &seen["connectionsOpened"]), (0, &6.into(), &6.into()), "{seen}");
 }
 
 fn an_open_loop_keeps_its_rate(driver: &str) {

@@ -225,15 +225,24 @@ mod tests {
 
     #[test]
     fn a_thread_counts_its_own_work() {
-        let idle = std::thread::spawn(|| {
-            let began = std::time::Instant::now();
+        let (tell, told) = std::sync::mpsc::channel();
+        let (wake, woken) = std::sync::mpsc::channel();
+        let idle = std::thread::spawn(move || {
             let before = thread_cpu_time().unwrap();
-            // Until the clock has moved: how long that takes is the machine's affair.
-            while thread_cpu_time().unwrap() == before {}
-            (thread_cpu_time().unwrap() - before, began.elapsed())
+            tell.send(()).unwrap();
+            let () = woken.recv().unwrap();
+            thread_cpu_time().unwrap() - before
         });
-        let (worked, passed) = idle.join().unwrap();
-        assert!(worked > Duration::ZERO && worked <= passed * 2, "{worked:?} of {passed:?}");
+        // Its span holds ours: a clock that both share shows it no less than us.
+        told.recv().unwrap();
+        let before = thread_cpu_time().unwrap();
+        let mut worked = Duration::ZERO;
+        while worked < Duration::from_millis(20) {
+            worked = thread_cpu_time().unwrap() - before;
+        }
+        wake.send(()).unwrap();
+        let waited = idle.join().unwrap();
+        assert!(waited < worked, "{waited:?} by the one that waited, {worked:?} by the one that worked");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(super) fn text(what: &str, job: &Job, outcome: &Outcome) -> String {
 
 fn setting(job: &Job, outcome: &Outcome) -> String {
     let mut text = format!(
-        "{} connections on {} cores ({}), {} in flight on each",
+        "connections {}, cores {} ({}), {} in flight on each connection",
         job.connections,
         job.cores,
         outcome.driver.name(),
