@@ -45,7 +45,8 @@ pub(crate) enum Bench {
     },
     /// Run the same work on every driver that this machine offers, and say which is best here.
     ///
-    /// An echo and an HTTP server run on one core in this process, the load on another.
+    /// An echo and an HTTP server run on one core in this process, the load on another. RINGPORT_DRIVER and
+    /// RINGPORT_DISABLE say what the load runs on, the same beside every server.
     Drivers(drivers::DriversArgs),
 }
 

@@ -114,7 +114,7 @@ pub(super) fn run(args: &DriversArgs, settings: DriverSettings) -> Result<u8, St
         .flat_map(|work| variants(args.each).into_iter().map(move |variant| (work, variant)))
         .map(|(work, variant)| Series { work, variant, samples: Vec::new(), missing: None })
         .collect();
-    let interrupted = rig.measure_all(&mut series);
+    let interrupted = rig.measure_all(&mut series)?;
     let measured: Vec<Measured> = series.into_iter().map(Measured::of).collect();
     if let Some(path) = &args.svg {
         let written = std::fs::write(path, picture::svg(&measured));
@@ -155,8 +155,8 @@ struct Rig<'a> {
 }
 
 impl Rig<'_> {
-    /// Returns whether a signal ended it.
-    fn measure_all(&self, series: &mut [Series]) -> bool {
+    /// Returns whether a signal ended it. Only a server that does not start speaks against its driver.
+    fn measure_all(&self, series: &mut [Series]) -> Result<bool, String> {
         let (rounds, count) = (self.args.rounds as usize, series.len());
         let total = rounds * count;
         for round in 0..rounds {
@@ -166,19 +166,25 @@ impl Rig<'_> {
                 }
                 let step = round * count + at + 1;
                 let label = format!("{step} of {total}: {} on {}", one.work.name(), one.variant.name);
-                match self.measure(one, &label) {
-                    Ok(Some(sample)) => one.samples.push(sample),
-                    Ok(None) => return true,
-                    Err(why) => one.missing = Some(why),
+                let first = self.cores.first().copied();
+                let server = match Server::start(one.work, one.variant.settings, first) {
+                    Ok(server) => server,
+                    Err(why) => {
+                        one.missing = Some(why);
+                        continue;
+                    }
+                };
+                match self.measure(server, &label)? {
+                    Some(sample) => one.samples.push(sample),
+                    None => return Ok(true),
                 }
             }
         }
-        false
+        Ok(false)
     }
 
     /// One sample; None when a signal came.
-    fn measure(&self, series: &Series, label: &str) -> Result<Option<Sample>, String> {
-        let server = Server::start(series.work, series.variant.settings, self.cores.first().copied())?;
+    fn measure(&self, server: Server, label: &str) -> Result<Option<Sample>, String> {
         // Connections and caches are made before anything is counted.
         let warm =
             load::run(self.job(&server, WARM_UP), self.settings, &self.signals, &mut Progress::silent())?;
