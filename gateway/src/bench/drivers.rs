@@ -62,7 +62,7 @@ struct Series {
     work: Served,
     variant: Variant,
     samples: Vec<Sample>,
-    /// Why it cannot be measured.
+    /// Why its server does not start.
     missing: Option<String>,
 }
 
@@ -316,12 +316,12 @@ fn to_json(args: &DriversArgs, rig: &Rig<'_>, measured: &[Measured], interrupted
         .iter()
         .map(|one| match &one.figures {
             Err(why) => {
-                json!({ "work": one.work.name(), "driver": one.name, "available": false, "reason": why })
+                json!({ "work": one.work.name(), "driver": one.name, "measured": false, "reason": why })
             }
             Ok(figures) => json!({
                 "work": one.work.name(),
                 "driver": one.name,
-                "available": true,
+                "measured": true,
                 "requestsPerSecond": figures.rate,
                 "cpuNanosecondsPerRequest": figures.cpu_nanos,
                 "syscallsPerRequest": figures.syscalls,

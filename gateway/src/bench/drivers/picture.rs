@@ -22,7 +22,7 @@ pub(super) fn text(measured: &[Measured], cores: usize, interrupted: bool) -> St
         for one in rows.clone() {
             match &one.figures {
                 Ok(figures) => line(&mut out, format_args!("{:width$} {}", one.name, columns(figures))),
-                Err(why) => line(&mut out, format_args!("{:width$} not to be had: {why}", one.name)),
+                Err(why) => line(&mut out, format_args!("{:width$} no figures: {why}", one.name)),
             }
         }
         let most = most(measured, work);
@@ -80,7 +80,7 @@ pub(super) fn svg(measured: &[Measured]) -> String {
             line(&mut body, format_args!("<text x=\"10\" y=\"{y}\">{}</text>", one.name));
             match &one.figures {
                 Ok(figures) => put_bar(&mut body, y, figures, most),
-                Err(_) => line(&mut body, format_args!("<text x=\"{LEFT}\" y=\"{y}\">not to be had</text>")),
+                Err(_) => line(&mut body, format_args!("<text x=\"{LEFT}\" y=\"{y}\">no figures</text>")),
             }
         }
         y += ROW * 2;
