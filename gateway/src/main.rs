@@ -1,6 +1,7 @@
-//! The `ringport` binary: a reverse proxy, and a look at what this machine supports.
+//! The `ringport` binary: a reverse proxy, a load generator, and a look at what this machine supports.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod demo;
 mod probe;
 mod proxy;
@@ -27,6 +28,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Put a server under load and measure its answers, or compare this machine's drivers.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Serve as a reverse proxy.
     Proxy {
         /// The config: YAML, JSON or TOML by its ending.
@@ -52,7 +56,7 @@ Environment:
 
 Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGHUP opens the access log anew.
 
-Exit codes: 0 ended in order, 1 requests were cut or a core failed, 2 a fault in the command, the config or the
+Exit codes: 0 ended in order, 1 requests were cut or failed, or a core failed, 2 a fault in the command, the config or the
 environment.";
 
 fn main() -> ExitCode {
@@ -79,6 +83,7 @@ fn run(cli: Cli) -> Result<u8, String> {
     let settings = proxy::DriverSettings { choice: asked.unwrap_or_default(), disable };
     match cli.command {
         None => demo::run(settings),
+        Some(Command::Bench(bench)) => bench::run(bench, settings),
         Some(Command::Probe { json }) => probe::run(json, settings),
         Some(Command::Proxy { check: Some(path), .. }) => {
             say(&load(&path)?.effective());
