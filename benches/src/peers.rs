@@ -310,7 +310,7 @@ worker_processes 1;
 worker_rlimit_nofile 20000;
 error_log stderr error;
 pid nginx.pid;
-events { worker_connections 19000; multi_accept on; }
+events { worker_connections 19900; multi_accept on; }
 http {
     access_log off;
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
@@ -358,7 +358,7 @@ worker_processes 1;
 worker_rlimit_nofile 20000;
 error_log stderr error;
 pid nginx.pid;
-events { worker_connections 19000; multi_accept on; }
+events { worker_connections 19900; multi_accept on; }
 stream { server { listen {address} backlog=4096; tcp_nodelay on; proxy_pass {origin}; } }
 ";
 

@@ -187,8 +187,9 @@ fn picture(out: &mut String, report: &Report, config: &str, rows: &[&Row]) -> io
         None if hardware => "cycles per request",
         None => "ns of processor time per request",
     };
-    let name: String = config.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let file = format!("{}-{}.svg", report.question, name.to_ascii_lowercase());
+    let words = config.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let name = words.collect::<Vec<_>>().join("-").to_ascii_lowercase();
+    let file = format!("{}-{name}.svg", report.question);
     let title = format!("{}, {config}: {unit}, less is better", report.question);
     fs::create_dir_all(folder().join("results"))?;
     fs::write(folder().join("results").join(&file), plot::bars(&title, &bars))?;

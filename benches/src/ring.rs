@@ -202,7 +202,8 @@ impl Generator {
                 late.push_back(next);
                 next += interval;
             }
-            while let (Some(since), Some(index)) = (late.front().copied(), self.idle.pop()) {
+            while let Some(since) = late.front().copied() {
+                let Some(index) = self.idle.pop() else { break };
                 late.pop_front();
                 self.start_round(index, since)?;
             }
@@ -442,4 +443,44 @@ impl Sample {
 
 fn tagged(tag: Tag, index: usize) -> u64 {
     (tag as u64) << 32 | index as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::thread;
+
+    use super::*;
+
+    /// A turn in which no request was due used to take an idle connection and forget it, until one was left to carry the
+    /// whole rate.
+    #[test]
+    fn a_fixed_rate_loses_no_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let to = listener.local_addr().expect("its address");
+        const CONNECTIONS: usize = 8;
+        let echo = thread::spawn(move || {
+            let serve = |(mut stream, _): (TcpStream, SocketAddr)| {
+                thread::spawn(move || {
+                    let mut byte = [0];
+                    while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+                })
+            };
+            let served: Vec<_> =
+                (0..CONNECTIONS).map(|_| serve(listener.accept().expect("a client"))).collect();
+            served.into_iter().for_each(|thread| thread.join().expect("the echo ends"));
+        });
+        let spec =
+            LoadSpec { to, connections: CONNECTIONS, request: vec![b'e'], pipeline: 1, answer_len: Some(1) };
+        match Generator::connect(spec, None) {
+            Ok(mut generator) => {
+                let sample = generator.open_loop(Duration::from_millis(100), 500.0).expect("it is answered");
+                assert_eq!(sample.requests, 50);
+                assert_eq!(generator.idle.len(), CONNECTIONS);
+                drop(generator);
+                echo.join().expect("the echo ends");
+            }
+            Err(error) => println!("skipped: no io_uring here: {error}"),
+        }
+    }
 }
