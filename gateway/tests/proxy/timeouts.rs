@@ -3,7 +3,7 @@
 //! Where a timeout must end something it is short, and nothing else depends on how fast the machine is. Where it must
 //! not, it is hours.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::message::{Client, Wire, ok};
@@ -29,9 +29,20 @@ cases![
 
 const LOG: &str = "accessLog: { path: FOLDER/access.log }\n";
 
-/// One origin, one attempt; a single failure leaves it out.
-fn with(driver: &'static str, addr: std::net::SocketAddr, pool: &str, timeouts: &str) -> Proxy {
-    let pool = format!("origins: [{{ address: \"{addr}\" }}], retries: 0, health: {{ maxFails: 1 }}, {pool}");
+/// One origin, one attempt.
+fn with(driver: &'static str, addr: SocketAddr, pool: &str, timeouts: &str) -> Proxy {
+    of(driver, &[addr], pool, timeouts)
+}
+
+/// The origin is asked first, then one that refuses, each once; a single failure leaves it out.
+fn with_another(driver: &'static str, addr: SocketAddr, pool: &str, timeouts: &str) -> Proxy {
+    of(driver, &[addr, Origin::refusing()], pool, timeouts)
+}
+
+fn of(driver: &'static str, addrs: &[SocketAddr], pool: &str, timeouts: &str) -> Proxy {
+    let origins: Vec<_> = addrs.iter().map(|addr| format!("{{ address: \"{addr}\" }}")).collect();
+    let origins = origins.join(", ");
+    let pool = format!("origins: [{origins}], retries: 0, health: {{ maxFails: 1 }}, {pool}");
     Setup::pool(driver, &pool, &format!("timeouts: {{ {timeouts} }}\n{LOG}")).start()
 }
 
@@ -134,17 +145,18 @@ fn check_504(proxy: &Proxy, request: &str, cause: &str) {
     let lines = proxy.access_log(1);
     assert!(lines[0].contains("\" 504 0 ") && lines[0].contains(&format!("\"{cause}\"")), "{lines:?}");
     assert_eq!((proxy.metric("origin_timeouts_total"), proxy.metric("origin_ejections_total")), (1, 1));
-    // Left out: there is no origin now.
-    let response = proxy.client().ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-    assert_eq!(response.status(), 503);
-    assert!(proxy.access_log(2)[1].contains("\"no-origin\""));
+    // Left out: the other refuses, and then there is no origin.
+    for status in [502, 503] {
+        assert_eq!(proxy.client().ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n").status(), status);
+    }
+    assert!(proxy.access_log(3)[2].contains("\"no-origin\""));
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
 fn an_origin_that_accepts_and_says_nothing_is_504(driver: &'static str) {
     let origin = Origin::script(|mut conn| conn.until_closed());
-    let proxy = with(driver, origin.addr, "responseTimeout: 0.1s", "bodyIdle: 3600s");
+    let proxy = with_another(driver, origin.addr, "responseTimeout: 0.1s", "bodyIdle: 3600s");
     check_504(&proxy, GET, "response-timeout");
     proxy.finish();
 }
@@ -156,7 +168,7 @@ fn an_origin_that_stops_in_its_head_is_504(driver: &'static str) {
             conn.until_closed();
         }
     });
-    let proxy = with(driver, origin.addr, "responseTimeout: 0.1s", "bodyIdle: 3600s");
+    let proxy = with_another(driver, origin.addr, "responseTimeout: 0.1s", "bodyIdle: 3600s");
     check_504(&proxy, GET, "response-timeout");
     proxy.finish();
 }
@@ -188,7 +200,7 @@ fn an_origin_that_only_hints_is_504(driver: &'static str) {
 /// The client does as it said and waits: the delay is not its own.
 fn an_origin_that_never_asks_for_the_body_is_504(driver: &'static str) {
     let origin = Origin::script(|mut conn| conn.until_closed());
-    let proxy = with(driver, origin.addr, "responseTimeout: 0.1s", "bodyIdle: 3600s");
+    let proxy = with_another(driver, origin.addr, "responseTimeout: 0.1s", "bodyIdle: 3600s");
     let request = "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
     check_504(&proxy, request, "response-timeout");
     proxy.finish();
@@ -200,13 +212,13 @@ fn an_origin_that_cannot_be_reached_is_504(driver: &'static str) {
     let full = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
     bind(&full, &SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0)).expect("a port");
     listen(&full, 0).expect("a listener");
-    let addr = std::net::SocketAddr::try_from(getsockname(&full).expect("an address")).expect("of IP");
+    let addr = SocketAddr::try_from(getsockname(&full).expect("an address")).expect("of IP");
     let mut waiting = Vec::new();
     while let Ok(stream) = TcpStream::connect_timeout(&addr, Duration::from_millis(300)) {
         waiting.push(stream);
         assert!(waiting.len() < 100, "the queue never fills");
     }
-    let proxy = with(driver, addr, "connectTimeout: 0.1s, responseTimeout: 3600s", "bodyIdle: 3600s");
+    let proxy = with_another(driver, addr, "connectTimeout: 0.1s, responseTimeout: 3600s", "bodyIdle: 3600s");
     check_504(&proxy, GET, "connect-timeout");
     proxy.finish();
 }
