@@ -123,9 +123,11 @@ fn start(
         unsafe { command.pre_exec(move || ringport_platform::process::pin_to_core(cpu)) };
     }
     let program = command.get_program().to_string_lossy().into_owned();
-    let child = command
-        .spawn()
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot start {program}: {error}")))?;
+    let child = command.spawn().map_err(|error| {
+        // Without its folder, which is another on each machine.
+        let name = program.rsplit('/').next().unwrap_or(&program);
+        io::Error::new(error.kind(), format!("cannot start {name}: {error}"))
+    })?;
     let mut server = Server { child, address, folder };
     let until = Instant::now() + Duration::from_secs(10);
     while TcpStream::connect(address).is_err() {
