@@ -136,5 +136,6 @@ fn write(path: &PathBuf, measured: &[(&Peer, Metered)]) -> io::Result<()> {
 const HEADER: &str = "\
 # What a request costs at 16 connections (proxy: 8), as `gate --write` measured it. A change that lowers a number writes it here; one
 # that must raise a number says why.
-slack = 0.03
+# Processors differ: the parser and memcpy choose their instructions by what the processor has.
+slack = 0.10
 ";
