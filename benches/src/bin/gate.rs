@@ -96,13 +96,13 @@ fn plan(kind: Kind) -> Plan {
 
 fn compare(peer: &Peer, metered: &Metered, limit: &Limit, slack: f64) -> bool {
     let rows = [
-        ("instructions", metered.instructions, limit.instructions),
-        ("system calls", metered.syscalls, limit.syscalls),
-        ("allocations", metered.allocations, limit.allocations),
+        ("instructions", metered.instructions, limit.instructions, ONE_TURN),
+        ("system calls", metered.syscalls, limit.syscalls, ONE_TURN),
+        ("allocations", metered.allocations, limit.allocations, TIMED_ALLOCATIONS),
     ];
     let mut passed = true;
-    for (what, measured, limit) in rows {
-        let above = measured > limit * (1.0 + slack) + ONE_TURN;
+    for (what, measured, limit, more) in rows {
+        let above = measured > limit * (1.0 + slack) + more;
         passed &= !above;
         let verdict = if above { "ABOVE" } else { "ok" };
         println!(
@@ -115,6 +115,8 @@ fn compare(peer: &Peer, metered: &Metered, limit: &Limit, slack: f64) -> bool {
 
 /// One turn more in a round of 16 is a matter of time and no fault.
 const ONE_TURN: f64 = 1.0 / 16.0;
+/// What a proxy's timers allocate falls on few requests here, because a stepped server is slow: half of one is no fault.
+const TIMED_ALLOCATIONS: f64 = 0.5;
 
 fn write(path: &PathBuf, measured: &[(&Peer, Metered)]) -> io::Result<()> {
     let mut text = String::from(HEADER);
