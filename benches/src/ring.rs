@@ -481,7 +481,7 @@ mod tests {
                 echo.join().expect("the echo ends");
             }
             // Past the harness, which would keep it to itself.
-            Err(error) => drop(writeln!(std::io::stderr(), "skipped: no io_uring here: {error}")),
+            Err(error) => drop(writeln!(io::stderr(), "skipped: no io_uring here: {error}")),
         }
     }
 }
