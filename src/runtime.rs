@@ -26,11 +26,12 @@ pub trait Transport: 'static {
     /// Taking bytes gives the peer credit for as many; bytes not taken hold the peer back.
     fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut RxQueue, max: usize) -> Poll<io::Result<bool>>;
 
-    /// Hands everything in `from` over for sending. Never waits and takes all: writers wait by [`Transport::poll_sent`].
+    /// Hands everything in `from` over for sending. Never waits and takes all: writers wait by [`Transport::poll_sent`],
+    /// when they find the answer too high: the bytes that are unsent now.
     ///
     /// # Errors
     /// What an earlier send met; `from` is emptied all the same.
-    fn send(&mut self, from: &mut TxQueue) -> io::Result<()>;
+    fn send(&mut self, from: &mut TxQueue) -> io::Result<usize>;
 
     /// Waits until at most as much as `level` allows is handed over and unsent.
     fn poll_sent(&mut self, cx: &mut Context<'_>, level: TxLevel) -> Poll<io::Result<()>>;

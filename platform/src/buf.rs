@@ -14,6 +14,7 @@
 //! Bytes to send wait in a [`TxQueue`] as [`Seg`]ments; small writes are gathered in a chunk of the same pool. Bytes
 //! received wait in an [`RxQueue`]. Neither makes a syscall.
 
+mod fifo;
 mod poison;
 mod pool;
 mod queue;

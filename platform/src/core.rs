@@ -27,7 +27,6 @@ pub use sleep::{Elapsed, Interval, Sleep};
 use crate::buf::Pool;
 use crate::driver::{Driver, DriverKind, Wait};
 use crate::exec::{Exec, JoinHandle, panic_message};
-use crate::op::Completion;
 use crate::park::Parker;
 use crate::remote::{self, Message, Remote};
 use crate::sockets::{CloseMode, SockId, Sockets};
@@ -68,7 +67,6 @@ struct Inner {
     spec: CoreSpec,
     started: Instant,
     now: Cell<Instant>,
-    completions: RefCell<Vec<Completion>>,
     messages: RefCell<Vec<Message>>,
     retry_armed: Cell<bool>,
 }
@@ -111,7 +109,6 @@ impl Core {
             spec,
             started: now,
             now: Cell::new(now),
-            completions: RefCell::new(Vec::with_capacity(1024)),
             messages: RefCell::new(Vec::new()),
             retry_armed: Cell::new(false),
         }))
@@ -225,19 +222,11 @@ impl Core {
         let has_work = || inner.remote.has_messages() || root_woken.load(Ordering::Relaxed);
         let parked = !busy && inner.parker.prepare_park(has_work);
         let wait = if parked { self.until_next_timer() } else { Wait::Poll };
-        let mut completions = inner.completions.borrow_mut();
-        let turned = inner.driver.borrow_mut().turn(wait, &mut completions);
+        let turned = inner.driver.borrow_mut().turn(wait, &mut *inner.sockets.borrow_mut());
         if parked {
             inner.parker.finish_park();
         }
         inner.now.set(Instant::now());
-        {
-            let mut sockets = inner.sockets.borrow_mut();
-            for completion in completions.drain(..) {
-                sockets.complete(completion);
-            }
-        }
-        drop(completions);
         self.fire_timers();
         turned
     }

@@ -6,7 +6,7 @@
 //!    comes back as a completion.
 //! 2. Each accepted operation ends with exactly one terminal completion (see `op`), cancelled or not. Memory that it
 //!    names may be touched until then and not after.
-//! 3. Nothing completes outside [`Driver::turn`]; a turn never calls back, it appends to a list.
+//! 3. Nothing completes outside [`Driver::turn`], which hands everything to a [`Sink`], in the order in which it ended.
 //! 4. Operations are submitted in the order given, at the latest by the next turn, with one system call a turn where the
 //!    kernel allows.
 //! 5. A received range is reported in stream order and never lost: bytes that the kernel gave before a cancel took
@@ -34,8 +34,8 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::buf::TxQueue;
-use crate::op::{Burst, Completion, Errno, SendMode, Token};
+use crate::buf::{PoolBuf, TxQueue};
+use crate::op::{Burst, Completion, Errno, Outcome, SendMode, Token};
 
 pub use self::mechanisms::{Mechanism, Mechanisms, UnknownMechanism};
 #[cfg(target_os = "linux")]
@@ -107,6 +107,56 @@ impl Unpark {
     }
 }
 
+/// Takes what completed in a turn, and runs nothing: it notes, and wakes tasks that run later.
+pub trait Sink {
+    /// One report of the driver.
+    fn complete(&mut self, completion: Completion);
+
+    /// As [`Outcome::Received`], the report that is made most often.
+    fn received(&mut self, token: Token, buf: PoolBuf, more: bool) {
+        self.complete(Completion { token, outcome: Outcome::Received(buf), more });
+    }
+
+    /// As [`Outcome::Sent`], the other one.
+    fn sent(&mut self, token: Token, count: usize) {
+        self.complete(Completion::last(token, Outcome::Sent(count)));
+    }
+}
+
+/// A list to be looked at later.
+impl Sink for Vec<Completion> {
+    fn complete(&mut self, completion: Completion) {
+        self.push(completion);
+    }
+}
+
+/// A sink, and how much it was told in this turn.
+struct Reports<'a> {
+    sink: &'a mut dyn Sink,
+    count: usize,
+}
+
+impl<'a> Reports<'a> {
+    fn new(sink: &'a mut dyn Sink) -> Self {
+        Reports { sink, count: 0 }
+    }
+
+    fn push(&mut self, completion: Completion) {
+        self.count += 1;
+        self.sink.complete(completion);
+    }
+
+    fn received(&mut self, token: Token, buf: PoolBuf, more: bool) {
+        self.count += 1;
+        self.sink.received(token, buf, more);
+    }
+
+    fn sent(&mut self, token: Token, count: usize) {
+        self.count += 1;
+        self.sink.sent(token, count);
+    }
+}
+
 /// One core's way to its kernel. See the module for the contract.
 pub trait Driver {
     /// Which kernel interface this is.
@@ -146,11 +196,11 @@ pub trait Driver {
     /// Closes a descriptor that has no operation in flight.
     fn close(&mut self, fd: OwnedFd, index: u32);
 
-    /// Submits what is staged, waits as told, and appends what completed to `out`.
+    /// Submits what is staged, waits as told, and hands what completed to `sink`.
     ///
     /// # Errors
     /// Only what leaves the driver unusable.
-    fn turn(&mut self, wait: Wait, out: &mut Vec<Completion>) -> io::Result<()>;
+    fn turn(&mut self, wait: Wait, sink: &mut dyn Sink) -> io::Result<()>;
 
     /// Whether a waiting turn may sleep although sends have ended that make no completion of their own; they are then
     /// reported when it returns. Off at first: a turn that submits such a send does not wait.

@@ -23,8 +23,27 @@ use crate::remote::{Message, Remote};
 use crate::stats::CoreStats;
 
 thread_local! {
-    static CURRENT: Cell<u64> = const { Cell::new(0) };
-    static READY: RefCell<VecDeque<Runnable>> = const { RefCell::new(VecDeque::new()) };
+    /// The run queue of this thread's core; null while it has none.
+    ///
+    /// INVARIANT: the queue lives until the executor that set the pointer sets it back, on this thread.
+    static LOCAL: Cell<*const Local> = const { Cell::new(std::ptr::null()) };
+}
+
+/// The run queue of a core, touched by its thread only.
+struct Local {
+    /// The core's [`Remote::id`].
+    id: u64,
+    ready: RefCell<VecDeque<Runnable>>,
+}
+
+impl Local {
+    fn push(&self, runnable: Runnable) {
+        self.ready.borrow_mut().push_back(runnable);
+    }
+
+    fn pop(&self) -> Option<Runnable> {
+        self.ready.borrow_mut().pop_front()
+    }
 }
 
 /// Why a task gave no value.
@@ -84,6 +103,7 @@ impl<T> Drop for JoinHandle<T> {
 /// The tasks of one core.
 pub(crate) struct Exec {
     remote: Arc<Remote>,
+    local: Rc<Local>,
     alive: Rc<RefCell<Alive>>,
     closed: Cell<bool>,
     stats: Arc<CoreStats>,
@@ -101,11 +121,10 @@ impl Exec {
     /// # Panics
     /// If this thread already runs a core.
     pub(crate) fn new(remote: Arc<Remote>, stats: Arc<CoreStats>) -> Self {
-        CURRENT.with(|current| {
-            assert_eq!(current.get(), 0, "one core a thread");
-            current.set(remote.id());
-        });
-        Exec { remote, alive: Rc::default(), closed: Cell::new(false), stats }
+        assert!(LOCAL.get().is_null(), "one core a thread");
+        let local = Rc::new(Local { id: remote.id(), ready: RefCell::default() });
+        LOCAL.set(Rc::as_ptr(&local));
+        Exec { remote, local, alive: Rc::default(), closed: Cell::new(false), stats }
     }
 
     pub(crate) fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
@@ -125,10 +144,12 @@ impl Exec {
         let task = Caught { future: ManuallyDrop::new(future), seat };
         let remote = self.remote.clone();
         let schedule = move |runnable: Runnable| {
-            if CURRENT.try_with(Cell::get) == Ok(remote.id()) {
-                READY.with_borrow_mut(|ready| ready.push_back(runnable));
-            } else {
-                remote.send(Message::Run(runnable));
+            // SAFETY: null, or a queue that lives (`LOCAL`), which no other thread sees.
+            match unsafe { LOCAL.get().as_ref() } {
+                Some(local) if local.id == remote.id() => local.push(runnable),
+                _ => {
+                    remote.send(Message::Run(runnable));
+                }
             }
         };
         // SAFETY: the future is not `Send`. Its `Runnable` is run and dropped on this thread only: `schedule` puts it on
@@ -149,19 +170,19 @@ impl Exec {
     }
 
     pub(crate) fn has_ready(&self) -> bool {
-        READY.with_borrow(|ready| !ready.is_empty())
+        !self.local.ready.borrow().is_empty()
     }
 
     /// Polls at most `limit` ready tasks.
     pub(crate) fn run_ready(&self, limit: usize) {
         for _ in 0..limit {
-            let Some(runnable) = pop_ready() else { return };
+            let Some(runnable) = self.local.pop() else { return };
             runnable.run();
         }
     }
 
     pub(crate) fn push_ready(&self, runnable: Runnable) {
-        READY.with_borrow_mut(|ready| ready.push_back(runnable));
+        self.local.push(runnable);
     }
 
     /// Drops every task on this thread. No task can be spawned after it.
@@ -173,7 +194,7 @@ impl Exec {
                 waker.wake();
             }
             let mut dropped = false;
-            while let Some(runnable) = pop_ready() {
+            while let Some(runnable) = self.local.pop() {
                 drop(runnable);
                 dropped = true;
             }
@@ -188,14 +209,8 @@ impl Drop for Exec {
     fn drop(&mut self) {
         self.close();
         self.remote.close();
-        // A core kept in a thread-local may go when these have gone.
-        let _ = CURRENT.try_with(|current| current.set(0));
+        LOCAL.set(std::ptr::null());
     }
-}
-
-/// The next ready task; none once the thread's own storage is gone.
-fn pop_ready() -> Option<Runnable> {
-    READY.try_with(|ready| ready.borrow_mut().pop_front()).ok().flatten()
 }
 
 /// A task's place among the living; leaving it is the end of the task.

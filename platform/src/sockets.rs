@@ -22,8 +22,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::buf::{Pool, RxQueue, TxQueue};
-use crate::driver::{ConnectAddr, Driver};
+use crate::buf::{Pool, PoolBuf, RxQueue, TxQueue};
+use crate::driver::{ConnectAddr, Driver, Sink};
 use crate::op::{Completion, Errno, OpKind, Outcome, SendMode, Token};
 use crate::stats::CoreStats;
 
@@ -112,12 +112,21 @@ impl InFlight {
     }
 }
 
+/// What a slot wants of the next flush; bits.
+mod work {
+    pub(super) const SEND: u8 = 1;
+    pub(super) const RECV: u8 = 2;
+    /// A connect, an accept, a close: everything is looked at.
+    pub(super) const ANY: u8 = 4;
+}
+
 struct Slot {
     generation: u32,
     fd: Option<OwnedFd>,
     in_flight: InFlight,
     canceled: bool,
-    queued: bool,
+    /// Bits of [`work`]; the slot stands in `Sockets::dirty` while there are any.
+    work: u8,
     closing: Option<CloseMode>,
     // Receive side.
     rx: RxQueue,
@@ -153,8 +162,8 @@ impl Slot {
 pub(crate) struct Sockets {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Slots whose wishes differ from what the driver does; each at most once (`Slot::queued`).
-    dirty: VecDeque<u32>,
+    /// Slots whose wishes differ from what the driver does; each at most once (`Slot::work`).
+    dirty: Vec<u32>,
     /// Sockets that wait for a pool chunk, the longest waiting first; some may have gone meanwhile.
     parked: VecDeque<SockId>,
     /// Those of `parked` that still wait.
@@ -176,7 +185,7 @@ impl Sockets {
         Sockets {
             slots: Vec::new(),
             free: Vec::new(),
-            dirty: VecDeque::new(),
+            dirty: Vec::new(),
             parked: VecDeque::new(),
             parked_count: 0,
             unparking: false,
@@ -235,7 +244,7 @@ impl Sockets {
             fd: None,
             in_flight: InFlight::default(),
             canceled: false,
-            queued: false,
+            work: 0,
             closing: None,
             rx: RxQueue::new(),
             rx_limit: DEFAULT_RX_LIMIT,
@@ -258,12 +267,12 @@ impl Sockets {
         self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)
     }
 
-    fn mark(&mut self, index: u32) {
+    fn mark(&mut self, index: u32, work: u8) {
         let slot = &mut self.slots[index as usize];
-        if !slot.queued {
-            slot.queued = true;
-            self.dirty.push_back(index);
+        if slot.work == 0 {
+            self.dirty.push(index);
         }
+        slot.work |= work;
     }
 
     pub(crate) fn raw_fd(&mut self, id: SockId) -> RawFd {
@@ -273,7 +282,7 @@ impl Sockets {
     pub(crate) fn set_rx_limit(&mut self, id: SockId, limit: u32) {
         if let Some(slot) = self.slot(id) {
             slot.rx_limit = limit.max(1);
-            self.mark(id.index);
+            self.mark(id.index, work::RECV);
         }
     }
 
@@ -286,16 +295,16 @@ impl Sockets {
         max: usize,
     ) -> Poll<Result<bool, Errno>> {
         let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
-        let moved = into.take_from(&mut slot.rx, max);
-        let wants_arm = slot.rx_end.is_none() && !slot.in_flight.recv && !slot.rx_parked;
+        let moved = !slot.rx.is_empty() && into.take_from(&mut slot.rx, max);
+        let wants_arm = !slot.in_flight.recv && !slot.rx_parked && slot.rx_end.is_none();
         if !slot.rx_wanted || wants_arm {
             slot.rx_wanted = true;
-            self.mark(id.index);
+            self.mark(id.index, work::RECV);
         }
-        let slot = &mut self.slots[id.index as usize];
         if moved {
             return Poll::Ready(Ok(true));
         }
+        let slot = &mut self.slots[id.index as usize];
         match slot.rx_end {
             Some(RxEnd::Eof) => Poll::Ready(Ok(false)),
             Some(RxEnd::Failed(errno)) => Poll::Ready(Err(errno)),
@@ -313,25 +322,29 @@ impl Sockets {
             .is_none_or(|slot| !slot.rx.is_empty() || slot.rx_end.is_some() || slot.tx_failed.is_some())
     }
 
-    /// Appends everything in `from` to what waits to be sent.
-    pub(crate) fn send(&mut self, id: SockId, from: &mut TxQueue) -> Result<(), Errno> {
-        let pressed = self.pool.under_pressure();
-        let Some(slot) = self.slot(id) else { return Err(Errno(libc::EBADF)) };
+    /// Appends everything in `from` to what waits to be sent; returns how many bytes that are now.
+    pub(crate) fn send(&mut self, id: SockId, from: &mut TxQueue) -> Result<usize, Errno> {
+        let Some(slot) =
+            self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)
+        else {
+            return Err(Errno(libc::EBADF));
+        };
         if let Some(errno) = slot.tx_failed {
             from.clear();
             return Err(errno);
         }
         if !from.is_empty() {
             // It waits for a peer that does not read, and must not keep the pool from the others meanwhile.
-            if slot.tx_stalled && pressed {
+            if slot.tx_stalled && self.pool.under_pressure() {
                 from.compact();
             }
             slot.tx.append(from);
-            if !slot.in_flight.send {
-                self.mark(id.index);
-            }
         }
-        Ok(())
+        let waiting = slot.tx.len();
+        if waiting > 0 && !slot.in_flight.send {
+            self.mark(id.index, work::SEND);
+        }
+        Ok(waiting)
     }
 
     pub(crate) fn poll_sent(
@@ -363,7 +376,7 @@ impl Sockets {
     pub(crate) fn start_connect(&mut self, id: SockId, addr: ConnectAddr) {
         if let Some(slot) = self.slot(id) {
             slot.connect_to = Some(Box::new(addr));
-            self.mark(id.index);
+            self.mark(id.index, work::ANY);
         }
     }
 
@@ -395,7 +408,7 @@ impl Sockets {
             (_, mode) => Some(mode),
         };
         let lingers = mode == CloseMode::Graceful && !slot.tx.is_empty() && slot.tx_failed.is_none();
-        self.mark(id.index);
+        self.mark(id.index, work::ANY);
         lingers
     }
 
@@ -421,10 +434,16 @@ impl Sockets {
     pub(crate) fn flush(&mut self, driver: &mut (impl Driver + ?Sized)) -> bool {
         self.urgent = false;
         self.unpark();
-        while let Some(index) = self.dirty.pop_front() {
-            self.slots[index as usize].queued = false;
-            self.flush_slot(index, driver);
+        let mut at = 0;
+        // A flush may add to the list: a socket that closes lets listeners try again.
+        while let Some(&index) = self.dirty.get(at) {
+            at += 1;
+            match std::mem::take(&mut self.slots[index as usize].work) {
+                work::SEND => self.flush_send(index, driver),
+                _ => self.flush_slot(index, driver),
+            }
         }
+        self.dirty.clear();
         self.urgent
     }
 
@@ -447,7 +466,7 @@ impl Sockets {
             let Some(slot) = self.slot(id) else { continue };
             if std::mem::take(&mut slot.rx_parked) {
                 self.parked_count -= 1;
-                self.mark(id.index);
+                self.mark(id.index, work::RECV);
             }
         }
         self.unparking = self.parked_count > 0;
@@ -490,17 +509,16 @@ impl Sockets {
 
     fn flush_send(&mut self, index: u32, driver: &mut (impl Driver + ?Sized)) {
         let slot = &mut self.slots[index as usize];
-        let drop_unsent = slot.closing == Some(CloseMode::Reset) || slot.tx_failed.is_some();
         if slot.in_flight.send {
             return;
         }
-        if drop_unsent {
-            slot.tx.clear();
+        if slot.closing == Some(CloseMode::Reset) || slot.tx_failed.is_some() {
+            return slot.tx.clear();
+        }
+        if slot.tx.is_empty() || slot.in_flight.connect || slot.connect_to.is_some() {
             return;
         }
-        if slot.tx.is_empty() || slot.in_flight.connect {
-            return;
-        }
+        debug_assert!(slot.fd.is_some(), "a free slot has nothing to send");
         let mode = if slot.tx_stalled { SendMode::Wait } else { SendMode::Try };
         slot.in_flight.send = true;
         let token = slot.token(OpKind::Send, index);
@@ -561,69 +579,30 @@ impl Sockets {
             self.stats.pool_parked.set(self.parked_count as u64);
         }
         let generation = slot.generation.wrapping_add(1) % Token::GENERATIONS;
-        let (queued, rx_holding) = (slot.queued, slot.rx_holding);
-        *slot = Slot { generation, queued, rx_holding, ..fresh };
+        let (work, rx_holding) = (slot.work, slot.rx_holding);
+        *slot = Slot { generation, work, rx_holding, ..fresh };
         self.free.push(index);
         self.open -= 1;
         self.stats.open_sockets.set(self.open as u64);
     }
 
-    /// Takes in one report of the driver. Wakes tasks, runs none.
-    pub(crate) fn complete(&mut self, completion: Completion) {
-        let Completion { token, outcome, more } = completion;
+    /// Bytes for a socket that closes, or has gone: they return to the pool.
+    #[cold]
+    fn received_by_nobody(&mut self, token: Token, buf: PoolBuf, more: bool) {
         let index = token.index();
-        let current =
-            self.slots.get(index as usize).is_some_and(|slot| slot.generation == token.generation());
-        let (Some(kind), true) = (token.kind(), current) else {
-            // Dropping the outcome closes its descriptor or returns its bytes to the pool.
-            self.stats.stale_completions.inc();
-            return;
+        let current = self.slots.get_mut(index as usize);
+        let Some(slot) = current.filter(|slot| slot.generation == token.generation()) else {
+            return self.stats.stale_completions.inc();
         };
-        let slot = &mut self.slots[index as usize];
-        debug_assert!(*slot.in_flight.slot(kind), "a completion for an operation that is not in flight");
-        if !more {
-            *slot.in_flight.slot(kind) = false;
-        }
-        match kind {
-            OpKind::Recv => self.complete_recv(index, outcome, more),
-            OpKind::Send => self.complete_send(index, outcome),
-            OpKind::Accept => self.complete_accept(index, outcome, more),
-            OpKind::Connect => {
-                if slot.closing.is_some() && matches!(outcome, Outcome::Connected) {
-                    self.stats.orphans_released.inc();
-                }
-                slot.connect = Some(match outcome {
-                    Outcome::Connected => Ok(()),
-                    Outcome::Failed(errno) => Err(errno),
-                    // Canceled: by the drop of its future, so nobody reads this. A connect has no other end.
-                    _ => Err(Errno(libc::ECANCELED)),
-                });
-                if let Some(waker) = slot.tx_waker.take() {
-                    waker.wake();
-                }
-                self.mark(index);
-            }
-        }
-        if self.slots[index as usize].closing.is_some() {
-            self.mark(index);
-        }
+        debug_assert!(slot.in_flight.recv && slot.closing.is_some());
+        slot.in_flight.recv &= more;
+        self.stats.received_bytes.add(buf.len() as u64);
+        self.mark(index, work::ANY);
     }
 
-    fn complete_recv(&mut self, index: u32, outcome: Outcome, more: bool) {
+    fn complete_recv(&mut self, index: u32, outcome: Outcome) {
         let slot = &mut self.slots[index as usize];
         match outcome {
-            Outcome::Received(buf) => {
-                self.stats.received_bytes.add(buf.len() as u64);
-                if slot.closing.is_none() {
-                    slot.rx.push(buf);
-                    if !std::mem::replace(&mut slot.rx_holding, true) {
-                        self.holding.push(index);
-                    }
-                }
-                if !more {
-                    self.mark(index);
-                }
-            }
             Outcome::Eof => slot.rx_end = Some(RxEnd::Eof),
             Outcome::Failed(errno) => slot.rx_end = Some(RxEnd::Failed(errno)),
             Outcome::Starved => {
@@ -654,19 +633,7 @@ impl Sockets {
     fn complete_send(&mut self, index: u32, outcome: Outcome) {
         let slot = &mut self.slots[index as usize];
         match outcome {
-            Outcome::Sent(count) => {
-                slot.tx.advance(count);
-                slot.tx_stalled = false;
-                self.stats.sent_bytes.add(count as u64);
-            }
-            Outcome::Stalled(count) => {
-                slot.tx.advance(count);
-                slot.tx_stalled = true;
-                self.stats.sent_bytes.add(count as u64);
-                if self.pool.under_pressure() {
-                    slot.tx.compact();
-                }
-            }
+            Outcome::Stalled(count) => return self.complete_sent(index, count, true),
             Outcome::Failed(errno) => {
                 slot.tx_failed = Some(errno);
                 slot.tx.clear();
@@ -674,11 +641,108 @@ impl Sockets {
             // Canceled: by a reset, which drops what waits. A send has no other end.
             _ => slot.tx.clear(),
         }
-        if !slot.tx.is_empty() {
-            self.mark(index);
-        }
-        if let Some(waker) = self.slots[index as usize].tx_waker.take() {
+        if let Some(waker) = slot.tx_waker.take() {
             waker.wake();
+        }
+    }
+
+    fn complete_sent(&mut self, index: u32, count: usize, stalled: bool) {
+        let slot = &mut self.slots[index as usize];
+        self.stats.sent_bytes.add(count as u64);
+        slot.tx.advance(count);
+        slot.tx_stalled = stalled;
+        if stalled && self.pool.under_pressure() {
+            slot.tx.compact();
+        }
+        if let Some(waker) = slot.tx_waker.take() {
+            waker.wake();
+        }
+        let more = if slot.tx.is_empty() { 0 } else { work::SEND };
+        let closing = if slot.closing.is_some() { work::ANY } else { 0 };
+        if more | closing != 0 {
+            self.mark(index, more | closing);
+        }
+    }
+}
+
+/// Wakes tasks, runs none.
+impl Sink for Sockets {
+    fn received(&mut self, token: Token, buf: PoolBuf, more: bool) {
+        let index = token.index();
+        let current = self.slots.get_mut(index as usize).filter(|slot| {
+            slot.generation == token.generation() && slot.closing.is_none() && slot.in_flight.recv
+        });
+        let Some(slot) = current else {
+            return self.received_by_nobody(token, buf, more);
+        };
+        self.stats.received_bytes.add(buf.len() as u64);
+        slot.rx.push(buf);
+        if let Some(waker) = &slot.rx_waker {
+            waker.wake_by_ref();
+        }
+        if !std::mem::replace(&mut slot.rx_holding, true) {
+            self.holding.push(index);
+        }
+        if !more {
+            slot.in_flight.recv = false;
+            self.mark(index, work::RECV);
+        }
+    }
+
+    fn sent(&mut self, token: Token, count: usize) {
+        let index = token.index();
+        let current =
+            self.slots.get(index as usize).is_some_and(|slot| slot.generation == token.generation());
+        debug_assert!(current, "a slot is not reused while a send is in flight");
+        if !current {
+            return self.stats.stale_completions.inc();
+        }
+        self.slots[index as usize].in_flight.send = false;
+        self.complete_sent(index, count, false);
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let Completion { token, outcome, more } = completion;
+        let outcome = match outcome {
+            Outcome::Received(buf) => return self.received(token, buf, more),
+            Outcome::Sent(count) => return self.sent(token, count),
+            other => other,
+        };
+        let index = token.index();
+        let current =
+            self.slots.get(index as usize).is_some_and(|slot| slot.generation == token.generation());
+        let (Some(kind), true) = (token.kind(), current) else {
+            // Dropping the outcome closes its descriptor or returns its bytes to the pool.
+            self.stats.stale_completions.inc();
+            return;
+        };
+        let slot = &mut self.slots[index as usize];
+        debug_assert!(*slot.in_flight.slot(kind), "a completion for an operation that is not in flight");
+        if !more {
+            *slot.in_flight.slot(kind) = false;
+        }
+        match kind {
+            OpKind::Recv => self.complete_recv(index, outcome),
+            OpKind::Send => self.complete_send(index, outcome),
+            OpKind::Accept => self.complete_accept(index, outcome, more),
+            OpKind::Connect => {
+                if slot.closing.is_some() && matches!(outcome, Outcome::Connected) {
+                    self.stats.orphans_released.inc();
+                }
+                slot.connect = Some(match outcome {
+                    Outcome::Connected => Ok(()),
+                    Outcome::Failed(errno) => Err(errno),
+                    // Canceled: by the drop of its future, so nobody reads this. A connect has no other end.
+                    _ => Err(Errno(libc::ECANCELED)),
+                });
+                if let Some(waker) = slot.tx_waker.take() {
+                    waker.wake();
+                }
+                self.mark(index, work::ANY);
+            }
+        }
+        if self.slots[index as usize].closing.is_some() {
+            self.mark(index, work::ANY);
         }
     }
 }

@@ -130,8 +130,7 @@ impl<T: Transport> Stream<T> {
     /// send or flush after the kernel has told it. `EPIPE` after [`Stream::shutdown`].
     pub async fn send(&mut self, seg: impl Into<Seg>) -> io::Result<()> {
         self.tx.push(seg);
-        self.start_send()?;
-        poll_fn(|cx| self.transport.poll_sent(cx, TxLevel::Below(HIGH_WATER))).await
+        self.send_queued().await
     }
 
     /// Takes several segments as one send.
@@ -142,7 +141,13 @@ impl<T: Transport> Stream<T> {
         for seg in segs {
             self.tx.push(seg);
         }
-        self.start_send()?;
+        self.send_queued().await
+    }
+
+    async fn send_queued(&mut self) -> io::Result<()> {
+        if self.transport.send(&mut self.tx)? <= HIGH_WATER {
+            return Ok(());
+        }
         poll_fn(|cx| self.transport.poll_sent(cx, TxLevel::Below(HIGH_WATER))).await
     }
 
@@ -151,7 +156,7 @@ impl<T: Transport> Stream<T> {
     /// # Errors
     /// What an earlier send met.
     pub fn start_send(&mut self) -> io::Result<()> {
-        self.transport.send(&mut self.tx)
+        self.transport.send(&mut self.tx).map(|_| ())
     }
 
     /// Hands [`Stream::tx`] over and waits until at most as much as `level` allows is unsent.
@@ -260,7 +265,9 @@ impl<T: Transport> WriteHalf<T> {
     /// What the peer or the kernel did.
     pub async fn send(&mut self, seg: impl Into<Seg>) -> io::Result<()> {
         self.tx.push(seg);
-        self.transport.borrow_mut().send(&mut self.tx)?;
+        if self.transport.borrow_mut().send(&mut self.tx)? <= HIGH_WATER {
+            return Ok(());
+        }
         poll_fn(|cx| self.transport.borrow_mut().poll_sent(cx, TxLevel::Below(HIGH_WATER))).await
     }
 

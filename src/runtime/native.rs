@@ -117,7 +117,7 @@ impl Transport for NativeStream {
         self.0.poll_recv(cx, into, max)
     }
 
-    fn send(&mut self, from: &mut TxQueue) -> io::Result<()> {
+    fn send(&mut self, from: &mut TxQueue) -> io::Result<usize> {
         self.0.send(from)
     }
 

@@ -1,17 +1,17 @@
 //! Bytes that wait: received and not yet read, written and not yet sent.
 
-use std::collections::VecDeque;
 use std::ops::Deref;
 
 use bytes::Bytes;
 
+use super::fifo::Fifo;
 use super::pool::Pool;
 use super::view::{PoolBuf, SharedBuf};
 
 /// Received bytes in order. Neighbours in memory are joined, so a stream that arrives alone stays contiguous.
 #[derive(Debug, Default)]
 pub struct RxQueue {
-    bufs: VecDeque<PoolBuf>,
+    bufs: Fifo<PoolBuf>,
     len: usize,
 }
 
@@ -50,8 +50,9 @@ impl RxQueue {
     pub fn take_from(&mut self, other: &mut RxQueue, max: usize) -> bool {
         if self.is_empty() && other.len <= max {
             // The usual case, without a look at any view.
-            std::mem::swap(self, other);
-            return !self.is_empty();
+            self.len = std::mem::take(&mut other.len);
+            self.bufs.append(&mut other.bufs);
+            return self.len > 0;
         }
         let mut left = max;
         while left > 0
@@ -150,7 +151,7 @@ impl RxQueue {
         }
         let mut run: Vec<PoolBuf> = Vec::new();
         let mut run_len = 0;
-        for buf in std::mem::take(&mut self.bufs) {
+        for buf in std::mem::take(&mut self.bufs).into_iter() {
             if buf.is_compact() || run_len + buf.len() > JOINED_BYTES {
                 self.bufs.extend(joined(&mut run));
                 run_len = 0;
@@ -182,7 +183,7 @@ impl RxQueue {
             len += buf.len();
         }
         if count > 1 {
-            let mut tail: Vec<PoolBuf> = self.bufs.drain(self.bufs.len() - count..).collect();
+            let mut tail = self.bufs.split_tail(count);
             self.bufs.extend(joined(&mut tail));
         }
     }
@@ -298,7 +299,7 @@ impl From<Vec<u8>> for Seg {
 
 /// What waits to be sent, in order. Unbounded by itself: writers wait while [`TxQueue::len`] is above their mark.
 pub struct TxQueue {
-    segs: VecDeque<Seg>,
+    segs: Fifo<Seg>,
     /// Bytes of the first segment that have been sent. INVARIANT: below its length, or 0 when there is none.
     head_sent: usize,
     len: usize,
@@ -308,7 +309,7 @@ pub struct TxQueue {
 impl TxQueue {
     /// An empty queue whose small writes are gathered in `pool`.
     pub fn new(pool: Pool) -> Self {
-        TxQueue { segs: VecDeque::new(), head_sent: 0, len: 0, pool }
+        TxQueue { segs: Fifo::default(), head_sent: 0, len: 0, pool }
     }
 
     /// Bytes not yet sent.
@@ -379,22 +380,15 @@ impl TxQueue {
 
     /// The unsent bytes, where they lie in one segment.
     pub(crate) fn only_slice(&self) -> Option<&[u8]> {
-        if self.segs.len() != 1 {
-            return None;
-        }
-        self.segs.front().map(|seg| &seg[self.head_sent..])
+        self.segs.only().map(|seg| &seg[self.head_sent..])
     }
 
     /// Moves everything of `other` to the end of this queue.
     pub fn append(&mut self, other: &mut TxQueue) {
         other.settle_head();
         self.len += std::mem::take(&mut other.len);
-        if self.segs.is_empty() {
-            // The usual case, without a look at any segment. The bytes themselves stay where they are.
-            std::mem::swap(&mut self.segs, &mut other.segs);
-        } else {
-            self.segs.append(&mut other.segs);
-        }
+        // Without a look at any segment: the bytes themselves stay where they are.
+        self.segs.append(&mut other.segs);
     }
 
     /// Copies segments that pin pool chunks into memory of their own, for a peer that takes long to read. Small
@@ -408,7 +402,7 @@ impl TxQueue {
         }
         let mut run: Vec<Seg> = Vec::new();
         let mut run_len = 0;
-        for seg in std::mem::take(&mut self.segs) {
+        for seg in std::mem::take(&mut self.segs).into_iter() {
             let pins = seg.pins_chunk();
             if !pins || run_len + seg.len() > JOINED_BYTES {
                 self.segs.extend(joined(&mut run).map(Seg::Pool));
@@ -512,7 +506,7 @@ mod tests {
         tx.compact();
         assert_eq!((tx.slices().count(), held_chunks(&pool)), (3, 0));
         assert_eq!(tx.slices().flatten().copied().collect::<Vec<u8>>(), before);
-        assert!(matches!(tx.segs[1], Seg::Static(b"static")));
+        assert!(matches!(tx.segs.iter().nth(1), Some(Seg::Static(b"static"))));
         assert_eq!(tx.len(), before.len());
     }
 

@@ -231,11 +231,12 @@ impl StreamSock {
         sockets.poll_recv(self.owned.id, cx, into, max).map_err(io::Error::from)
     }
 
-    /// Hands over what `from` holds; it goes out with this turn. Never waits: see [`StreamSock::poll_sent`].
+    /// Hands over what `from` holds; it goes out with this turn. Never waits: see [`StreamSock::poll_sent`]. Returns how
+    /// many bytes wait here now.
     ///
     /// # Errors
     /// What an earlier send met: `EPIPE`, `ECONNRESET`. `from` is emptied all the same.
-    pub fn send(&self, from: &mut TxQueue) -> io::Result<()> {
+    pub fn send(&self, from: &mut TxQueue) -> io::Result<usize> {
         // Nothing to send is no fault: a flush or a second shutdown behind the first comes here too.
         if self.shut && !from.is_empty() {
             from.clear();

@@ -21,7 +21,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use super::{
-    ConnectAddr, Driver, DriverKind, MAX_SEND_BYTES, MAX_SEND_SEGMENTS, Unpark, Wait, concerns_one_connection,
+    ConnectAddr, Driver, DriverKind, MAX_SEND_BYTES, MAX_SEND_SEGMENTS, Reports, Sink, Unpark, Wait,
+    concerns_one_connection,
 };
 use crate::buf::{ChunkRef, Pool, TxQueue};
 use crate::op::{Burst, Completion, Errno, OpKind, Outcome, SendMode, Token};
@@ -109,14 +110,14 @@ impl EpollDriver {
         }
     }
 
-    fn end(&mut self, token: Token, outcome: Outcome, out: &mut Vec<Completion>) {
+    fn end(&mut self, token: Token, outcome: Outcome, out: &mut Reports<'_>) {
         debug_assert!(self.in_flight > 0);
         self.in_flight -= 1;
         out.push(Completion::last(token, outcome));
     }
 
     /// Gives every slot that is ready now its turn; those that are not done go behind.
-    fn run_ready(&mut self, out: &mut Vec<Completion>) {
+    fn run_ready(&mut self, out: &mut Reports<'_>) {
         for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop_front() else { break };
             self.slots[index as usize].queued = false;
@@ -127,7 +128,7 @@ impl EpollDriver {
         }
     }
 
-    fn run_connect(&mut self, index: u32, out: &mut Vec<Completion>) {
+    fn run_connect(&mut self, index: u32, out: &mut Reports<'_>) {
         let slot = &mut self.slots[index as usize];
         let Some(connect) = &mut slot.connect else { return };
         let token = connect.token;
@@ -148,7 +149,7 @@ impl EpollDriver {
         self.end(token, outcome, out);
     }
 
-    fn run_accept(&mut self, index: u32, out: &mut Vec<Completion>) {
+    fn run_accept(&mut self, index: u32, out: &mut Reports<'_>) {
         let slot = &mut self.slots[index as usize];
         let Some(Accept { token, burst, canceled }) = slot.accept else { return };
         if canceled {
@@ -180,7 +181,7 @@ impl EpollDriver {
         self.push_ready(index);
     }
 
-    fn run_send(&mut self, index: u32, out: &mut Vec<Completion>) {
+    fn run_send(&mut self, index: u32, out: &mut Reports<'_>) {
         let slot = &mut self.slots[index as usize];
         let (token, outcome) = match slot.send.take() {
             None => return,
@@ -210,7 +211,7 @@ impl EpollDriver {
         self.end(token, outcome, out);
     }
 
-    fn run_recv(&mut self, index: u32, out: &mut Vec<Completion>) {
+    fn run_recv(&mut self, index: u32, out: &mut Reports<'_>) {
         let slot = &mut self.slots[index as usize];
         let Some(Recv { token, mut credit, canceled }) = slot.recv else { return };
         if canceled {
@@ -245,7 +246,7 @@ impl EpollDriver {
                         slot.recv = None;
                         return self.end(token, Outcome::Received(view), out);
                     }
-                    out.push(Completion::more(token, Outcome::Received(view)));
+                    out.received(token, view, true);
                 }
                 Err(Errno(libc::EAGAIN)) => slot.readable = false,
                 Err(Errno(libc::EINTR)) => {}
@@ -398,19 +399,19 @@ impl Driver for EpollDriver {
         drop(fd);
     }
 
-    fn turn(&mut self, wait: Wait, out: &mut Vec<Completion>) -> io::Result<()> {
-        let before = out.len();
+    fn turn(&mut self, wait: Wait, sink: &mut dyn Sink) -> io::Result<()> {
+        let out = &mut Reports::new(sink);
         self.run_ready(out);
         // What is there goes up at once: looking for edges first would double the calls of a socket that sends and
         // receives in turns. Every second turn looks, so a busy socket starves nobody.
-        self.skipped = out.len() > before && !self.skipped;
+        self.skipped = out.count > 0 && !self.skipped;
         if !self.skipped {
-            let wait = if out.len() > before || !self.ready.is_empty() { Wait::Poll } else { wait };
+            let wait = if out.count > 0 || !self.ready.is_empty() { Wait::Poll } else { wait };
             let count = self.wait_for_edges(wait)?;
             self.take_edges(count);
             self.run_ready(out);
         }
-        self.stats.completions.add((out.len() - before) as u64);
+        self.stats.completions.add(out.count as u64);
         self.stats.ops_in_flight.set(self.in_flight as u64);
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use super::{ConnectAddr, Driver, DriverKind, MAX_SEND_BYTES, Unpark, Wait};
+use super::{ConnectAddr, Driver, DriverKind, MAX_SEND_BYTES, Sink, Unpark, Wait};
 use crate::buf::{Pool, PoolSpec, Seg, TxQueue};
 use crate::op::{Burst, Completion, Errno, OpKind, Outcome, SendMode, Token};
 
@@ -223,7 +223,7 @@ impl<D: Driver + ?Sized> Faulty<D> {
     }
 
     /// Appends what is due; a completion never overtakes another of its operation.
-    fn release(&mut self, out: &mut Vec<Completion>) {
+    fn release(&mut self, sink: &mut dyn Sink) {
         let mut blocked = Vec::new();
         for mut held in std::mem::take(&mut self.held) {
             let token = held.completion.token;
@@ -236,7 +236,7 @@ impl<D: Driver + ?Sized> Faulty<D> {
             if !held.completion.more {
                 self.live.remove(&token);
             }
-            out.push(held.completion);
+            sink.complete(held.completion);
         }
     }
 }
@@ -312,7 +312,7 @@ impl<D: Driver + ?Sized> Driver for Faulty<D> {
         self.inner.close(fd, index);
     }
 
-    fn turn(&mut self, wait: Wait, out: &mut Vec<Completion>) -> io::Result<()> {
+    fn turn(&mut self, wait: Wait, sink: &mut dyn Sink) -> io::Result<()> {
         let idle = self.held.is_empty() && self.late_cancels.is_empty();
         let mut arrived = Vec::new();
         self.inner.turn(if idle { wait } else { Wait::Poll }, &mut arrived)?;
@@ -323,7 +323,7 @@ impl<D: Driver + ?Sized> Driver for Faulty<D> {
             self.inner.cancel(fd, token);
         }
         self.reap_hidden(&mut arrived)?;
-        self.release(out);
+        self.release(sink);
         Ok(())
     }
 

@@ -26,14 +26,13 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use io_uring::cqueue;
 use io_uring::types::{CancelBuilder, Timespec};
 
 use self::bufring::{BufRing, GROUP};
 use self::queue::Queue;
 use self::slots::{AcceptOp, Address, Cancel, ConnectOp, Message, RecvOp, SendOp, Slab, Table, gather};
 use self::sqe::SendStyle;
-use super::{ConnectAddr, Driver, DriverKind, Mechanisms, Unpark, Wait};
+use super::{ConnectAddr, Driver, DriverKind, Mechanisms, Sink, Unpark, Wait};
 use crate::buf::{Pool, TxQueue};
 use crate::op::{Burst, Completion, Errno, SendMode, Token};
 use crate::stats::CoreStats;
@@ -75,7 +74,7 @@ pub struct UringDriver {
     /// Operations that could not be submitted at all.
     refused: Vec<(Token, Errno)>,
     /// Silent sends in submission order.
-    silent: VecDeque<Silent>,
+    silent: Vec<Silent>,
     /// Whether the last turn could not settle all of them. Somebody may wait for one, so the next turn does not sleep
     /// even where silent sends may linger.
     silent_left: bool,
@@ -87,8 +86,6 @@ pub struct UringDriver {
     wake: Arc<OwnedFd>,
     wake_armed: bool,
     lazy_sends: bool,
-    /// Kept for its capacity.
-    reaped: Vec<cqueue::Entry>,
 }
 
 /// What the kernel may touch while operations are in flight.
@@ -152,7 +149,7 @@ impl UringDriver {
             staged: Vec::new(),
             cancels: Vec::new(),
             refused: Vec::new(),
-            silent: VecDeque::new(),
+            silent: Vec::new(),
             silent_left: false,
             closing: VecDeque::new(),
             quiet: Vec::new(),
@@ -160,7 +157,6 @@ impl UringDriver {
             wake,
             wake_armed: false,
             lazy_sends: false,
-            reaped: Vec::new(),
         };
         Ok((driver, report))
     }
@@ -190,7 +186,7 @@ impl UringDriver {
     /// Cancels everything and reaps until nothing is in flight, for at most [`DROP_DEADLINE`].
     fn drain(&mut self) {
         let deadline = Instant::now() + DROP_DEADLINE;
-        let (mut ended, mut asked) = (Vec::new(), 0);
+        let (mut ended, mut asked) = (Vec::<Completion>::new(), 0);
         self.cancel_all();
         while self.in_flight > 0 && Instant::now() < deadline {
             // Once more only when the kernel has taken the last: while it takes nothing they would pile up.
@@ -231,6 +227,8 @@ impl Driver for UringDriver {
         let at = index as usize;
         if at >= self.quiet.len() {
             self.quiet.resize(at + 1, false);
+            self.recvs.grow(at + 1);
+            self.sends.grow(at + 1);
         }
         self.quiet[at] = self.may_be_quiet(fd);
         Ok(())
@@ -260,7 +258,7 @@ impl Driver for UringDriver {
         let (what, taken) = gather(queue, &mut self.kernel.messages);
         let style = self.style(token, mode);
         self.in_flight += 1;
-        let mut op = SendOp { fd, cancel: Cancel::No, style, taken, what, seq: 0 };
+        let mut op = SendOp { fd, cancel: Cancel::No, style, taken: taken as u32, what, seq: 0 };
         self.stage_send(token, &mut op);
         self.sends.insert(token, op);
         taken
@@ -305,8 +303,8 @@ impl Driver for UringDriver {
         self.closing.push_back((seq, fd.into_raw_fd()));
     }
 
-    fn turn(&mut self, wait: Wait, out: &mut Vec<Completion>) -> io::Result<()> {
-        self.run_turn(wait, out)
+    fn turn(&mut self, wait: Wait, sink: &mut dyn Sink) -> io::Result<()> {
+        self.run_turn(wait, sink)
     }
 
     fn set_lazy_sends(&mut self, lazy: bool) {

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 
-use super::{SockId, Sockets, register};
+use super::{SockId, Sockets, register, work};
 use crate::driver::Driver;
 use crate::op::{Burst, Errno, OpKind, Outcome};
 
@@ -95,7 +95,7 @@ impl Sockets {
             register(&mut slot.rx_waker, cx);
         }
         if arm {
-            self.mark(id.index);
+            self.mark(id.index, work::ANY);
         }
         match (taken, failed) {
             (Some(fd), _) => Poll::Ready(Ok(fd)),
@@ -111,7 +111,7 @@ impl Sockets {
         {
             listen.wanted = false;
             self.stats.accept_paused.inc();
-            self.mark(id.index);
+            self.mark(id.index, work::ANY);
         }
     }
 
@@ -128,7 +128,7 @@ impl Sockets {
             self.stats.accept_paused.inc();
         }
         if changed {
-            self.mark(id.index);
+            self.mark(id.index, work::ANY);
         }
     }
 
@@ -147,7 +147,7 @@ impl Sockets {
         }
         if slot.in_flight.accept {
             register(&mut slot.rx_waker, cx);
-            self.mark(id.index);
+            self.mark(id.index, work::ANY);
             return Poll::Pending;
         }
         Poll::Ready(None)
@@ -165,7 +165,7 @@ impl Sockets {
                 && listen.paused == Some(AcceptPause::OutOfFds)
             {
                 listen.paused = None;
-                self.mark(index);
+                self.mark(index, work::ANY);
             }
         }
     }
@@ -208,7 +208,7 @@ impl Sockets {
                     self.stats.accept_paused.inc();
                 }
                 if listen.overreaches() {
-                    self.mark(index);
+                    self.mark(index, work::ANY);
                 }
             }
             Outcome::Failed(Errno(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) => {
@@ -226,7 +226,7 @@ impl Sockets {
         }
         if !more {
             self.slots[index as usize].canceled = false;
-            self.mark(index);
+            self.mark(index, work::ANY);
         }
         if let Some(waker) = &self.slots[index as usize].rx_waker {
             waker.wake_by_ref();

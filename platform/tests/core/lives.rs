@@ -12,9 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringport_platform::buf::{Pool, PoolSpec, RxQueue, TxQueue};
 use ringport_platform::core::{Accepted, Core, CoreSpec, ListenSock, ShutdownReport, StreamSock};
-use ringport_platform::driver::{ConnectAddr, Driver, DriverKind, Unpark, Wait};
+use ringport_platform::driver::{ConnectAddr, Driver, DriverKind, Sink, Unpark, Wait};
 use ringport_platform::exec::JoinError;
-use ringport_platform::op::{Burst, Completion, SendMode, Token};
+use ringport_platform::op::{Burst, SendMode, Token};
 use ringport_platform::socket::{ListenOptions, listen as listen_fd};
 use ringport_platform::stats::CoreStats;
 
@@ -209,7 +209,7 @@ impl Driver for Stuck {
 
     fn close(&mut self, _fd: OwnedFd, _index: u32) {}
 
-    fn turn(&mut self, _wait: Wait, _out: &mut Vec<Completion>) -> io::Result<()> {
+    fn turn(&mut self, _wait: Wait, _out: &mut dyn Sink) -> io::Result<()> {
         Ok(())
     }
 

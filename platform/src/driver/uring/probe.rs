@@ -202,7 +202,7 @@ impl Lab {
             let wait = if seen.len() < count { Wait::AtMost(left) } else { Wait::Poll };
             let failed = self.queue.submit(wait, &self.stats).is_err();
             let before = seen.len();
-            self.queue.reap(&mut seen);
+            seen.extend(std::iter::from_fn(|| self.queue.pop()));
             let ended = seen[before..]
                 .iter()
                 .filter(|entry| entry.user_data() != sqe::CANCEL && !cqueue::more(entry.flags()));

@@ -107,9 +107,14 @@ impl Queue {
         self.ring.submission().cq_overflow()
     }
 
-    /// Takes every completion that is visible now.
-    pub(super) fn reap(&mut self, out: &mut Vec<cqueue::Entry>) {
-        out.extend(self.ring.completion());
+    /// Completions that can be taken now.
+    pub(super) fn visible(&mut self) -> usize {
+        self.ring.completion().len()
+    }
+
+    /// Takes the first of them.
+    pub(super) fn pop(&mut self) -> Option<cqueue::Entry> {
+        self.ring.completion().next()
     }
 
     fn refill(&mut self) {

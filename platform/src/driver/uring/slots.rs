@@ -41,7 +41,8 @@ pub(super) struct SendOp {
     pub(super) fd: RawFd,
     pub(super) cancel: Cancel,
     pub(super) style: super::sqe::SendStyle,
-    pub(super) taken: usize,
+    /// A first segment of 1 GiB is the most, [`MAX_SEGMENT_BYTES`].
+    pub(super) taken: u32,
     pub(super) what: Gathered,
     /// Its place among all submissions.
     pub(super) seq: u64,
@@ -67,11 +68,19 @@ impl<T> Table<T> {
     pub(super) fn insert(&mut self, token: Token, op: T) {
         let at = token.index() as usize;
         if at >= self.slots.len() {
-            self.slots.resize_with(at + 1, || None);
+            self.grow(at + 1);
         }
         assert!(self.slots[at].is_none(), "two operations of a kind for one slot: {token:?}");
         self.slots[at] = Some((token, op));
         self.len += 1;
+    }
+
+    /// Makes room for `count` slots.
+    #[cold]
+    pub(super) fn grow(&mut self, count: usize) {
+        if count > self.slots.len() {
+            self.slots.resize_with(count, || None);
+        }
     }
 
     pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut T> {

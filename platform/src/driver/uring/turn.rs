@@ -9,7 +9,7 @@ use super::slots::{Cancel, Gathered, RecvOp, SendOp};
 use super::sqe::{self, SendStyle};
 use super::{Silent, UringDriver};
 use crate::buf::PoolBuf;
-use crate::driver::{Wait, concerns_one_connection};
+use crate::driver::{Reports, Sink, Wait, concerns_one_connection};
 use crate::op::{Burst, Completion, Errno, OpKind, Outcome, Token};
 
 /// Bytes that one step of a receive takes at most, so that a fast peer does not hold up the others.
@@ -18,8 +18,8 @@ const MAX_RECV_STEP: u32 = 64 * 1024;
 const SHORT_STRETCH: u32 = 4096;
 
 impl UringDriver {
-    pub(super) fn run_turn(&mut self, wait: Wait, out: &mut Vec<Completion>) -> io::Result<()> {
-        let before = out.len();
+    pub(super) fn run_turn(&mut self, wait: Wait, sink: &mut dyn Sink) -> io::Result<()> {
+        let out = &mut Reports::new(sink);
         for (token, errno) in std::mem::take(&mut self.refused) {
             self.finish(token, Outcome::Failed(errno), out);
         }
@@ -31,7 +31,7 @@ impl UringDriver {
         self.stage_wake();
         self.kernel.bufs.show();
         let sends_end_now = self.silent_left || (!self.silent.is_empty() && !self.lazy_sends);
-        let wait = if out.len() > before || sends_end_now { Wait::Poll } else { wait };
+        let wait = if out.count > 0 || sends_end_now { Wait::Poll } else { wait };
         self.kernel.queue.submit(wait, &self.stats)?;
         // A silent send that the kernel took before this point has its failure among the completions, visible or
         // held back by an overflow: it never waits, so it ended inside the enter. One that is staged again while
@@ -53,7 +53,7 @@ impl UringDriver {
     }
 
     /// Arms the receives that waited for a buffer, or reports that there is none.
-    pub(super) fn stage_receives(&mut self, out: &mut Vec<Completion>) {
+    pub(super) fn stage_receives(&mut self, out: &mut Reports<'_>) {
         if self.staged.is_empty() {
             return;
         }
@@ -117,17 +117,17 @@ impl UringDriver {
         }
     }
 
-    pub(super) fn reap(&mut self, out: &mut Vec<Completion>) {
-        let mut reaped = std::mem::take(&mut self.reaped);
-        self.kernel.queue.reap(&mut reaped);
-        self.stats.completions.add(reaped.len() as u64);
-        for entry in reaped.drain(..) {
+    pub(super) fn reap(&mut self, out: &mut Reports<'_>) {
+        // Those that are visible now: the kernel may go on while these are taken.
+        let count = self.kernel.queue.visible();
+        self.stats.completions.add(count as u64);
+        for _ in 0..count {
+            let Some(entry) = self.kernel.queue.pop() else { return };
             self.complete(&entry, out);
         }
-        self.reaped = reaped;
     }
 
-    fn complete(&mut self, entry: &cqueue::Entry, out: &mut Vec<Completion>) {
+    fn complete(&mut self, entry: &cqueue::Entry, out: &mut Reports<'_>) {
         let token = Token::from_bits(entry.user_data());
         let more = cqueue::more(entry.flags());
         match token.kind() {
@@ -148,7 +148,7 @@ impl UringDriver {
         unsafe { self.kernel.queue.push(entry, &self.stats) };
     }
 
-    fn complete_accept(&mut self, token: Token, result: i32, more: bool, out: &mut Vec<Completion>) {
+    fn complete_accept(&mut self, token: Token, result: i32, more: bool, out: &mut Reports<'_>) {
         // SAFETY: a successful accept gives a new descriptor, which nobody else owns.
         let accepted = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
         let Some(op) = self.accepts.get_mut(token) else {
@@ -183,12 +183,12 @@ impl UringDriver {
         }
     }
 
-    fn end_accept(&mut self, token: Token, outcome: Outcome, out: &mut Vec<Completion>) {
+    fn end_accept(&mut self, token: Token, outcome: Outcome, out: &mut Reports<'_>) {
         self.accepts.remove(token);
         self.finish(token, outcome, out);
     }
 
-    fn complete_recv(&mut self, token: Token, entry: &cqueue::Entry, out: &mut Vec<Completion>) {
+    fn complete_recv(&mut self, token: Token, entry: &cqueue::Entry, out: &mut Reports<'_>) {
         let (result, flags) = (entry.result(), entry.flags());
         let received = cqueue::buffer_select(flags)
             .and_then(|bid| self.kernel.bufs.take(bid, result.max(0) as u32, cqueue::buffer_more(flags)));
@@ -201,6 +201,10 @@ impl UringDriver {
         let armed = op.armed;
         if let Some(received) = received {
             op.left = op.left.saturating_sub(received.len() as u32);
+            if armed && op.left > 0 && op.held.is_none() {
+                // The usual case: the kernel goes on.
+                return out.received(token, received, true);
+            }
             return self.deliver(token, received, out);
         }
         if armed {
@@ -226,11 +230,11 @@ impl UringDriver {
     }
 
     /// Reports received bytes, and decides how the receive goes on.
-    fn deliver(&mut self, token: Token, received: PoolBuf, out: &mut Vec<Completion>) {
+    fn deliver(&mut self, token: Token, received: PoolBuf, out: &mut Reports<'_>) {
         let Some(op) = self.recvs.get_mut(token) else { return };
         // What was held back is not the last after all.
         if let Some(earlier) = op.held.take() {
-            out.push(Completion::more(token, Outcome::Received(earlier)));
+            out.received(token, earlier, true);
         }
         match (op.left, op.armed) {
             (0, false) => self.end_recv(token, Outcome::Received(received), out),
@@ -242,36 +246,36 @@ impl UringDriver {
                     self.cancels.push(token);
                 }
             }
-            (_, true) => out.push(Completion::more(token, Outcome::Received(received))),
+            (_, true) => out.received(token, received, true),
             (_, false) => {
                 if op.left > op.ends_at {
                     self.stats.multishot_ended.inc();
                 }
-                out.push(Completion::more(token, Outcome::Received(received)));
+                out.received(token, received, true);
                 self.staged.push(token);
             }
         }
     }
 
-    fn end_held(&mut self, token: Token, out: &mut Vec<Completion>) {
+    fn end_held(&mut self, token: Token, out: &mut Reports<'_>) {
         if let Some(held) = self.recvs.get_mut(token).and_then(|op| op.held.take()) {
             self.end_recv(token, Outcome::Received(held), out);
         }
     }
 
-    fn end_recv(&mut self, token: Token, outcome: Outcome, out: &mut Vec<Completion>) {
+    fn end_recv(&mut self, token: Token, outcome: Outcome, out: &mut Reports<'_>) {
         if let Some(RecvOp { held: Some(held), .. }) = self.recvs.remove(token) {
-            out.push(Completion::more(token, Outcome::Received(held)));
+            out.received(token, held, true);
         }
         self.finish(token, outcome, out);
     }
 
-    fn complete_send(&mut self, token: Token, result: i32, out: &mut Vec<Completion>) {
+    fn complete_send(&mut self, token: Token, result: i32, out: &mut Reports<'_>) {
         let Some(mut op) = self.sends.remove(token) else {
             self.stats.stale_completions.inc();
             return;
         };
-        let (taken, canceled) = (op.taken, op.cancel != Cancel::No);
+        let (taken, canceled) = (op.taken as usize, op.cancel != Cancel::No);
         let outcome = match -result {
             errno if errno <= 0 => match result as usize {
                 sent if sent < taken => Outcome::Stalled(sent),
@@ -301,21 +305,27 @@ impl UringDriver {
         // unless every send has ended.
         op.seq = unsafe { self.kernel.queue.push(entry.user_data(token.to_bits()), &self.stats) };
         if op.style == SendStyle::Silent {
-            self.silent.push_back(Silent { seq: op.seq, token });
+            self.silent.push(Silent { seq: op.seq, token });
         }
     }
 
     /// Ends the silent sends up to place `settled` that made no completion: they succeeded.
-    fn settle_sends(&mut self, settled: u64, out: &mut Vec<Completion>) {
-        while let Some(silent) = self.silent.pop_front_if(|silent| silent.seq <= settled) {
-            if let Some(op) = self.sends.remove_if(silent.token, |op| op.seq == silent.seq) {
-                self.stats.silent_sends.inc();
-                self.finish_send(silent.token, &op, Outcome::Sent(op.taken), out);
+    fn settle_sends(&mut self, settled: u64, out: &mut Reports<'_>) {
+        let count = self.silent.iter().take_while(|silent| silent.seq <= settled).count();
+        let mut succeeded = 0;
+        for Silent { token, seq } in self.silent.drain(..count) {
+            let Some(op) = self.sends.remove_if(token, |op| op.seq == seq) else { continue };
+            if let Gathered::Message(at) = op.what {
+                self.kernel.messages.put_back(at);
             }
+            succeeded += 1;
+            out.sent(token, op.taken as usize);
         }
+        self.in_flight -= succeeded;
+        self.stats.silent_sends.add(succeeded as u64);
     }
 
-    fn finish_send(&mut self, token: Token, op: &SendOp, outcome: Outcome, out: &mut Vec<Completion>) {
+    fn finish_send(&mut self, token: Token, op: &SendOp, outcome: Outcome, out: &mut Reports<'_>) {
         if let Gathered::Message(at) = op.what {
             self.kernel.messages.put_back(at);
         }
@@ -325,7 +335,7 @@ impl UringDriver {
         self.finish(token, outcome, out);
     }
 
-    fn complete_connect(&mut self, token: Token, result: i32, out: &mut Vec<Completion>) {
+    fn complete_connect(&mut self, token: Token, result: i32, out: &mut Reports<'_>) {
         let Some(op) = self.connects.remove(token) else {
             self.stats.stale_completions.inc();
             return;
@@ -341,7 +351,7 @@ impl UringDriver {
         self.finish(token, outcome, out);
     }
 
-    fn finish(&mut self, token: Token, outcome: Outcome, out: &mut Vec<Completion>) {
+    fn finish(&mut self, token: Token, outcome: Outcome, out: &mut Reports<'_>) {
         self.in_flight -= 1;
         out.push(Completion::last(token, outcome));
     }
