@@ -16,5 +16,7 @@ mod remote;
 pub mod signal;
 pub mod socket;
 pub mod sockets;
+#[cfg(target_os = "linux")]
+pub mod sockopt;
 pub mod stats;
 pub mod timer;

@@ -1,0 +1,410 @@
+//! The options' numbers on Linux, and their forms in its setsockopt(2) and getsockopt(2).
+
+use std::ffi::CString;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use super::table::{Code, Off, Opt};
+use super::value::{Form, OptValue, Setting, whole};
+use super::{Os, Reason};
+
+pub(super) const HERE: Os = Os::Linux;
+
+/// Sets one option. One system call, one more where an interface is named.
+///
+/// [`Opt::IpprotoMptcp`] is an argument of socket(2): setting it here only looks whether the socket is of it.
+///
+/// # Errors
+/// The kernel's; `ENODEV` for an interface that is not there, `EINVAL` for a value that [`Form::check`] refuses, and
+/// `EPROTONOSUPPORT` for a socket of another protocol.
+pub fn set(fd: BorrowedFd<'_>, opt: Opt, setting: &Setting) -> io::Result<()> {
+    let row = opt.row();
+    if let Setting::Value(value) = setting {
+        row.form.check(row.unit, value).map_err(|_| invalid())?;
+    }
+    let code = row.code.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOPROTOOPT))?;
+    match encode(opt, setting)? {
+        Raw::Int(number) => put(fd, code, &number),
+        Raw::Linger(linger) => put(fd, code, &linger),
+        Raw::Time(time) => put(fd, code, &time),
+        // The kernel reads the name's length with it.
+        Raw::Name(name) => put_bytes(fd, code, name.as_bytes()),
+        Raw::Steering(program) => attach(fd, code, &program),
+        Raw::Protocol(wanted) => {
+            let is = protocol(fd)? == libc::IPPROTO_MPTCP;
+            if is == wanted { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPROTONOSUPPORT)) }
+        }
+    }
+}
+
+/// Reads one option. One system call, one more where an interface is named.
+///
+/// What the kernel holds as "off" ([`super::Off`]) is given as [`Setting::Off`].
+///
+/// # Errors
+/// The kernel's; `ENOPROTOOPT` for what can be set only.
+pub fn get(fd: BorrowedFd<'_>, opt: Opt) -> io::Result<Setting> {
+    let row = opt.row();
+    let code = row.code.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOPROTOOPT))?;
+    // Setting by force has no getter of its own.
+    let code = match opt {
+        Opt::SoRcvbufforce => Code { number: libc::SO_RCVBUF, ..code },
+        Opt::SoSndbufforce => Code { number: libc::SO_SNDBUF, ..code },
+        _ => code,
+    };
+    match opt {
+        Opt::IpprotoMptcp => Ok(Setting::from(protocol(fd)? == libc::IPPROTO_MPTCP)),
+        Opt::SoLinger => {
+            let linger: libc::linger = take(fd, code)?;
+            let seconds = Duration::from_secs(u64::from(linger.l_linger.cast_unsigned()));
+            Ok(if linger.l_onoff == 0 { Setting::Off } else { Setting::from(seconds) })
+        }
+        Opt::SoRcvtimeo | Opt::SoSndtimeo => {
+            let time: libc::timeval = take(fd, code)?;
+            let time = Duration::new(time.tv_sec.cast_unsigned(), 0)
+                + Duration::from_micros(time.tv_usec.cast_unsigned());
+            Ok(if time.is_zero() { Setting::Off } else { Setting::from(time) })
+        }
+        Opt::SoBindtodevice | Opt::TcpCongestion => {
+            let name = take_name(fd, code)?;
+            Ok(if name.is_empty() { Setting::Off } else { Setting::from(name.as_str()) })
+        }
+        Opt::IpUnicastIf | Opt::Ipv6UnicastIf => {
+            let index: u32 = take(fd, code)?;
+            match u32::from_be(index) {
+                0 => Ok(Setting::Off),
+                index => Ok(Setting::from(interface_name(index)?.as_str())),
+            }
+        }
+        Opt::SoAttachReuseportCbpf => Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT)),
+        _ => decode(opt, take(fd, code)?),
+    }
+}
+
+/// What is not a structure or a name is an `int`.
+fn decode(opt: Opt, number: i32) -> io::Result<Setting> {
+    let row = opt.row();
+    if matches!(row.off, Off::Value(off) if off == number) {
+        return Ok(Setting::Off);
+    }
+    let count = i64::from(number);
+    Ok(match row.form {
+        Form::Flag => Setting::from(number != 0),
+        // The only one that fills all 32 bits.
+        Form::Int { .. } if opt == Opt::SoMark => Setting::from(i64::from(number.cast_unsigned())),
+        Form::Int { .. } => Setting::from(count),
+        Form::Time { .. } => {
+            let count = u32::try_from(number).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+            Setting::from(row.unit.time() * count)
+        }
+        Form::Choice(names) => {
+            let name = names.iter().find(|(_, value)| *value == number);
+            Setting::from(name.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?.0)
+        }
+        Form::Ports => {
+            let [low0, low1, high0, high1] = number.cast_unsigned().to_le_bytes();
+            let (low, high) = (u16::from_le_bytes([low0, low1]), u16::from_le_bytes([high0, high1]));
+            Setting::Value(OptValue::Ports { low, high })
+        }
+        Form::Name { .. } | Form::Cpus { .. } => return Err(io::Error::from(io::ErrorKind::InvalidData)),
+    })
+}
+
+/// A setting as setsockopt(2) takes it.
+enum Raw {
+    Int(i32),
+    Linger(libc::linger),
+    Time(libc::timeval),
+    Name(CString),
+    Steering(Vec<libc::sock_filter>),
+    Protocol(bool),
+}
+
+fn encode(opt: Opt, setting: &Setting) -> io::Result<Raw> {
+    let row = opt.row();
+    let value = match (setting, row.off) {
+        (Setting::Value(value), _) => value,
+        (Setting::Off, _) if opt == Opt::IpprotoMptcp => return Ok(Raw::Protocol(false)),
+        (Setting::Off, Off::Value(number) | Off::System(number)) => return Ok(Raw::Int(number)),
+        (Setting::Off, Off::Empty) => {
+            return Ok(match opt {
+                Opt::SoLinger => Raw::Linger(libc::linger { l_onoff: 0, l_linger: 0 }),
+                Opt::SoBindtodevice => Raw::Name(CString::default()),
+                _ => Raw::Time(libc::timeval { tv_sec: 0, tv_usec: 0 }),
+            });
+        }
+        (Setting::Off, Off::Never) => return Err(invalid()),
+    };
+    Ok(match value {
+        OptValue::Flag(on) if opt == Opt::IpprotoMptcp => Raw::Protocol(*on),
+        OptValue::Flag(on) => Raw::Int(i32::from(*on)),
+        OptValue::Int(number) if opt == Opt::SoBindtoifindex => {
+            // Linux takes an index that no interface has, and the socket then hears nothing.
+            let index = u32::try_from(*number).map_err(|_| invalid())?;
+            interface_name(index)?;
+            Raw::Int(index.cast_signed())
+        }
+        // A mark fills all 32 bits; the others are below half of them.
+        OptValue::Int(number) => Raw::Int(u32::try_from(*number).map_err(|_| invalid())?.cast_signed()),
+        OptValue::Time(time) => match opt {
+            Opt::SoLinger => {
+                let l_linger = i32::try_from(time.as_secs()).map_err(|_| invalid())?;
+                Raw::Linger(libc::linger { l_onoff: 1, l_linger })
+            }
+            Opt::SoRcvtimeo | Opt::SoSndtimeo => Raw::Time(libc::timeval {
+                tv_sec: time.as_secs().try_into().map_err(|_| invalid())?,
+                tv_usec: time.subsec_micros().into(),
+            }),
+            _ => {
+                let count = whole(*time, row.unit).map_err(|_| invalid())?;
+                Raw::Int(i32::try_from(count).map_err(|_| invalid())?)
+            }
+        },
+        OptValue::Name(name) => match row.form {
+            Form::Choice(names) => {
+                let known = names.iter().find(|(known, _)| known == name);
+                Raw::Int(known.ok_or_else(invalid)?.1)
+            }
+            _ if matches!(opt, Opt::IpUnicastIf | Opt::Ipv6UnicastIf) => {
+                // ip(7): the index in network order.
+                Raw::Int(interface_index(name)?.to_be().cast_signed())
+            }
+            _ => Raw::Name(CString::new(name.as_str()).map_err(|_| invalid())?),
+        },
+        // The kernel reads one `u32` of its own order: the upper port in the upper half.
+        OptValue::Ports { low, high } => Raw::Int((u32::from(*high) << 16 | u32::from(*low)).cast_signed()),
+        OptValue::Cpus(cpus) => Raw::Steering(steering(cpus)),
+    })
+}
+
+/// A classic packet filter that gives the place of the receiving core in `cpus`, and for a core that is not in it the
+/// core's number modulo the length. bpf(4); `SKF_AD_CPU` is the core that runs it.
+fn steering(cpus: &[u32]) -> Vec<libc::sock_filter> {
+    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let cpu = (libc::SKF_AD_OFF + libc::SKF_AD_CPU).cast_unsigned();
+    let mut program = Vec::with_capacity(2 * cpus.len() + 3);
+    program.push(step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, cpu));
+    for (place, cpu) in (0..).zip(cpus) {
+        program.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, *cpu));
+        program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, place));
+    }
+    let count = u32::try_from(cpus.len()).unwrap_or(u32::MAX).max(1);
+    program.push(step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, 0, 0, count));
+    program.push(step(libc::BPF_RET | libc::BPF_A, 0, 0, 0));
+    program
+}
+
+fn attach(fd: BorrowedFd<'_>, code: Code, program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| invalid())?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // The kernel copies what `filter` points at during the call and writes nothing there.
+    put(fd, code, &program)
+}
+
+fn put<T: Plain>(fd: BorrowedFd<'_>, code: Code, value: &T) -> io::Result<()> {
+    // SAFETY: the kernel reads `size_of::<T>()` bytes of `value`, and of `sock_fprog` also the instructions that the
+    // caller's slice holds, during the call only.
+    check(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), code.level, code.number, (&raw const *value).cast(), len_of::<T>())
+    })
+}
+
+fn put_bytes(fd: BorrowedFd<'_>, code: Code, bytes: &[u8]) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(bytes.len()).map_err(|_| invalid())?;
+    // SAFETY: the kernel reads `len` bytes of `bytes`, during the call only.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), code.level, code.number, bytes.as_ptr().cast(), len) })
+}
+
+fn take<T: Plain>(fd: BorrowedFd<'_>, code: Code) -> io::Result<T> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    let mut len = len_of::<T>();
+    // SAFETY: the kernel writes at most `len` bytes, the size of `value`, during the call only.
+    check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), code.level, code.number, value.as_mut_ptr().cast(), &raw mut len)
+    })?;
+    // SAFETY: every byte was zeroed or written, and any bytes are a value of a `Plain` type.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// Types of which any bytes are a value; `sock_fprog` is only ever given, never taken.
+trait Plain {}
+impl Plain for i32 {}
+impl Plain for u32 {}
+impl Plain for libc::linger {}
+impl Plain for libc::timeval {}
+impl Plain for libc::sock_fprog {}
+
+fn take_name(fd: BorrowedFd<'_>, code: Code) -> io::Result<String> {
+    // Both kernel names end within 16 bytes: `IFNAMSIZ`, `TCP_CA_NAME_MAX`.
+    let mut name = [0u8; 16];
+    let mut len = libc::socklen_t::try_from(name.len()).map_err(|_| invalid())?;
+    // SAFETY: the kernel writes at most `len` bytes, the size of `name`, during the call only.
+    check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), code.level, code.number, name.as_mut_ptr().cast(), &raw mut len)
+    })?;
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+fn protocol(fd: BorrowedFd<'_>) -> io::Result<i32> {
+    take(fd, Code { level: libc::SOL_SOCKET, number: libc::SO_PROTOCOL })
+}
+
+/// `ENODEV` where no interface has the name.
+fn interface_index(name: &str) -> io::Result<u32> {
+    let name = CString::new(name).map_err(|_| invalid())?;
+    // SAFETY: `name` ends with NUL and lives through the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::from_raw_os_error(libc::ENODEV)),
+        index => Ok(index),
+    }
+}
+
+/// `ENODEV` where no interface has the index.
+fn interface_name(index: u32) -> io::Result<String> {
+    let mut name = [0u8; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the `IF_NAMESIZE` bytes that the call may write.
+    if unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) }.is_null() {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+/// Whether listeners may take data with the first segment: without this the kernel takes `TCP_FASTOPEN` and does nothing.
+pub(super) fn fastopen_allowed() -> bool {
+    fastopen_switch().is_none_or(|switch| switch & 2 != 0)
+}
+
+fn fastopen_switch() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/net/ipv4/tcp_fastopen").ok()?.trim().parse().ok()
+}
+
+/// What a refusal means for an option.
+pub(super) fn reason(opt: Opt, errno: i32) -> Reason {
+    let capability = opt.row().privilege.capability;
+    match (errno, capability) {
+        (libc::EPERM | libc::EACCES, Some(capability)) => Reason::Privilege(capability),
+        (libc::ENODEV, _) => Reason::NoInterface,
+        // The interface vanished between its name and its use.
+        (libc::EADDRNOTAVAIL, _) if matches!(opt, Opt::IpUnicastIf | Opt::Ipv6UnicastIf) => {
+            Reason::NoInterface
+        }
+        (libc::EOPNOTSUPP, _) if opt == Opt::TcpFastopenConnect => {
+            Reason::SwitchedOff("bit 1 of net.ipv4.tcp_fastopen")
+        }
+        (libc::ENOPROTOOPT, _) => Reason::Unknown,
+        (libc::ENOENT, _) if opt == Opt::TcpCongestion => Reason::Unknown,
+        (libc::EPROTONOSUPPORT | libc::EINVAL, _) if opt == Opt::IpprotoMptcp => Reason::Unknown,
+        _ => Reason::Other,
+    }
+}
+
+/// The name of what setsockopt(2) and socket(2) answer with; `errno` for what they should not.
+pub(super) const fn errno_name(errno: i32) -> &'static str {
+    match errno {
+        libc::EACCES => "EACCES",
+        libc::EADDRINUSE => "EADDRINUSE",
+        libc::EADDRNOTAVAIL => "EADDRNOTAVAIL",
+        libc::EBADF => "EBADF",
+        libc::EBUSY => "EBUSY",
+        libc::EDOM => "EDOM",
+        libc::EINVAL => "EINVAL",
+        libc::EISCONN => "EISCONN",
+        libc::ENODEV => "ENODEV",
+        libc::ENOENT => "ENOENT",
+        libc::ENOMEM => "ENOMEM",
+        libc::ENOPROTOOPT => "ENOPROTOOPT",
+        libc::ENOTCONN => "ENOTCONN",
+        libc::ENOTSOCK => "ENOTSOCK",
+        libc::EOPNOTSUPP => "EOPNOTSUPP",
+        libc::EPERM => "EPERM",
+        libc::EPROTONOSUPPORT => "EPROTONOSUPPORT",
+        _ => "errno",
+    }
+}
+
+fn len_of<T>() -> libc::socklen_t {
+    // Options are a few bytes long.
+    size_of::<T>() as libc::socklen_t
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn invalid() -> io::Error {
+    io::Error::from_raw_os_error(libc::EINVAL)
+}
+
+const fn code(level: i32, number: i32) -> Option<Code> {
+    Some(Code { level, number })
+}
+
+// In the order of the table. Two numbers are not in the libc crate: ip(7), udp(7).
+/// The protocol, for socket(2); read back as `SO_PROTOCOL`.
+pub(super) const IPPROTO_MPTCP: Option<Code> = code(libc::IPPROTO_MPTCP, 0);
+pub(super) const SO_BINDTODEVICE: Option<Code> = code(libc::SOL_SOCKET, libc::SO_BINDTODEVICE);
+pub(super) const SO_BINDTOIFINDEX: Option<Code> = code(libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX);
+pub(super) const SO_DEBUG: Option<Code> = code(libc::SOL_SOCKET, libc::SO_DEBUG);
+pub(super) const SO_INCOMING_CPU: Option<Code> = code(libc::SOL_SOCKET, libc::SO_INCOMING_CPU);
+pub(super) const SO_MARK: Option<Code> = code(libc::SOL_SOCKET, libc::SO_MARK);
+pub(super) const SO_REUSEADDR: Option<Code> = code(libc::SOL_SOCKET, libc::SO_REUSEADDR);
+pub(super) const SO_REUSEPORT: Option<Code> = code(libc::SOL_SOCKET, libc::SO_REUSEPORT);
+pub(super) const SO_RCVBUF: Option<Code> = code(libc::SOL_SOCKET, libc::SO_RCVBUF);
+pub(super) const SO_RCVBUFFORCE: Option<Code> = code(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE);
+pub(super) const SO_SNDBUF: Option<Code> = code(libc::SOL_SOCKET, libc::SO_SNDBUF);
+pub(super) const SO_SNDBUFFORCE: Option<Code> = code(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE);
+pub(super) const SO_PRIORITY: Option<Code> = code(libc::SOL_SOCKET, libc::SO_PRIORITY);
+pub(super) const SO_BUSY_POLL: Option<Code> = code(libc::SOL_SOCKET, libc::SO_BUSY_POLL);
+pub(super) const SO_PREFER_BUSY_POLL: Option<Code> = code(libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL);
+pub(super) const SO_TXREHASH: Option<Code> = code(libc::SOL_SOCKET, libc::SO_TXREHASH);
+pub(super) const SO_RCVTIMEO: Option<Code> = code(libc::SOL_SOCKET, libc::SO_RCVTIMEO);
+pub(super) const SO_SNDTIMEO: Option<Code> = code(libc::SOL_SOCKET, libc::SO_SNDTIMEO);
+pub(super) const SO_KEEPALIVE: Option<Code> = code(libc::SOL_SOCKET, libc::SO_KEEPALIVE);
+pub(super) const SO_LINGER: Option<Code> = code(libc::SOL_SOCKET, libc::SO_LINGER);
+pub(super) const SO_ATTACH_REUSEPORT_CBPF: Option<Code> =
+    code(libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF);
+pub(super) const IP_BIND_ADDRESS_NO_PORT: Option<Code> =
+    code(libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT);
+pub(super) const IP_FREEBIND: Option<Code> = code(libc::IPPROTO_IP, libc::IP_FREEBIND);
+pub(super) const IP_LOCAL_PORT_RANGE: Option<Code> = code(libc::IPPROTO_IP, 51);
+pub(super) const IP_TRANSPARENT: Option<Code> = code(libc::IPPROTO_IP, libc::IP_TRANSPARENT);
+pub(super) const IP_TTL: Option<Code> = code(libc::IPPROTO_IP, libc::IP_TTL);
+pub(super) const IP_TOS: Option<Code> = code(libc::IPPROTO_IP, libc::IP_TOS);
+pub(super) const IP_MTU_DISCOVER: Option<Code> = code(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
+pub(super) const IP_UNICAST_IF: Option<Code> = code(libc::IPPROTO_IP, libc::IP_UNICAST_IF);
+pub(super) const IP_PKTINFO: Option<Code> = code(libc::IPPROTO_IP, libc::IP_PKTINFO);
+pub(super) const IP_RECVORIGDSTADDR: Option<Code> = code(libc::IPPROTO_IP, libc::IP_RECVORIGDSTADDR);
+pub(super) const IP_RECVTOS: Option<Code> = code(libc::IPPROTO_IP, libc::IP_RECVTOS);
+pub(super) const IPV6_V6ONLY: Option<Code> = code(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
+pub(super) const IPV6_UNICAST_HOPS: Option<Code> = code(libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS);
+pub(super) const IPV6_FREEBIND: Option<Code> = code(libc::IPPROTO_IPV6, libc::IPV6_FREEBIND);
+pub(super) const IPV6_TRANSPARENT: Option<Code> = code(libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT);
+pub(super) const IPV6_TCLASS: Option<Code> = code(libc::IPPROTO_IPV6, libc::IPV6_TCLASS);
+pub(super) const IPV6_MTU_DISCOVER: Option<Code> = code(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER);
+pub(super) const IPV6_UNICAST_IF: Option<Code> = code(libc::IPPROTO_IPV6, libc::IPV6_UNICAST_IF);
+pub(super) const IPV6_RECVPKTINFO: Option<Code> = code(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO);
+pub(super) const IPV6_RECVORIGDSTADDR: Option<Code> = code(libc::IPPROTO_IPV6, libc::IPV6_RECVORIGDSTADDR);
+pub(super) const IPV6_RECVTCLASS: Option<Code> = code(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS);
+pub(super) const TCP_CORK: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_CORK);
+pub(super) const TCP_DEFER_ACCEPT: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
+pub(super) const TCP_KEEPCNT: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_KEEPCNT);
+pub(super) const TCP_KEEPIDLE: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE);
+pub(super) const TCP_KEEPINTVL: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL);
+pub(super) const TCP_LINGER2: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_LINGER2);
+pub(super) const TCP_MAXSEG: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_MAXSEG);
+pub(super) const TCP_NODELAY: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_NODELAY);
+pub(super) const TCP_QUICKACK: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_QUICKACK);
+pub(super) const TCP_SYNCNT: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_SYNCNT);
+pub(super) const TCP_USER_TIMEOUT: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT);
+pub(super) const TCP_WINDOW_CLAMP: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP);
+pub(super) const TCP_FASTOPEN: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_FASTOPEN);
+pub(super) const TCP_FASTOPEN_CONNECT: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT);
+pub(super) const TCP_CONGESTION: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_CONGESTION);
+pub(super) const TCP_NOTSENT_LOWAT: Option<Code> = code(libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT);
+pub(super) const UDP_CORK: Option<Code> = code(libc::IPPROTO_UDP, 1);
+pub(super) const UDP_SEGMENT: Option<Code> = code(libc::IPPROTO_UDP, libc::UDP_SEGMENT);
+pub(super) const UDP_GRO: Option<Code> = code(libc::IPPROTO_UDP, libc::UDP_GRO);
