@@ -33,7 +33,7 @@ use crate::sockets::{CloseMode, SockId, Sockets};
 use crate::stats::CoreStats;
 use crate::timer::{Tick, later};
 
-use sleep::{Due, Timers};
+use sleep::{Due, Timers, nanos_between};
 
 /// How a core behaves beyond its driver.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +101,7 @@ impl Core {
             exec: Exec::new(remote.clone(), stats.clone()),
             driver: RefCell::new(driver),
             sockets: RefCell::new(Sockets::new(pool.clone(), stats.clone())),
-            timers: RefCell::new(Timers::new()),
+            timers: RefCell::new(Timers::new(now)),
             pool,
             remote,
             parker,
@@ -303,10 +303,9 @@ impl Core {
         Tick::from_nanos_ceil(self.nanos_at(at))
     }
 
-    /// Nanoseconds from the start of the core; 584 years are the end of time.
+    /// Nanoseconds from the start of the core.
     fn nanos_at(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.0.started);
-        since.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(since.subsec_nanos()))
+        nanos_between(self.0.started, at)
     }
 
     fn instant_of(&self, tick: Tick) -> Instant {

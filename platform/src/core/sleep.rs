@@ -28,23 +28,32 @@ pub(super) enum Due {
 
 struct Place {
     key: Option<TimerKey>,
-    /// The true deadline; the wheel's may be earlier, and is moved only when it fires.
-    deadline: Tick,
-    armed_at: Tick,
+    /// The true deadline; the wheel's may be earlier, and is moved only when it fires. Both are kept as they were given:
+    /// to compare them costs less than to work out a tick.
+    deadline: Instant,
+    armed_at: Instant,
     fired: bool,
     waker: Option<Waker>,
 }
 
 /// The wheel with the sleeps that stand on it.
 pub(super) struct Timers {
+    /// The first tick.
+    started: Instant,
     wheel: Wheel<Entry>,
     places: Vec<Place>,
     free: Vec<u32>,
 }
 
 impl Timers {
-    pub(super) fn new() -> Self {
-        Timers { wheel: Wheel::new(Tick::from_nanos_floor(0)), places: Vec::new(), free: Vec::new() }
+    pub(super) fn new(started: Instant) -> Self {
+        let wheel = Wheel::new(Tick::from_nanos_floor(0));
+        Timers { started, wheel, places: Vec::new(), free: Vec::new() }
+    }
+
+    /// The first tick not before `at`.
+    fn tick_of(&self, at: Instant) -> Tick {
+        Tick::from_nanos_ceil(nanos_between(self.started, at))
     }
 
     pub(super) fn next(&self) -> Option<Tick> {
@@ -72,12 +81,12 @@ impl Timers {
     pub(super) fn advance(&mut self, now: Tick) -> Vec<Due> {
         let mut due = Vec::new();
         let mut early = Vec::new();
-        let places = &mut self.places;
+        let (places, started) = (&mut self.places, self.started);
         self.wheel.advance(now, &mut |_, entry| match entry {
             Entry::Sleep(index) => {
                 let place = &mut places[index as usize];
                 place.key = None;
-                if place.deadline > now {
+                if Tick::from_nanos_ceil(nanos_between(started, place.deadline)) > now {
                     early.push(index);
                 } else {
                     place.fired = true;
@@ -95,12 +104,13 @@ impl Timers {
     }
 
     fn arm(&mut self, index: u32) {
+        let at = self.tick_of(self.places[index as usize].deadline);
         let place = &mut self.places[index as usize];
         place.armed_at = place.deadline;
-        place.key = Some(self.wheel.insert(place.deadline, Entry::Sleep(index)));
+        place.key = Some(self.wheel.insert(at, Entry::Sleep(index)));
     }
 
-    fn add(&mut self, deadline: Tick) -> u32 {
+    fn add(&mut self, deadline: Instant) -> u32 {
         let place = Place { key: None, deadline, armed_at: deadline, fired: false, waker: None };
         let index = match self.free.pop() {
             Some(index) => {
@@ -125,24 +135,34 @@ impl Timers {
         self.free.push(index);
     }
 
-    fn move_to(&mut self, index: u32, deadline: Tick, now: impl FnOnce() -> Tick) {
+    #[inline]
+    fn move_to(&mut self, index: u32, deadline: Instant, now: Instant) {
         let place = &mut self.places[index as usize];
         place.deadline = deadline;
         // Only an earlier deadline must touch the wheel; a later one is found when the old one fires.
         if place.key.is_some() && deadline >= place.armed_at {
             return;
         }
+        self.place_anew(index, now);
+    }
+
+    #[cold]
+    fn place_anew(&mut self, index: u32, now: Instant) {
+        let place = &mut self.places[index as usize];
         if let Some(key) = place.key.take() {
             self.wheel.cancel(key);
         }
         // Who resets to the same deadline before each poll must see that it has passed: on the wheel it would wake the
-        // task for ever, and be put back each time.
-        place.fired = deadline <= now();
-        if !place.fired {
+        // task for ever, and be put back each time. What is over when its tick has begun is over.
+        let deadline = place.deadline;
+        let passed = self.tick_of(deadline) <= Tick::from_nanos_floor(nanos_between(self.started, now));
+        self.places[index as usize].fired = passed;
+        if !passed {
             self.arm(index);
         }
     }
 
+    #[inline]
     fn poll(&mut self, index: u32, cx: &Context<'_>) -> Poll<()> {
         let place = &mut self.places[index as usize];
         if place.fired {
@@ -155,10 +175,16 @@ impl Timers {
     }
 }
 
+/// 584 years are the end of time.
+pub(super) fn nanos_between(started: Instant, at: Instant) -> u64 {
+    let since = at.saturating_duration_since(started);
+    since.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(since.subsec_nanos()))
+}
+
 impl Core {
     /// Waits until `deadline`; never early, at most about 0.1 ms late on an idle core.
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
-        let place = self.0.timers.borrow_mut().add(self.tick_of(deadline));
+        let place = self.0.timers.borrow_mut().add(deadline);
         Sleep { core: self.clone(), place }
     }
 
@@ -214,12 +240,13 @@ pub struct Sleep {
 impl Sleep {
     /// Moves the deadline. To a later one it costs a store: the wheel is touched when the old one fires. One that has
     /// passed makes it ready at once.
+    #[inline]
     pub fn reset(&mut self, deadline: Instant) {
-        let tick = self.core.tick_of(deadline);
-        self.core.0.timers.borrow_mut().move_to(self.place, tick, || self.core.tick_now());
+        self.core.0.timers.borrow_mut().move_to(self.place, deadline, self.core.now());
     }
 
     /// Ready once the deadline has passed, until [`Sleep::reset`] to a later one.
+    #[inline]
     pub fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.core.0.timers.borrow_mut().poll(self.place, cx)
     }
@@ -264,29 +291,50 @@ mod tests {
     use super::{Due, Timers};
     use crate::timer::Tick;
     use std::task::{Context, Waker};
-
-    fn tick(nanos: u64) -> Tick {
-        Tick::from_nanos_floor(nanos << 20)
-    }
+    use std::time::{Duration, Instant};
 
     /// A task that set its deadline anew before each poll was woken by it for ever and never saw it pass.
     #[test]
     fn a_deadline_that_is_set_again_has_passed_all_the_same() {
-        let mut timers = Timers::new();
+        let started = Instant::now();
+        let at = |step: u64| started + Duration::from_nanos(step << 20);
+        let tick = |step: u64| Tick::from_nanos_floor(step << 20);
+        let mut timers = Timers::new(started);
         let cx = Context::from_waker(Waker::noop());
-        let sleep = timers.add(tick(30));
-        timers.move_to(sleep, tick(10), || tick(0));
+        let sleep = timers.add(at(30));
+        timers.move_to(sleep, at(10), at(0));
         assert!(timers.poll(sleep, &cx).is_pending());
         assert!(timers.advance(tick(9)).is_empty(), "early");
         assert!(matches!(timers.advance(tick(10))[..], [Due::Wake(_)]));
         for _ in 0..2 {
-            timers.move_to(sleep, tick(10), || tick(10));
+            timers.move_to(sleep, at(10), at(10));
             assert!(timers.poll(sleep, &cx).is_ready());
             assert!(timers.next().is_none(), "nothing is left to wake for");
         }
-        timers.move_to(sleep, tick(20), || tick(11));
+        timers.move_to(sleep, at(20), at(11));
         assert!(timers.poll(sleep, &cx).is_pending());
-        timers.move_to(sleep, tick(5), || tick(11));
+        timers.move_to(sleep, at(5), at(11));
         assert!(timers.poll(sleep, &cx).is_ready() && timers.next().is_none());
+    }
+
+    /// Only when the wheel comes to the old place is the entry put to the new one; nobody is woken for that.
+    #[test]
+    fn a_deadline_that_moves_on_is_followed_when_its_old_place_comes() {
+        let started = Instant::now();
+        let at = |step: u64| started + Duration::from_nanos(step << 20);
+        let tick = |step: u64| Tick::from_nanos_floor(step << 20);
+        let mut timers = Timers::new(started);
+        let cx = Context::from_waker(Waker::noop());
+        let sleep = timers.add(at(10));
+        assert!(timers.poll(sleep, &cx).is_pending());
+        let old = timers.next();
+        for step in 1..10 {
+            timers.move_to(sleep, at(10 + step), at(step));
+            assert_eq!(timers.next(), old, "the wheel was touched");
+        }
+        assert!(timers.advance(tick(10)).is_empty() && timers.poll(sleep, &cx).is_pending());
+        assert!(timers.advance(tick(18)).is_empty() && timers.poll(sleep, &cx).is_pending());
+        assert!(matches!(timers.advance(tick(19))[..], [Due::Wake(_)]));
+        assert!(timers.poll(sleep, &cx).is_ready());
     }
 }
