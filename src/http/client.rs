@@ -90,13 +90,19 @@ impl<T: Transport> ClientStream<T> {
     /// In the `Poll`: what the origin or the connection did.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<ClientEvent, ClientError>> {
         loop {
-            match self.conn.poll_event(self.stream.rx())? {
-                ClientEvent::NeedInput => {
-                    if !std::task::ready!(self.stream.poll_fill(cx, PULL_BYTES))? {
-                        self.conn.handle_eof();
-                    }
+            // Between two messages there is nothing to ask the machine.
+            if !self.stream.rx().is_empty() || self.conn.has_event() {
+                match self.conn.poll_event(self.stream.rx()) {
+                    Ok(ClientEvent::NeedInput) => {}
+                    Ok(event) => return Poll::Ready(Ok(event)),
+                    Err(error) => return Poll::Ready(Err(error.into())),
                 }
-                event => return Poll::Ready(Ok(event)),
+            }
+            match self.stream.poll_fill(cx, PULL_BYTES) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => self.conn.handle_eof(),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending => return Poll::Pending,
             }
         }
     }

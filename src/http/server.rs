@@ -87,13 +87,19 @@ impl<T: Transport> ServerStream<T> {
     /// In the `Poll`: what the client or the connection did. The same error comes again if polled again.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<ServerEvent, ServeError>> {
         loop {
-            match self.conn.poll_event(self.stream.rx())? {
-                ServerEvent::NeedInput => {
-                    if !std::task::ready!(self.stream.poll_fill(cx, PULL_BYTES))? {
-                        self.conn.handle_eof();
-                    }
+            // Between two messages there is nothing to ask the machine.
+            if !self.stream.rx().is_empty() || self.conn.has_event() {
+                match self.conn.poll_event(self.stream.rx()) {
+                    Ok(ServerEvent::NeedInput) => {}
+                    Ok(event) => return Poll::Ready(Ok(event)),
+                    Err(error) => return Poll::Ready(Err(error.into())),
                 }
-                event => return Poll::Ready(Ok(event)),
+            }
+            match self.stream.poll_fill(cx, PULL_BYTES) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => self.conn.handle_eof(),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending => return Poll::Pending,
             }
         }
     }

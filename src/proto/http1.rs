@@ -7,8 +7,8 @@
 //!
 //! [`ServerConn`] answers requests, [`ClientConn`] makes them. Both share the head table ([`RequestHead`],
 //! [`ResponseHead`], [`Trailers`]), the body decoder and the body encoder. After the first messages of a connection a
-//! message without body costs no heap allocation: a head is one view of the received bytes and a table of offsets
-//! whose memory returns to the connection when the head is dropped.
+//! message without body costs no heap allocation: a head is one view of the received bytes and a record of offsets,
+//! which the connection fills again for the next head once this one is dropped.
 //!
 //! While a head is incomplete its bytes stay in the receive queue. A queue of many small views is gathered into one by
 //! the machine; a driver that sees a connection wait long calls [`RxQueue::compact`], so that it pins no chunk.
@@ -20,6 +20,7 @@ mod client;
 mod error;
 mod head;
 mod parse;
+mod plain;
 mod scan;
 mod server;
 mod target;

@@ -166,6 +166,7 @@ async fn hello(runtime: Native, stream: NativeStream) {
         });
         let answered = match event.await {
             Some(Ok(ServerEvent::Head(..))) => {
+                client.conn().take_end();
                 client.respond(StatusCode::OK, [("content-type", b"text/plain".as_slice())], HELLO)
             }
             Some(Ok(_)) => Ok(()),

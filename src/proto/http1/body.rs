@@ -10,7 +10,7 @@
 use ringport_platform::buf::{PoolBuf, RxQueue};
 
 use super::error::Error;
-use super::head::{Spare, Trailers};
+use super::head::Trailers;
 use super::parse::parse_trailers;
 use super::scan::{HeadScan, ScanLimits};
 use super::{BodyLen, Limits};
@@ -94,13 +94,7 @@ impl Decoder {
         }
     }
 
-    pub(super) fn poll(
-        &mut self,
-        rx: &mut RxQueue,
-        eof: bool,
-        limits: &Limits,
-        spare: &Spare,
-    ) -> Result<Decoded, Error> {
+    pub(super) fn poll(&mut self, rx: &mut RxQueue, eof: bool, limits: &Limits) -> Result<Decoded, Error> {
         loop {
             match self.state {
                 State::Done => return Ok(Decoded::End),
@@ -120,7 +114,7 @@ impl Decoder {
                     return Ok(Decoded::Data(data));
                 }
                 State::Trailers => {
-                    let Some(trailers) = self.trailers(rx, limits, spare)? else {
+                    let Some(trailers) = self.trailers(rx, limits)? else {
                         return Ok(Decoded::NeedInput);
                     };
                     self.state = State::Done;
@@ -207,12 +201,7 @@ impl Decoder {
     }
 
     /// The trailer section once it is whole; `Some(None)` if it has no field.
-    fn trailers(
-        &mut self,
-        rx: &mut RxQueue,
-        limits: &Limits,
-        spare: &Spare,
-    ) -> Result<Option<Option<Trailers>>, Error> {
+    fn trailers(&mut self, rx: &mut RxQueue, limits: &Limits) -> Result<Option<Option<Trailers>>, Error> {
         let bounds = ScanLimits {
             first_line: limits.trailer_bytes,
             first_line_error: Error::TrailersTooLarge,
@@ -224,7 +213,7 @@ impl Decoder {
             rx.consume(len);
             return Ok(Some(None));
         }
-        parse_trailers(rx.take(len).freeze(), limits, spare).map(|trailers| Some(Some(trailers)))
+        parse_trailers(rx.take(len).freeze(), limits).map(|trailers| Some(Some(trailers)))
     }
 }
 

@@ -8,8 +8,6 @@
 //! out:  Idle --send_request_head--> Body --finish or send_trailers--> Done --response read--> Idle
 //! ```
 
-use std::rc::Rc;
-
 use http::StatusCode;
 use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 
@@ -39,7 +37,7 @@ pub enum ClientEvent {
     Data(PoolBuf),
     /// The fields behind a chunked body; [`ClientEvent::End`] follows.
     Trailers(Trailers),
-    /// The response is read to its end.
+    /// The response is read to its end. [`ClientConn::take_end`] takes it where it is known before.
     End,
     /// Bytes of the protocol that took over.
     Tunnel(PoolBuf),
@@ -103,7 +101,7 @@ impl ClientConn {
             rx: Rx::Idle,
             tx: Tx::Idle,
             scan: HeadScan::default(),
-            spare: Rc::default(),
+            spare: Spare::default(),
             scratch: Vec::new(),
             eof: false,
             persists: true,
@@ -171,8 +169,8 @@ impl ClientConn {
         Ok(())
     }
 
-    /// Sends a part of the body, or bytes of the tunnel. The payload is not copied, a chunk
-    /// of at most 256 bytes aside.
+    /// Sends a part of the body, or bytes of the tunnel. The payload is not copied, unless it
+    /// has at most 256 bytes.
     ///
     /// # Errors
     /// If no body is being sent, or it is longer than announced; then nothing of the segment is sent.
@@ -221,11 +219,28 @@ impl ClientConn {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        self.try_poll(rx).inspect_err(|&error| {
+        let event = self.try_poll(rx);
+        if let Err(error) = event {
             self.failed = Some(error);
             self.persists = false;
             self.rx = Rx::Closed;
-        })
+        }
+        event
+    }
+
+    /// Whether an event can come of an empty queue: without that polling before bytes have come is in vain.
+    pub fn has_event(&self) -> bool {
+        self.eof || self.failed.is_some() || matches!(self.rx, Rx::End | Rx::Closed)
+    }
+
+    /// Takes [`ClientEvent::End`] if it is what comes next, which is known with the head of a response without body and
+    /// with the last part of a body of known length: who asks behind each event need not poll for the end.
+    pub fn take_end(&mut self) -> bool {
+        let ended = matches!(self.rx, Rx::End);
+        if ended {
+            self.end_response();
+        }
+        ended
     }
 
     fn try_poll(&mut self, rx: &mut RxQueue) -> Result<ClientEvent, Error> {
@@ -238,7 +253,7 @@ impl ClientConn {
             Rx::Idle => Ok(ClientEvent::NeedInput),
             Rx::Head => self.poll_head(rx),
             Rx::Body(decoder) => {
-                let decoded = decoder.poll(rx, self.eof, &self.limits, &self.spare)?;
+                let decoded = decoder.poll(rx, self.eof, &self.limits)?;
                 if decoder.is_done() {
                     self.rx = Rx::End;
                 }
@@ -272,7 +287,7 @@ impl ClientConn {
         };
         // As in the server: what came whole is parsed at once, the scan says what is wrong with the rest.
         let whole = if self.scan.is_untouched() && !rx.is_empty() {
-            parse_response(rx, self.limits.head_bytes, &self.limits, &self.spare).ok()
+            parse_response(rx, self.limits.head_bytes, &self.limits, &mut self.spare).ok()
         } else {
             None
         };
@@ -291,7 +306,7 @@ impl ClientConn {
                 };
                 self.scan = HeadScan::default();
                 rx.gather(len);
-                parse_response(rx, len, &self.limits, &self.spare)?
+                parse_response(rx, len, &self.limits, &mut self.spare)?
             }
         };
         let status = head.status();
@@ -300,7 +315,6 @@ impl ClientConn {
             return Ok(ClientEvent::Informational(head));
         }
         let body = self.response_body(&head)?;
-        let decoder = Decoder::new(body, &self.limits)?;
         self.persists &= self.persists_after(&head, body);
         self.rx = match body {
             BodyLen::None => Rx::End,
@@ -308,7 +322,9 @@ impl ClientConn {
                 self.tx = Tx::Body(Encoder::Bare);
                 Rx::Tunnel
             }
-            BodyLen::Length(_) | BodyLen::Chunked | BodyLen::UntilClose => Rx::Body(decoder),
+            BodyLen::Length(_) | BodyLen::Chunked | BodyLen::UntilClose => {
+                Rx::Body(Decoder::new(body, &self.limits)?)
+            }
         };
         Ok(ClientEvent::Head(head, body))
     }
@@ -355,7 +371,7 @@ impl ClientConn {
         let dubious = head.status() == StatusCode::NO_CONTENT
             && (head.is_chunked() || head.content_length().is_some_and(|len| len > 0));
         let framed = !matches!(body, BodyLen::UntilClose | BodyLen::Tunnel);
-        head.facts.persists() && framed && !dubious && !self.request.connect
+        head.record().facts.persists() && framed && !dubious && !self.request.connect
     }
 
     fn end_response(&mut self) -> ClientEvent {
@@ -377,7 +393,7 @@ impl ClientConn {
     /// Gives back the memory that one request leaves for the next, a few hundred bytes, while the connection is kept.
     pub fn release_idle(&mut self) {
         self.scratch = Vec::new();
-        self.spare.take();
+        self.spare.release();
     }
 
     /// Makes the request that is sent next the last: it says `Connection: close`.

@@ -1,56 +1,50 @@
 //! A parsed head: one view of the received bytes and a table of offsets into it.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use ringport_platform::buf::SharedBuf;
 
-/// The head of a request.
+/// The head of a request. Moving it costs three words.
 pub struct RequestHead {
     pub(super) table: Table,
-    pub(super) method: Method,
-    pub(super) target: Span,
-    pub(super) path: Span,
-    pub(super) query: Option<Span>,
-    pub(super) authority: Option<Span>,
-    pub(super) facts: Facts,
 }
 
 impl RequestHead {
     /// The method. The methods of RFC 9110, and extensions up to 15 bytes, cost no allocation.
     pub fn method(&self) -> &Method {
-        &self.method
+        &self.record().method
     }
 
     /// The target as received: origin-form, absolute-form, authority-form (CONNECT) or `*` (OPTIONS).
     pub fn target(&self) -> &str {
-        self.table.text(self.target)
+        self.table.text(self.record().target)
     }
 
     /// The path without query, as received; `*` for `OPTIONS *`, empty for CONNECT and for `http://host`.
     pub fn path(&self) -> &str {
-        self.table.text(self.path)
+        self.table.text(self.record().path)
     }
 
     /// What follows `?`, without it.
     pub fn query(&self) -> Option<&str> {
-        self.query.map(|span| self.table.text(span))
+        self.record().query.map(|span| self.table.text(span))
     }
 
     /// The target to send to an origin: path and query of an absolute target, any other as received. RFC 9112 3.2.
     ///
     /// Allocates only for `http://host?query`, which lacks the slash.
     pub fn origin_target(&self) -> Cow<'_, str> {
-        if self.path.at == self.target.at || self.method == Method::CONNECT {
+        let Record { path, target, method, .. } = self.record();
+        if path.at == target.at || *method == Method::CONNECT {
             return Cow::Borrowed(self.target());
         }
-        let start = usize::from(self.path.at - self.target.at);
+        let start = usize::from(path.at - target.at);
         match &self.target()[start..] {
             // RFC 9112 3.2.4
-            "" if self.method == Method::OPTIONS => Cow::Borrowed("*"),
+            "" if *method == Method::OPTIONS => Cow::Borrowed("*"),
             "" => Cow::Borrowed("/"),
             query if query.starts_with('?') => Cow::Owned(format!("/{query}")),
             path => Cow::Borrowed(path),
@@ -61,22 +55,22 @@ impl RequestHead {
     ///
     /// `None` only in HTTP/1.0.
     pub fn authority(&self) -> Option<&str> {
-        self.authority.map(|span| self.table.text(span))
+        self.record().authority.map(|span| self.table.text(span))
     }
 
     /// Whether the client waits for 100 before it sends the body.
     pub fn expects_continue(&self) -> bool {
-        self.facts.expect_continue
+        self.record().facts.expect_continue
     }
 
     /// Whether fields are there that tell an origin about the client: `Forwarded`, `X-Forwarded-For`, `-Host`, `-Proto`.
     pub fn tells_client(&self) -> bool {
-        self.facts.client_fields
+        self.record().facts.client_fields
     }
 
     /// Whether the client says that it takes trailers (`TE: trailers`).
     pub fn accepts_trailers(&self) -> bool {
-        self.facts.te_trailers
+        self.record().facts.te_trailers
     }
 
     /// The same as the type of the `http` crate; allocates.
@@ -84,35 +78,32 @@ impl RequestHead {
     /// # Errors
     /// If that crate's rules are narrower than ours for this head.
     pub fn to_request(&self) -> http::Result<http::Request<()>> {
-        let builder = http::Request::builder().method(self.method.clone()).uri(self.target());
+        let builder = http::Request::builder().method(self.method().clone()).uri(self.target());
         let mut request = builder.version(self.version()).body(())?;
         self.table.copy_into(request.headers_mut())?;
         Ok(request)
     }
 }
 
-/// The head of a response.
+/// The head of a response. Moving it costs three words.
 pub struct ResponseHead {
     pub(super) table: Table,
-    pub(super) status: StatusCode,
-    pub(super) reason: Span,
-    pub(super) facts: Facts,
 }
 
 impl ResponseHead {
     /// The status, from 100 to 999. Those above 599 are server errors (RFC 9110 15).
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.record().status
     }
 
     /// Whether there is a `Date`. Where there are several, the first counts and the others are not passed on.
     pub fn is_dated(&self) -> bool {
-        self.facts.dated
+        self.record().facts.dated
     }
 
     /// The reason phrase; often empty.
     pub fn reason(&self) -> &str {
-        self.table.text(self.reason)
+        self.table.text(self.record().reason)
     }
 
     /// The same as the type of the `http` crate; allocates.
@@ -120,7 +111,7 @@ impl ResponseHead {
     /// # Errors
     /// If that crate's rules are narrower than ours for this head.
     pub fn to_response(&self) -> http::Result<http::Response<()>> {
-        let mut response = http::Response::builder().status(self.status).version(self.version()).body(())?;
+        let mut response = http::Response::builder().status(self.status()).version(self.version()).body(())?;
         self.table.copy_into(response.headers_mut())?;
         Ok(response)
     }
@@ -157,9 +148,13 @@ impl Trailers {
 macro_rules! common_head {
     ($head:ty) => {
         impl $head {
+            pub(super) fn record(&self) -> &Record {
+                &self.table.record
+            }
+
             /// HTTP/1.1 or HTTP/1.0.
             pub fn version(&self) -> Version {
-                self.facts.version
+                self.record().facts.version
             }
 
             /// The value of the first field of that name, in any case.
@@ -180,32 +175,36 @@ macro_rules! common_head {
             /// if it says so. Host, the body's length and an upgrade are said again when the head is sent. RFC 9110
             /// 7.6.1.
             pub fn forwardable_fields(&self) -> ForwardableFields<'_> {
-                ForwardableFields { fields: self.iter(), te_trailers: self.facts.te_trailers, client: true }
+                ForwardableFields {
+                    fields: self.iter(),
+                    te_trailers: self.record().facts.te_trailers,
+                    client: true,
+                }
             }
 
             /// `Content-Length`, if given. In a response to HEAD, and in a 304, it is not the length of what follows.
             pub fn content_length(&self) -> Option<u64> {
-                self.facts.content_length
+                self.record().facts.content_length
             }
 
             /// Whether the message came with `Transfer-Encoding: chunked`.
             pub fn is_chunked(&self) -> bool {
-                self.facts.chunked
+                self.record().facts.chunked
             }
 
             /// Whether `Connection` says close.
             pub fn says_close(&self) -> bool {
-                self.facts.close
+                self.record().facts.close
             }
 
             /// Whether `Connection` says keep-alive.
             pub fn says_keep_alive(&self) -> bool {
-                self.facts.keep_alive
+                self.record().facts.keep_alive
             }
 
             /// The protocols of `Upgrade`, if `Connection` names it and the version is HTTP/1.1. RFC 9110 7.8.
             pub fn upgrade(&self) -> Option<&[u8]> {
-                if self.facts.upgrade { self.get("upgrade") } else { None }
+                if self.record().facts.upgrade { self.get("upgrade") } else { None }
             }
         }
 
@@ -213,7 +212,7 @@ macro_rules! common_head {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let bytes: &[u8] = &self.table.buf;
                 let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or(bytes);
-                write!(f, "{} (+{} fields)", line.escape_ascii(), self.table.fields.len())
+                write!(f, "{} (+{} fields)", line.escape_ascii(), self.table.record.fields.len())
             }
         }
     };
@@ -224,7 +223,7 @@ common_head!(ResponseHead);
 
 impl fmt::Debug for Trailers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Trailers({} fields)", self.table.fields.len())
+        write!(f, "Trailers({} fields)", self.table.record.fields.len())
     }
 }
 
@@ -237,7 +236,7 @@ pub struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn next_pos(&mut self) -> Option<FieldPos> {
-        let pos = *self.table.fields.get(self.at)?;
+        let pos = *self.table.record.fields.get(self.at)?;
         self.at += 1;
         Some(pos)
     }
@@ -287,7 +286,7 @@ impl<'a> Iterator for ForwardableFields<'a> {
 }
 
 /// What framing and gateways ask of a head, found while it is parsed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) version: Version,
     pub(super) content_length: Option<u64>,
@@ -329,7 +328,7 @@ impl Span {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FieldPos {
     pub(super) name: Span,
     pub(super) value: Span,
@@ -345,13 +344,49 @@ pub(super) enum Kind {
     ThisHop,
 }
 
-/// The table memory of a connection while no head uses it.
-pub(super) type Spare = Rc<Cell<Vec<FieldPos>>>;
+/// What was found in a head, but for its bytes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) fields: Vec<FieldPos>,
+    pub(super) facts: Facts,
+    /// Whether each line is `name: value` with just that one space.
+    pub(super) plain: bool,
+    pub(super) method: Method,
+    pub(super) target: Span,
+    pub(super) path: Span,
+    pub(super) query: Option<Span>,
+    pub(super) authority: Option<Span>,
+    pub(super) status: StatusCode,
+    pub(super) reason: Span,
+}
+
+/// The record of a connection's last head, which the next one uses again when that is gone.
+#[derive(Default)]
+pub(super) struct Spare(Option<Rc<Record>>);
+
+impl Spare {
+    /// A record that no head uses.
+    pub(super) fn unused(&mut self) -> &mut Record {
+        if self.0.as_mut().and_then(Rc::get_mut).is_none() {
+            self.0 = Some(Rc::default());
+        }
+        self.0.as_mut().and_then(Rc::get_mut).expect("nobody else has it")
+    }
+
+    /// The table of the head whose record was filled last.
+    pub(super) fn table(&self, buf: SharedBuf) -> Table {
+        Table { buf, record: self.0.clone().unwrap_or_default() }
+    }
+
+    /// Gives the memory back.
+    pub(super) fn release(&mut self) {
+        self.0 = None;
+    }
+}
 
 pub(super) struct Table {
     pub(super) buf: SharedBuf,
-    pub(super) fields: Vec<FieldPos>,
-    pub(super) spare: Spare,
+    pub(super) record: Rc<Record>,
 }
 
 impl Table {
@@ -368,7 +403,7 @@ impl Table {
     fn get(&self, name: &str) -> Option<&[u8]> {
         let name = name.as_bytes();
         let same_len = |pos: &&FieldPos| usize::from(pos.name.len) == name.len();
-        let found = self.fields.iter().filter(same_len);
+        let found = self.record.fields.iter().filter(same_len);
         found
             .map(|pos| (self.bytes(pos.name), pos))
             .find_map(|(bytes, pos)| bytes.eq_ignore_ascii_case(name).then(|| self.bytes(pos.value)))
@@ -377,12 +412,15 @@ impl Table {
     /// The fields in order, each with the place behind its line. There are no folded lines, and the empty line is last.
     pub(super) fn lines(&self) -> impl Iterator<Item = (FieldPos, usize)> {
         let end = self.buf.len() - b"\r\n".len();
-        let next = self.fields.iter().skip(1).map(|field| usize::from(field.name.at)).chain([end]);
-        self.fields.iter().copied().zip(next)
+        let next = self.record.fields.iter().skip(1).map(|field| usize::from(field.name.at)).chain([end]);
+        self.record.fields.iter().copied().zip(next)
     }
 
     /// Whether the line of a field is `name: value`, with just that one space.
     pub(super) fn is_plain(&self, field: FieldPos, line_end: usize) -> bool {
+        if self.record.plain {
+            return true;
+        }
         let name_end = usize::from(field.name.at + field.name.len);
         let value = usize::from(field.value.at);
         value == name_end + 2
@@ -399,14 +437,5 @@ impl Table {
             map.try_append(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_bytes(value)?)?;
         }
         Ok(())
-    }
-}
-
-impl Drop for Table {
-    fn drop(&mut self) {
-        let mut fields = std::mem::take(&mut self.fields);
-        fields.clear();
-        let kept = self.spare.take();
-        self.spare.set(if kept.capacity() > fields.capacity() { kept } else { fields });
     }
 }

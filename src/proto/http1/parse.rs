@@ -2,12 +2,14 @@
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::rc::Rc;
 
 use http::{Method, StatusCode, Version};
-use ringport_platform::buf::{RxQueue, SharedBuf};
+use ringport_platform::buf::{PoolBuf, RxQueue, SharedBuf};
 
 use super::error::Error;
-use super::head::{Facts, FieldPos, Kind, RequestHead, ResponseHead, Span, Spare, Table, Trailers};
+use super::head::{Facts, FieldPos, Kind, Record, RequestHead, ResponseHead, Span, Spare, Table, Trailers};
+use super::plain;
 use super::target::{is_authority, parse_target};
 use super::{BodyLen, Limits};
 
@@ -27,9 +29,38 @@ pub(super) fn parse_request(
     rx: &mut RxQueue,
     window: usize,
     limits: &Limits,
-    spare: &Spare,
+    spare: &mut Spare,
 ) -> Result<(RequestHead, BodyLen), Error> {
     let buf = front(rx, window);
+    let record = spare.unused();
+    let (len, body) = match read_plain_request(buf, limits, record) {
+        Some(read) => read,
+        None => read_request(buf, limits, record)?,
+    };
+    let table = spare.table(take(rx, len));
+    Ok((RequestHead { table }, body))
+}
+
+/// Reads a request head that is written as nearly all are; its length and how its body is delimited. `None` for any
+/// other, for one that is not whole and for one with a fault: [`read_request`] looks at it then.
+fn read_plain_request(buf: &[u8], limits: &Limits, record: &mut Record) -> Option<(usize, BodyLen)> {
+    let start = plain::request_start(buf)?;
+    if start.len > limits.request_line_bytes {
+        return None;
+    }
+    record.method = start.method;
+    record.target = start.target;
+    let Span { at, len } = start.target;
+    let path_len = start.query_at.unwrap_or(len);
+    record.path = Span { at, len: path_len };
+    record.query = start.query_at.map(|_| Span { at: at + path_len + 1, len: len - path_len - 1 });
+    let mut collect = Collect::new(record, Version::HTTP_11, Role::Request);
+    let len = collect.add_plain(buf, start.len, limits)?;
+    Some((len, collect.finish_request(buf, None).ok()?))
+}
+
+/// Reads any request head.
+fn read_request(buf: &[u8], limits: &Limits, record: &mut Record) -> Result<(usize, BodyLen), Error> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
     let len = match request.parse_with_uninit_headers(buf, &mut headers[..limits.header_count]) {
@@ -41,33 +72,20 @@ pub(super) fn parse_request(
     let version = version(request.version)?;
     let parts = parse_target(method.as_bytes(), target.as_bytes()).ok_or(Error::Target)?;
     let target = Span::of(buf, target.as_bytes());
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Error::RequestLine)?;
-
-    let mut collect = Collect::new(spare.take(), version, Role::Request);
+    let span = |range: Range<usize>| Span { at: target.at + range.start as u16, len: range.len() as u16 };
+    record.method = Method::from_bytes(method.as_bytes()).map_err(|_| Error::RequestLine)?;
+    record.target = target;
+    record.path = span(parts.path);
+    record.query = parts.query.map(span);
+    let mut collect = Collect::new(record, version, Role::Request);
     for header in request.headers.iter() {
         collect.add(buf, header)?;
     }
     if collect.ends_strictly(buf, len)? > limits.request_line_bytes {
         return Err(Error::RequestLineTooLong);
     }
-    let host = collect.host;
-    if collect.host_count > 1 || (version == Version::HTTP_11 && collect.host_count != 1) {
-        return Err(Error::Host);
-    }
-    let (fields, mut facts) = collect.finish(buf)?;
-    let body = request_body(&method, &facts)?;
-    facts.expect_continue &= version == Version::HTTP_11 && !matches!(body, BodyLen::None | BodyLen::Tunnel);
-    let span = |range: Range<usize>| Span { at: target.at + range.start as u16, len: range.len() as u16 };
-    let head = RequestHead {
-        method,
-        target,
-        path: span(parts.path),
-        query: parts.query.map(span),
-        authority: parts.authority.map(span).or(host),
-        facts,
-        table: Table { buf: rx.take(len).freeze(), fields, spare: spare.clone() },
-    };
-    Ok((head, body))
+    let body = collect.finish_request(buf, parts.authority.map(span))?;
+    Ok((len, body))
 }
 
 /// Parses the response head at the front of `rx` and takes it out. How its body is delimited depends on the request
@@ -76,9 +94,30 @@ pub(super) fn parse_response(
     rx: &mut RxQueue,
     window: usize,
     limits: &Limits,
-    spare: &Spare,
+    spare: &mut Spare,
 ) -> Result<ResponseHead, Error> {
     let buf = front(rx, window);
+    let record = spare.unused();
+    let len = match read_plain_response(buf, limits, record) {
+        Some(len) => len,
+        None => read_response(buf, limits, record)?,
+    };
+    Ok(ResponseHead { table: spare.table(take(rx, len)) })
+}
+
+/// As [`read_plain_request`], for a response; its length.
+fn read_plain_response(buf: &[u8], limits: &Limits, record: &mut Record) -> Option<usize> {
+    let start = plain::response_start(buf)?;
+    record.status = start.status;
+    record.reason = start.reason;
+    let mut collect = Collect::new(record, Version::HTTP_11, Role::Response);
+    let len = collect.add_plain(buf, start.len, limits)?;
+    collect.finish(buf).ok()?;
+    Some(len)
+}
+
+/// Reads any response head.
+fn read_response(buf: &[u8], limits: &Limits, record: &mut Record) -> Result<usize, Error> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -97,17 +136,21 @@ pub(super) fn parse_response(
         }
     };
     let version = version(response.version)?;
-    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Error::StatusLine)?;
-    let reason = Span::of(buf, response.reason.unwrap_or_default().as_bytes());
-
-    let mut collect = Collect::new(spare.take(), version, Role::Response);
+    record.status =
+        response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Error::StatusLine)?;
+    record.reason = Span::of(buf, response.reason.unwrap_or_default().as_bytes());
+    let mut collect = Collect::new(record, version, Role::Response);
     for header in response.headers.iter() {
         collect.add(buf, header)?;
     }
     collect.ends_strictly(buf, len)?;
-    let (fields, facts) = collect.finish(buf)?;
-    let buf = rx.take(len).freeze();
-    Ok(ResponseHead { status, reason, facts, table: Table { buf, fields, spare: spare.clone() } })
+    collect.finish(buf)?;
+    Ok(len)
+}
+
+/// Takes the head that was read at the front.
+fn take(rx: &mut RxQueue, len: usize) -> SharedBuf {
+    rx.pop(len).unwrap_or_else(|| PoolBuf::copied(&[])).freeze()
 }
 
 /// At most `window` bytes of the first view, and no more than offsets can name.
@@ -117,7 +160,7 @@ fn front(rx: &RxQueue, window: usize) -> &[u8] {
 }
 
 /// Parses a trailer section that ends with its empty line.
-pub(super) fn parse_trailers(buf: SharedBuf, limits: &Limits, spare: &Spare) -> Result<Trailers, Error> {
+pub(super) fn parse_trailers(buf: SharedBuf, limits: &Limits) -> Result<Trailers, Error> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_TRAILERS];
     let count = limits.header_count.min(MAX_TRAILERS);
     let parsed = match httparse::parse_headers(&buf, &mut headers[..count]) {
@@ -125,15 +168,15 @@ pub(super) fn parse_trailers(buf: SharedBuf, limits: &Limits, spare: &Spare) -> 
         Err(httparse::Error::TooManyHeaders) => return Err(Error::TooManyFields),
         Ok(_) | Err(_) => return Err(Error::Trailer),
     };
-    let mut fields = spare.take();
+    let mut record = Record::default();
     for header in parsed {
         if is_forbidden_trailer(header.name) {
             return Err(Error::TrailerForbidden);
         }
         let (name, value) = (Span::of(&buf, header.name.as_bytes()), Span::of(&buf, trim(header.value)));
-        fields.push(FieldPos { name, value, kind: Kind::EndToEnd });
+        record.fields.push(FieldPos { name, value, kind: Kind::EndToEnd });
     }
-    Ok(Trailers { table: Table { buf, fields, spare: spare.clone() } })
+    Ok(Trailers { table: Table { buf, record: Rc::new(record) } })
 }
 
 /// Whether a trailer of that name would change framing, routing, authentication or the meaning of the content.
@@ -214,10 +257,9 @@ enum Role {
 }
 
 /// Gathers the table and the facts of a head, field by field.
-struct Collect {
+struct Collect<'a> {
     role: Role,
-    fields: Vec<FieldPos>,
-    facts: Facts,
+    record: &'a mut Record,
     has_transfer_encoding: bool,
     has_upgrade: bool,
     says_upgrade: bool,
@@ -228,24 +270,14 @@ struct Collect {
     names_fields: bool,
 }
 
-impl Collect {
-    fn new(fields: Vec<FieldPos>, version: Version, role: Role) -> Self {
-        debug_assert!(fields.is_empty());
+impl<'a> Collect<'a> {
+    fn new(record: &'a mut Record, version: Version, role: Role) -> Self {
+        record.fields.clear();
+        record.plain = false;
+        record.facts = Facts { version, ..Facts::default() };
         Collect {
             role,
-            fields,
-            facts: Facts {
-                version,
-                content_length: None,
-                chunked: false,
-                close: false,
-                keep_alive: false,
-                upgrade: false,
-                expect_continue: false,
-                te_trailers: false,
-                client_fields: false,
-                dated: false,
-            },
+            record,
             has_transfer_encoding: false,
             has_upgrade: false,
             says_upgrade: false,
@@ -256,6 +288,22 @@ impl Collect {
         }
     }
 
+    /// Adds the fields from `at` to the empty line, if all are written plainly and without fault; the length of the head.
+    fn add_plain(&mut self, buf: &[u8], mut at: usize, limits: &Limits) -> Option<usize> {
+        while buf.get(at..at + 2)? != b"\r\n" {
+            if self.record.fields.len() >= limits.header_count {
+                return None;
+            }
+            let line = plain::field_line(buf, at)?;
+            at = line.next;
+            let bytes = |span: Span| &buf[usize::from(span.at)..][..usize::from(span.len)];
+            let kind = self.note(bytes(line.name), bytes(line.value), line.value).ok()?;
+            self.record.fields.push(FieldPos { name: line.name, value: line.value, kind });
+        }
+        self.record.plain = true;
+        Some(at + 2)
+    }
+
     fn add(&mut self, buf: &[u8], header: &httparse::Header<'_>) -> Result<(), Error> {
         let value = trim(header.value);
         let name = Span::of(buf, header.name.as_bytes());
@@ -264,8 +312,8 @@ impl Collect {
             return Err(Error::BareLineEnd);
         }
         let value_pos = Span::of(buf, value);
-        let kind = self.note(header.name, value, value_pos)?;
-        self.fields.push(FieldPos { name, value: value_pos, kind });
+        let kind = self.note(header.name.as_bytes(), value, value_pos)?;
+        self.record.fields.push(FieldPos { name, value: value_pos, kind });
         Ok(())
     }
 
@@ -274,53 +322,54 @@ impl Collect {
         if !buf[..len].ends_with(b"\r\n\r\n") || buf.starts_with(b"\r") || buf.starts_with(b"\n") {
             return Err(Error::BareLineEnd);
         }
-        Ok(self.fields.first().map_or(len - 2, |field| usize::from(field.name.at)))
+        Ok(self.record.fields.first().map_or(len - 2, |field| usize::from(field.name.at)))
     }
 
     /// Takes what a field says about framing and this hop. Most names end at their length and first letter.
-    fn note(&mut self, name: &str, value: &[u8], pos: Span) -> Result<Kind, Error> {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        let first = name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
+    #[inline]
+    fn note(&mut self, name: &[u8], value: &[u8], pos: Span) -> Result<Kind, Error> {
+        let first = name.first().map_or(0, u8::to_ascii_lowercase);
         let request = self.role == Role::Request;
         match (name.len(), first) {
-            (2, b't') if request && is("te") => {
-                self.facts.te_trailers |= list(value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+            (2, b't') if request && is(name, b"te") => {
+                self.record.facts.te_trailers |=
+                    list(value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
                 return Ok(Kind::Te);
             }
             // RFC 9110 10.1.4: of requests only.
-            (2, b't') if is("te") => {}
-            (4, b'h') if request && is("host") => {
+            (2, b't') if is(name, b"te") => {}
+            (4, b'h') if request && is(name, b"host") => {
                 self.note_host(value)?;
                 self.host = (!value.is_empty()).then_some(pos);
             }
-            (6, b'e') if request && is("expect") => {
+            (6, b'e') if request && is(name, b"expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Error::ExpectationUnknown);
                 }
-                self.facts.expect_continue = true;
+                self.record.facts.expect_continue = true;
                 return Ok(Kind::EndToEnd);
             }
-            (7, b'u') if is("upgrade") => self.has_upgrade = true,
-            (4, b'd') if !request && is("date") => {
+            (7, b'u') if is(name, b"upgrade") => self.has_upgrade = true,
+            (4, b'd') if !request && is(name, b"date") => {
                 // RFC 9110 6.6.1: an origin sends one; of more the first counts.
-                let first = !std::mem::replace(&mut self.facts.dated, true);
+                let first = !std::mem::replace(&mut self.record.facts.dated, true);
                 return Ok(if first { Kind::EndToEnd } else { Kind::ThisHop });
             }
             (9, b'f') | (15..=17, b'x') if request && tells_client(name) => {
-                self.facts.client_fields = true;
+                self.record.facts.client_fields = true;
                 return Ok(Kind::Client);
             }
-            (10, b'c') if is("connection") => self.note_connection(value)?,
-            (10, b'k') if is("keep-alive") => {}
-            (14, b'c') if is("content-length") => self.note_content_length(value)?,
-            (14, b'h') if is("http2-settings") => {}
-            (16, b'p') if is("proxy-connection") => {}
-            (17, b't') if is("transfer-encoding") => self.note_transfer_encoding(value)?,
+            (10, b'c') if is(name, b"connection") => self.note_connection(value)?,
+            (10, b'k') if is(name, b"keep-alive") => {}
+            (14, b'c') if is(name, b"content-length") => self.note_content_length(value)?,
+            (14, b'h') if is(name, b"http2-settings") => {}
+            (16, b'p') if is(name, b"proxy-connection") => {}
+            (17, b't') if is(name, b"transfer-encoding") => self.note_transfer_encoding(value)?,
             // Some origins take `_` for `-`, and would frame by what we do not.
-            (14, b'c') if folded(name, "content-length") => {}
-            (17, b't') if folded(name, "transfer-encoding") => {}
-            (18, b'p') if is("proxy-authenticate") => {}
-            (19, b'p') if is("proxy-authorization") => {}
+            (14, b'c') if folded(name, b"content-length") => {}
+            (17, b't') if folded(name, b"transfer-encoding") => {}
+            (18, b'p') if is(name, b"proxy-authenticate") => {}
+            (19, b'p') if is(name, b"proxy-authorization") => {}
             _ => return Ok(Kind::EndToEnd),
         }
         Ok(Kind::ThisHop)
@@ -329,7 +378,7 @@ impl Collect {
     fn note_host(&mut self, value: &[u8]) -> Result<(), Error> {
         self.host_count = self.host_count.saturating_add(1);
         // HTTP/1.0 clients of old send an empty one.
-        let empty_allowed = value.is_empty() && self.facts.version == Version::HTTP_10;
+        let empty_allowed = value.is_empty() && self.record.facts.version == Version::HTTP_10;
         if empty_allowed || is_authority(value) { Ok(()) } else { Err(Error::Host) }
     }
 
@@ -340,8 +389,8 @@ impl Collect {
                 return Err(Error::Connection);
             }
             match token.len() {
-                5 if token.eq_ignore_ascii_case(b"close") => self.facts.close = true,
-                10 if token.eq_ignore_ascii_case(b"keep-alive") => self.facts.keep_alive = true,
+                5 if token.eq_ignore_ascii_case(b"close") => self.record.facts.close = true,
+                10 if token.eq_ignore_ascii_case(b"keep-alive") => self.record.facts.keep_alive = true,
                 7 if token.eq_ignore_ascii_case(b"upgrade") => self.says_upgrade = true,
                 2 if token.eq_ignore_ascii_case(b"te") => {}
                 _ => self.names_fields = true,
@@ -352,11 +401,11 @@ impl Collect {
 
     fn note_content_length(&mut self, value: &[u8]) -> Result<(), Error> {
         let digits = (1..=MAX_LENGTH_DIGITS).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
-        if self.facts.content_length.is_some() || !digits {
+        if self.record.facts.content_length.is_some() || !digits {
             return Err(Error::ContentLength);
         }
         let len = value.iter().fold(0u64, |len, digit| len * 10 + u64::from(digit - b'0'));
-        self.facts.content_length = Some(len);
+        self.record.facts.content_length = Some(len);
         Ok(())
     }
 
@@ -365,7 +414,7 @@ impl Collect {
             return Err(Error::TransferEncoding);
         }
         if value.eq_ignore_ascii_case(b"chunked") {
-            self.facts.chunked = true;
+            self.record.facts.chunked = true;
             return Ok(());
         }
         let (mut known, mut broken) = (false, value.is_empty());
@@ -377,31 +426,46 @@ impl Collect {
         Err(if broken { Error::TransferEncoding } else { Error::TransferCodingUnknown })
     }
 
-    fn finish(mut self, buf: &[u8]) -> Result<(Vec<FieldPos>, Facts), Error> {
-        if self.has_transfer_encoding && self.facts.content_length.is_some() {
+    /// Checks what a request must have; how its body is delimited. `authority` is that of an absolute target.
+    fn finish_request(&mut self, buf: &[u8], authority: Option<Span>) -> Result<BodyLen, Error> {
+        let http11 = self.record.facts.version == Version::HTTP_11;
+        if self.host_count > 1 || (http11 && self.host_count != 1) {
+            return Err(Error::Host);
+        }
+        self.finish(buf)?;
+        let body = request_body(&self.record.method, &self.record.facts)?;
+        self.record.facts.expect_continue &= http11 && !matches!(body, BodyLen::None | BodyLen::Tunnel);
+        self.record.authority = authority.or(self.host);
+        Ok(body)
+    }
+
+    fn finish(&mut self, buf: &[u8]) -> Result<(), Error> {
+        let facts = &mut self.record.facts;
+        if self.has_transfer_encoding && facts.content_length.is_some() {
             return Err(Error::LengthAndChunked);
         }
         // RFC 9112 6.1: in HTTP/1.0 it means faulty framing somewhere on the way.
-        if self.has_transfer_encoding && self.facts.version == Version::HTTP_10 {
+        if self.has_transfer_encoding && facts.version == Version::HTTP_10 {
             return Err(Error::TransferEncoding);
         }
-        self.facts.upgrade = self.has_upgrade && self.says_upgrade && self.facts.version == Version::HTTP_11;
+        facts.upgrade = self.has_upgrade && self.says_upgrade && facts.version == Version::HTTP_11;
         if self.names_fields {
             self.mark_named(buf);
         }
-        Ok((self.fields, self.facts))
+        Ok(())
     }
 
     /// Marks the fields that `Connection` names as belonging to this hop.
     fn mark_named(&mut self, buf: &[u8]) {
         let bytes = |span: Span| &buf[usize::from(span.at)..][..usize::from(span.len)];
-        for at in 0..self.fields.len() {
-            let connection = self.fields[at];
+        let fields = &mut self.record.fields;
+        for at in 0..fields.len() {
+            let connection = fields[at];
             if !bytes(connection.name).eq_ignore_ascii_case(b"connection") {
                 continue;
             }
             for token in list(bytes(connection.value)) {
-                for field in &mut self.fields {
+                for field in &mut *fields {
                     if matches!(field.kind, Kind::EndToEnd | Kind::Client)
                         && bytes(field.name).eq_ignore_ascii_case(token)
                     {
@@ -414,16 +478,24 @@ impl Collect {
 }
 
 /// Whether a field tells of the client. Also with `_` for `-`: some origins take both for the same name.
-fn tells_client(name: &str) -> bool {
-    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"]
+fn tells_client(name: &[u8]) -> bool {
+    [&b"x-forwarded-for"[..], b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"]
         .iter()
         .any(|ours| folded(name, ours))
 }
 
+/// Whether `name` is `ours`, which is in lower case, in any case.
+fn is<const LEN: usize>(name: &[u8], ours: &[u8; LEN]) -> bool {
+    let Ok(name) = <&[u8; LEN]>::try_from(name) else { return false };
+    // Without an early end, so that many bytes are compared in one step.
+    let case = |byte: u8| if byte.is_ascii_lowercase() { 0x20 } else { 0 };
+    name.iter().zip(ours).fold(0, |differs, (byte, ours)| differs | ((byte | case(*ours)) ^ ours)) == 0
+}
+
 /// Whether `name` is `ours` in any case, with `_` for `-` or without.
-fn folded(name: &str, ours: &str) -> bool {
-    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    ours.len() == name.len() && name.bytes().map(plain).eq(ours.bytes())
+fn folded(name: &[u8], ours: &[u8]) -> bool {
+    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    ours.len() == name.len() && name.iter().map(plain).eq(ours.iter().copied())
 }
 
 /// The elements of a comma-separated list, without the empty ones. RFC 9110 5.6.1.
@@ -461,3 +533,135 @@ static TOKEN: [bool; 256] = {
     }
     table
 };
+
+#[cfg(test)]
+mod tests {
+    use super::{Limits, Record, read_plain_request, read_plain_response, read_request, read_response};
+    use proptest::prelude::{
+        Just, ProptestConfig, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest,
+    };
+
+    /// Both ways of reading one head say the same where the first one says anything.
+    fn check_request(buf: &[u8], limits: &Limits) -> bool {
+        let (mut plain, mut any) = (Record::default(), Record::default());
+        let Some(read) = read_plain_request(buf, limits, &mut plain) else { return false };
+        assert_eq!(read_request(buf, limits, &mut any), Ok(read), "{}", buf.escape_ascii());
+        any.plain = plain.plain;
+        assert_eq!(plain, any, "{}", buf.escape_ascii());
+        true
+    }
+
+    fn check_response(buf: &[u8], limits: &Limits) -> bool {
+        let (mut plain, mut any) = (Record::default(), Record::default());
+        let Some(read) = read_plain_response(buf, limits, &mut plain) else { return false };
+        assert_eq!(read_response(buf, limits, &mut any), Ok(read), "{}", buf.escape_ascii());
+        any.plain = plain.plain;
+        assert_eq!(plain, any, "{}", buf.escape_ascii());
+        true
+    }
+
+    /// What browsers, tools and origins send is read without httparse.
+    #[test]
+    fn common_heads_are_read_plainly() {
+        let limits = Limits::default();
+        for request in [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /a/b?c=d&e=?f HTTP/1.1\r\nHost: a.example:8080\r\nUser-Agent: x/1.0 (y; z)\r\nAccept: */*\r\n\r\n",
+            "POST /a HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 12\r\nX-Forwarded-For: 1\r\n\r\nhello, world",
+            "PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\nConnection: keep-alive, X\r\nX: y\r\n\r\n",
+            "HEAD / HTTP/1.1\r\nHost: a\r\nsec_ch-9: \u{e9}\r\n\r\n",
+            "DELETE /%20 HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nExpect: 100-continue\r\n\r\n",
+            "PATCH / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n",
+        ] {
+            assert!(check_request(request.as_bytes(), &limits), "{request:?}");
+        }
+        for response in [
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\n",
+            "HTTP/1.1 404 Not Found\r\nDate: x\r\nDate: y\r\nServer: z\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 999 a\r\n\r\n",
+        ] {
+            assert!(check_response(response.as_bytes(), &limits), "{response:?}");
+        }
+        for odd in [
+            "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+            "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /#a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost:a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a \r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX:\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\n\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            assert!(!check_request(odd.as_bytes(), &limits), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn limits_hold_for_plain_heads() {
+        let request = b"GET /12345678 HTTP/1.1\r\nHost: a\r\nA: b\r\n\r\n";
+        for (header_count, request_line_bytes, taken) in [(2, 24, true), (1, 24, false), (2, 23, false)] {
+            let limits = Limits { header_count, request_line_bytes, ..Limits::default() };
+            assert_eq!(check_request(request, &limits), taken);
+        }
+        let response = b"HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\n\r\n";
+        for (header_count, taken) in [(2, true), (1, false)] {
+            let limits = Limits { header_count, ..Limits::default() };
+            assert_eq!(check_response(response, &limits), taken);
+        }
+    }
+
+    /// Lines of a head, most of them good ones.
+    fn lines() -> impl Strategy<Value = Vec<u8>> {
+        let line = prop_oneof![
+            4 => Just(&b"Host: a.example:1\r\n"[..]),
+            2 => Just(&b"Content-Length: 10\r\n"[..]),
+            1 => Just(&b"Transfer-Encoding: chunked\r\n"[..]),
+            1 => Just(&b"Connection: close, x-1, upgrade\r\n"[..]),
+            1 => Just(&b"x-1: \t~\x80\xff\r\n"[..]),
+            1 => Just(&b"Upgrade: a\r\n"[..]),
+            1 => Just(&b"X_Forwarded-For: a\r\n"[..]),
+            1 => Just(&b"Forwarded: for=a\r\n"[..]),
+            1 => Just(&b"te: trailers\r\n"[..]),
+            1 => Just(&b"Date: a\r\n"[..]),
+            1 => Just(&b"Expect: 100-continue\r\n"[..]),
+            1 => Just(&b"content_length: 1\r\n"[..]),
+            1 => Just(&b"a!#$%&'*+.^`|~9: b\r\n"[..]),
+            1 => Just(&b"\r\n"[..]),
+        ];
+        prop::collection::vec(line, 0..6).prop_map(|lines| lines.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whole, damaged and cut heads: never do the two readers disagree.
+        #[test]
+        fn plain_reading_agrees_with_httparse(
+            start in prop_oneof![
+                Just(&b"GET / HTTP/1.1\r\nHost: a\r\n"[..]),
+                Just(&b"POST /a?b?c/12345678 HTTP/1.1\r\n"[..]),
+                Just(&b"HTTP/1.1 200 OK\r\n"[..]),
+                Just(&b"HTTP/1.1 404 Not Found, though\r\n"[..]),
+            ],
+            lines in lines(),
+            hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+            behind in 0..12usize,
+            cut in prop_oneof![4 => Just(None), 1 => any::<prop::sample::Index>().prop_map(Some)],
+        ) {
+            let mut bytes = [start, &lines, b"\r\n", &b"body of it\r\n"[..behind]].concat();
+            for (at, byte) in hits {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let limits = Limits::default();
+            let both = check_request(&bytes, &limits) && check_response(&bytes, &limits);
+            prop_assert_eq!(both, false);
+        }
+    }
+}

@@ -8,8 +8,6 @@
 //! out:  Idle --request head read--> Head --send_head--> Body --finish or send_trailers--> Done --(as above)--> Idle
 //! ```
 
-use std::rc::Rc;
-
 use http::{Method, StatusCode, Version};
 use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 
@@ -34,7 +32,7 @@ pub enum ServerEvent {
     Data(PoolBuf),
     /// The fields behind a chunked body; [`ServerEvent::End`] follows.
     Trailers(Trailers),
-    /// The request is read to its end.
+    /// The request is read to its end. [`ServerConn::take_end`] takes it where it is known before.
     End,
     /// Nothing is read before the response is finished: pipelined bytes stay in the queue.
     Paused,
@@ -117,7 +115,7 @@ impl ServerConn {
             rx: Rx::Head,
             tx: Tx::Idle,
             scan: HeadScan::default(),
-            spare: Rc::default(),
+            spare: Spare::default(),
             scratch: Vec::new(),
             skipped_line: false,
             eof: false,
@@ -136,14 +134,33 @@ impl ServerConn {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        self.try_poll(rx).inspect_err(|&error| self.fail(error))
+        let event = self.try_poll(rx);
+        if let Err(error) = event {
+            self.fail(error);
+        }
+        event
+    }
+
+    /// Whether an event can come of an empty queue: without that polling before bytes have come is in vain.
+    pub fn has_event(&self) -> bool {
+        self.eof || self.failed.is_some() || matches!(self.rx, Rx::End | Rx::AwaitResponse | Rx::Closed)
+    }
+
+    /// Takes [`ServerEvent::End`] if it is what comes next, which is known with the head of a request without body and
+    /// with the last part of a body of known length: who asks behind each event need not poll for the end.
+    pub fn take_end(&mut self) -> bool {
+        let ended = matches!(self.rx, Rx::End);
+        if ended {
+            self.end_request();
+        }
+        ended
     }
 
     fn try_poll(&mut self, rx: &mut RxQueue) -> Result<ServerEvent, Error> {
         match &mut self.rx {
             Rx::Head => self.poll_head(rx),
             Rx::Body(decoder) => {
-                let decoded = decoder.poll(rx, self.eof, &self.limits, &self.spare)?;
+                let decoded = decoder.poll(rx, self.eof, &self.limits)?;
                 if decoder.is_done() {
                     self.rx = Rx::End;
                 }
@@ -182,7 +199,7 @@ impl ServerConn {
         };
         // A head that came whole in one view is parsed at once. Whatever else it is, the scan says it better.
         let whole = if self.scan.is_untouched() && !rx.is_empty() {
-            parse_request(rx, self.limits.head_bytes, &self.limits, &self.spare).ok()
+            parse_request(rx, self.limits.head_bytes, &self.limits, &mut self.spare).ok()
         } else {
             None
         };
@@ -192,27 +209,28 @@ impl ServerConn {
                 Ok(len) => {
                     self.scan = HeadScan::default();
                     rx.gather(len);
-                    parse_request(rx, len, &self.limits, &self.spare)?
+                    parse_request(rx, len, &self.limits, &mut self.spare)?
                 }
                 Err(event) => return Ok(event),
             },
         };
         self.skipped_line = false;
-        let decoder = Decoder::new(body, &self.limits)?;
-        self.persists &= head.facts.persists();
+        self.rx = match body {
+            BodyLen::None => Rx::End,
+            BodyLen::Tunnel => Rx::AwaitResponse,
+            BodyLen::Length(_) | BodyLen::Chunked | BodyLen::UntilClose => {
+                Rx::Body(Decoder::new(body, &self.limits)?)
+            }
+        };
+        self.persists &= head.record().facts.persists();
         self.request = Request {
             head: head.method() == Method::HEAD,
             connect: body == BodyLen::Tunnel,
-            upgrade: head.facts.upgrade,
+            upgrade: head.record().facts.upgrade,
             http10: head.version() == Version::HTTP_10,
             awaits_continue: head.expects_continue(),
         };
         self.tx = Tx::Head;
-        self.rx = match body {
-            BodyLen::None => Rx::End,
-            BodyLen::Tunnel => Rx::AwaitResponse,
-            BodyLen::Length(_) | BodyLen::Chunked | BodyLen::UntilClose => Rx::Body(decoder),
-        };
         Ok(ServerEvent::Head(head, body))
     }
 
@@ -289,7 +307,7 @@ impl ServerConn {
     /// Gives back the memory that one request leaves for the next, a few hundred bytes, while none is expected soon.
     pub fn release_idle(&mut self) {
         self.scratch = Vec::new();
-        self.spare.take();
+        self.spare.release();
     }
 
     /// Notes that the client will send nothing more. What is in the queue is read still; then poll to learn whether it
@@ -447,8 +465,8 @@ impl ServerConn {
         }
     }
 
-    /// Sends a part of the body, or bytes of the tunnel. The payload is not copied, a chunk
-    /// of at most 256 bytes aside.
+    /// Sends a part of the body, or bytes of the tunnel. The payload is not copied, unless it
+    /// has at most 256 bytes.
     ///
     /// # Errors
     /// If no body is being sent, or it is longer than announced; then nothing of the segment is sent.

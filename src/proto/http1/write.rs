@@ -115,12 +115,12 @@ impl FieldWriter<'_> {
     ///
     /// They were checked when they were read, so whole lines are copied as they came.
     pub fn forward_request(&mut self, head: &RequestHead) {
-        self.forward(&head.table, head.facts.te_trailers, |kind| kind == Kind::EndToEnd);
+        self.forward(&head.table, head.record().facts.te_trailers, |kind| kind == Kind::EndToEnd);
     }
 
     /// As [`FieldWriter::forward_request`], with what the client, or a gateway before, says about the client.
     pub fn forward_request_as_told(&mut self, head: &RequestHead) {
-        self.forward(&head.table, head.facts.te_trailers, |kind| {
+        self.forward(&head.table, head.record().facts.te_trailers, |kind| {
             matches!(kind, Kind::EndToEnd | Kind::Client)
         });
     }
@@ -272,7 +272,7 @@ impl Encoder {
         matches!(self, Encoder::Length(0) | Encoder::Done)
     }
 
-    /// The payload is not copied, a tiny chunk aside.
+    /// The payload is not copied, unless it is small.
     pub(super) fn send_data(&mut self, seg: Seg, tx: &mut TxQueue) -> Result<(), SendError> {
         let len = seg.len() as u64;
         match self {
@@ -280,7 +280,7 @@ impl Encoder {
             Encoder::Length(left) => match left.checked_sub(len) {
                 Some(rest) => {
                     *left = rest;
-                    tx.push(seg);
+                    put(seg, tx);
                 }
                 None => return Err(SendError::BodyTooLong { allowed: *left }),
             },
@@ -289,14 +289,10 @@ impl Encoder {
             Encoder::Chunked => {
                 let (line, used) = chunk_line(len);
                 tx.put_slice(&line[..used]);
-                if seg.len() <= COPIED_BYTES {
-                    tx.put_slice(&seg);
-                } else {
-                    tx.push(seg);
-                }
+                put(seg, tx);
                 tx.put_slice(b"\r\n");
             }
-            Encoder::Bare => tx.push(seg),
+            Encoder::Bare => put(seg, tx),
         }
         Ok(())
     }
@@ -341,8 +337,17 @@ impl Encoder {
     }
 }
 
-/// Data of a chunk that is copied between its size and its CRLF, which makes one segment of the three: a flood of tiny
-/// chunks would wait in many times the memory of its bytes, and go out a few dozen bytes a system call.
+fn put(seg: Seg, tx: &mut TxQueue) {
+    if seg.len() <= COPIED_BYTES {
+        tx.put_slice(&seg);
+    } else {
+        tx.push(seg);
+    }
+}
+
+/// Payload that is copied behind what goes before, which makes one segment of several. A segment of its own costs more
+/// than such a copy; and a flood of tiny chunks would wait in many times the memory of its bytes, and go out a few dozen
+/// bytes a system call.
 const COPIED_BYTES: usize = 256;
 
 /// The size of a chunk in hexadecimal, with CRLF.

@@ -4,8 +4,8 @@ use http::StatusCode;
 use ringport_platform::buf::{RxQueue, TxQueue};
 
 use super::super::{
-    BodyLen, ClientConn, Error, Limits, RemainingBody, RequestHead, RequestLine, SendError, ServerConn,
-    ServerEvent,
+    BodyLen, ClientConn, ClientEvent, Error, Limits, RemainingBody, RequestHead, RequestLine, SendError,
+    ServerConn, ServerEvent,
 };
 use super::{rx_queue, sent_text, tx_queue};
 
@@ -156,6 +156,46 @@ fn chunks_and_trailers() {
     assert_eq!(sent_text(&tx)[head_len..], expected);
     assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::End)));
     assert!(conn.can_read_next() && !conn.wants_close());
+}
+
+/// Who asks behind each event is told the end as soon as it is known, and then not again.
+#[test]
+fn an_end_that_is_known_is_taken_with_what_comes_before() {
+    for (request, at_head, at_data) in [
+        (GET, true, false),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", false, true),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabc", false, false),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", false, false),
+    ] {
+        let (mut conn, mut rx, ..) = asked(request);
+        assert_eq!(conn.take_end(), at_head, "{request}");
+        if !at_head {
+            assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::Data(_))));
+            assert_eq!(conn.take_end(), at_data, "{request}");
+        }
+        let event = conn.poll_event(&mut rx).expect("a good request");
+        let ended = at_head || at_data;
+        assert_eq!(matches!(event, ServerEvent::Paused), ended, "{request}: {event:?}");
+        assert!(!conn.take_end());
+    }
+    for (response, at_head, at_data) in [
+        ("HTTP/1.1 204 No Content\r\n\r\n", true, false),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", false, true),
+        ("HTTP/1.1 200 OK\r\n\r\nabc", false, false),
+    ] {
+        let (mut conn, mut tx) = (ClientConn::new(Limits::default()), tx_queue());
+        let line = RequestLine { method: "GET", target: "/", host: "a" };
+        conn.send_request_head(line, [], BodyLen::None, &mut tx).expect("a new connection");
+        conn.finish(&mut tx).expect("no body");
+        let mut rx = rx_queue(response.as_bytes());
+        assert!(matches!(conn.poll_event(&mut rx), Ok(ClientEvent::Head(..))));
+        assert_eq!(conn.take_end(), at_head, "{response}");
+        if !at_head {
+            assert!(matches!(conn.poll_event(&mut rx), Ok(ClientEvent::Data(_))));
+            assert_eq!(conn.take_end(), at_data, "{response}");
+        }
+        assert_eq!(conn.reusable(&rx), at_head || at_data, "{response}");
+    }
 }
 
 #[test]
