@@ -6,10 +6,15 @@ use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::LazyLock;
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{SockAddr, SockRef};
 
 use crate::driver::ConnectAddr;
 use crate::sockets::ACCEPT_QUEUE_LIMIT;
+use crate::sockopt::{Kind, OptSet};
+
+mod open;
+
+pub use open::{DialOptions, Ends, OpenError, Opened, PacketEnds, open_dialled, open_listener, open_packet};
 
 /// Where a local socket is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,34 +63,12 @@ impl Default for ListenOptions {
     }
 }
 
-/// A non-blocking, close-on-exec listening socket.
-///
-/// An IPv6 wildcard takes IPv4 too. `SO_REUSEADDR` is set, so that a restart does not wait for old connections.
+/// A non-blocking, close-on-exec listening socket without options of the caller: see [`open_listener`].
 ///
 /// # Errors
 /// The kernel's: address in use, not available, permission.
 pub fn listen(addr: &ConnectAddr, options: ListenOptions) -> io::Result<OwnedFd> {
-    let socket = match addr {
-        ConnectAddr::Inet(addr) => {
-            let socket = stream_socket(Domain::for_address(*addr), Some(Protocol::TCP))?;
-            socket.set_reuse_address(true)?;
-            if options.reuse_port {
-                socket.set_reuse_port(true)?;
-            }
-            if addr.is_ipv6() {
-                socket.set_only_v6(false)?;
-            }
-            socket.bind(&SockAddr::from(*addr))?;
-            socket
-        }
-        ConnectAddr::Unix(path) => {
-            let socket = stream_socket(Domain::UNIX, None)?;
-            socket.bind(&unix_addr(path)?)?;
-            socket
-        }
-    };
-    socket.listen(options.backlog)?;
-    Ok(socket.into())
+    Ok(open_listener(addr, Kind::Stream, options, &OptSet::new())?.fd)
 }
 
 /// Connections that a listener with such a backlog may hold at a time: taken by its core, or waiting for it in the kernel.
@@ -99,24 +82,15 @@ pub fn burst_len(backlog: i32) -> usize {
     usize::try_from(backlog).unwrap_or(usize::MAX).min(*SOMAXCONN).saturating_add(1 + ACCEPT_QUEUE_LIMIT)
 }
 
-/// A fresh non-blocking, close-on-exec stream socket for a connect to `addr`. TCP sockets send at once (`TCP_NODELAY`).
+/// A fresh non-blocking, close-on-exec stream socket for a connect to `addr`, without options of the caller: see
+/// [`open_dialled`].
 ///
 /// # Errors
 /// The kernel's: out of descriptors, family not supported.
 pub fn stream_for(addr: &ConnectAddr) -> io::Result<OwnedFd> {
-    let socket = match addr {
-        ConnectAddr::Inet(addr) => {
-            let socket = stream_socket(Domain::for_address(*addr), Some(Protocol::TCP))?;
-            socket.set_tcp_nodelay(true)?;
-            socket
-        }
-        ConnectAddr::Unix(_) => stream_socket(Domain::UNIX, None)?,
-    };
-    Ok(socket.into())
-}
-
-fn stream_socket(domain: Domain, protocol: Option<Protocol>) -> io::Result<Socket> {
-    Socket::new(domain, Type::STREAM.nonblocking().cloexec(), protocol)
+    let options = OptSet::new();
+    let options = DialOptions { kind: Kind::Stream, local: None, options: &options, read_back: false };
+    Ok(open_dialled(addr, options)?.fd)
 }
 
 /// The kernel's form of a Unix path; `InvalidInput` where it is longer than `sun_path` (108 bytes on Linux).

@@ -41,7 +41,7 @@ pub enum Stage {
     PreBind,
     /// S2: after bind(2), before listen(2) or connect(2).
     PreConnect,
-    /// S3: on the connected or accepted socket.
+    /// S3: after listen(2) or connect(2), or on the accepted socket.
     Connected,
     /// S4: after each operation, since the kernel takes it back.
     Rearm,

@@ -152,7 +152,7 @@ pub enum Reason {
 }
 
 impl ApplyError {
-    pub(super) fn new(opt: Opt, asked: &Setting, target: Target, error: &io::Error) -> Self {
+    pub(crate) fn new(opt: Opt, asked: &Setting, target: Target, error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(0);
         let reason = os::reason(opt, errno);
         ApplyError { opt, asked: asked.clone(), target, errno, reason }

@@ -295,6 +295,7 @@ pub(super) fn reason(opt: Opt, errno: i32) -> Reason {
         (libc::EOPNOTSUPP, _) if opt == Opt::TcpFastopenConnect => {
             Reason::SwitchedOff("bit 1 of net.ipv4.tcp_fastopen")
         }
+        (libc::ENOPROTOOPT, _) if opt == Opt::IpprotoMptcp => Reason::SwitchedOff("net.mptcp.enabled"),
         (libc::ENOPROTOOPT, _) => Reason::Unknown,
         (libc::ENOENT, _) if opt == Opt::TcpCongestion => Reason::Unknown,
         (libc::EPROTONOSUPPORT | libc::EINVAL, _) if opt == Opt::IpprotoMptcp => Reason::Unknown,

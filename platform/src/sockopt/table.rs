@@ -186,7 +186,7 @@ impl Opt {
             (Role::Accepted, Accepted::Inherits) if target.family != Family::Unix => None,
             (Role::Accepted, Accepted::Inherits | Accepted::Again) => Some(Stage::Connected),
             (Role::Listener, Accepted::Again) => None,
-            (Role::Dialled, Accepted::Again) => Some(row.stage),
+            (Role::Dialled, Accepted::Again) | (Role::Listener, Accepted::Nothing) => Some(row.stage),
             (Role::Listener | Role::Dialled | Role::Packet, _) => Some(row.stage.min(Stage::PreConnect)),
         }
     }
@@ -300,7 +300,7 @@ options! {
     /// How long a receive that would wait asks the device's queue itself.
     SoBusyPoll = row("SO_BUSY_POLL", os::SO_BUSY_POLL, Form::Time { min: 1, max: I32 }, Stage::PreConnect)
         .on(INET, STREAM_DGRAM, SETUP).off(Off::Value(0)).unit(Unit::Microseconds)
-        .needs_when(Capability::NetAdmin, "above the value that it has").fields(&["soOption.busyPoll"]).since("3.11");
+        .needs_when(Capability::NetAdmin, "an older kernel raises it").fields(&["soOption.busyPoll"]).since("3.11");
     /// Prefers such asking over interrupts.
     SoPreferBusyPoll = flag("SO_PREFER_BUSY_POLL", os::SO_PREFER_BUSY_POLL, Stage::PreConnect)
         .on(INET, STREAM_DGRAM, SETUP).needs(Capability::NetAdmin).fields(&["soOption.preferBusyPoll"]).since("5.11");
@@ -391,9 +391,10 @@ options! {
     /// Steers a new connection or packet of a `SO_REUSEPORT` group by the core that received it: the first core of the
     /// list to the first socket of the group (the order in which they began to listen; of UDP, in which they were
     /// bound), and so on; a core that is not in the list by its number modulo the length. A packet filter in the
-    /// kernel's classic form, built here. One socket of the group is enough.
+    /// kernel's classic form, built here; the last socket that attaches one decides. Of TCP it is attached after listen:
+    /// before it, Linux would keep the second socket of the group out (`EADDRINUSE`).
     SoAttachReuseportCbpf = row("SO_ATTACH_REUSEPORT_CBPF", os::SO_ATTACH_REUSEPORT_CBPF, Form::Cpus { max_count: 1024 },
-        Stage::PreConnect)
+        Stage::Connected)
         .on(INET, STREAM_DGRAM, &[Role::Listener, Role::Packet]).off(Off::Never).unit(Unit::Index)
         .accepted(Accepted::Nothing).read_back(ReadBack::WriteOnly).fields(&["soOption.reusePortCpus"]).since("4.5");
     /// Holds small segments back until a full one is there, for 200 ms at most: whoever writes must release them
