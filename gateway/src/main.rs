@@ -42,6 +42,9 @@ enum Command {
     },
     /// Print what this kernel and machine support, and which driver would be taken.
     Probe {
+        /// Every socket option instead: what it takes and where, and whether it works here.
+        #[arg(long)]
+        sockopts: bool,
         /// As JSON instead of a table.
         #[arg(long)]
         json: bool,
@@ -84,7 +87,11 @@ fn run(cli: Cli) -> Result<u8, String> {
     match cli.command {
         None => demo::run(settings),
         Some(Command::Bench(bench)) => bench::run(bench, settings),
-        Some(Command::Probe { json }) => probe::run(json, settings),
+        Some(Command::Probe { json, sockopts: false }) => probe::run(json, settings),
+        Some(Command::Probe { json, sockopts: true }) => {
+            probe::sockopts(json);
+            Ok(0)
+        }
         Some(Command::Proxy { check: Some(path), .. }) => {
             say(&load(&path)?.effective());
             Ok(0)

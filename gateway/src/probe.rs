@@ -1,5 +1,7 @@
 //! `ringport probe`: what this kernel and machine support.
 
+mod sockopts;
+
 use std::sync::Arc;
 
 use ringport_platform::buf::{Pool, PoolSpec};
@@ -21,6 +23,12 @@ pub(crate) fn run(json: bool, settings: DriverSettings) -> Result<u8, String> {
         say(report.to_table().trim_end());
     }
     report.auto.map(|_| 0)
+}
+
+/// Prints what is known of every socket option, and whether it works here.
+pub(crate) fn sockopts(json: bool) {
+    let report = if json { sockopts::to_json() } else { sockopts::to_table() };
+    say(report.trim_end());
 }
 
 struct Report {

@@ -78,3 +78,54 @@ fn probe_prints_a_table_and_json() {
     let json: serde_json::Value = serde_json::from_str(&forced.out).expect("JSON");
     assert_eq!((&json["forced"], &json["taken"]), (&true.into(), &"epoll, as asked for".into()), "{json}");
 }
+
+/// Every option of the table, and what a process without capabilities may not set.
+#[test]
+fn probe_prints_every_socket_option() {
+    let options = |wrapper: &[&str]| {
+        let ended = run(&mut ringport_under(wrapper, &["probe", "--sockopts", "--json"]));
+        assert_eq!((ended.code(), ended.err.as_str()), (Some(0), ""), "{ended:?}");
+        let json: serde_json::Value = serde_json::from_str(&ended.out).expect("JSON");
+        json["sockopts"].as_array().expect("a list").clone()
+    };
+    let all = options(&["env"]);
+    assert!(all.len() > 60, "{}", all.len());
+    let nodelay = all.iter().find(|option| option["name"] == "TCP_NODELAY").expect("TCP_NODELAY");
+    for (field, value) in [
+        ("level", serde_json::json!(6)),
+        ("number", 1.into()),
+        ("stage", "S3".into()),
+        ("networks", serde_json::json!(["tcp"])),
+        ("takes", "on or off".into()),
+        ("accepted", "inherits".into()),
+        ("windows", true.into()),
+        ("readBack", "equal".into()),
+        ("fields", serde_json::json!(["tcpOption.noDelay"])),
+    ] {
+        assert_eq!(nodelay[field], value, "{field}: {nodelay}");
+    }
+    assert_eq!(nodelay["here"]["report"], "TCP_NODELAY: on asked, on in effect", "{nodelay}");
+
+    let table = run(&mut ringport(&["probe", "--sockopts"]));
+    assert_eq!((table.code(), table.err.as_str()), (Some(0), ""), "{table:?}");
+    for option in &all {
+        let name = option["name"].as_str().expect("a name");
+        let line = table.out.lines().find(|line| line.split(' ').next() == Some(name));
+        let line = line.unwrap_or_else(|| panic!("{name} is missing:\n{}", table.out));
+        assert_eq!(line.ends_with(" works"), option["here"]["works"] == true, "{line}\n{option}");
+    }
+
+    const CASE: &str = "the probe without capabilities";
+    if !have(CASE, &["setpriv"]) || !is_root() {
+        return skipped(CASE, "needs root, to give them up");
+    }
+    let without = ["setpriv", "--bounding-set=-net_admin,-net_raw", "--inh-caps=-net_admin,-net_raw"];
+    let refused = options(&without);
+    let mark = refused.iter().find(|option| option["name"] == "SO_MARK").expect("SO_MARK");
+    let words = "SO_MARK = 1 on a tcp4 listener: EPERM: Operation not permitted (os error 1); it needs CAP_NET_ADMIN or \
+                 CAP_NET_RAW";
+    assert_eq!(mark["here"]["report"], words, "{mark}");
+    let table = run(&mut ringport_under(&without, &["probe", "--sockopts"]));
+    let line = table.out.lines().find(|line| line.starts_with("SO_MARK ")).expect("SO_MARK");
+    assert!(line.ends_with(" no: needs CAP_NET_ADMIN or CAP_NET_RAW"), "{line}");
+}

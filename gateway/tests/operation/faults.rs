@@ -215,6 +215,7 @@ fn wrong_usage_is_told_with_code_2() {
         (&["--help"][..], "RINGPORT_DRIVER"),
         (&["proxy", "--help"], "--check"),
         (&["probe", "--help"], "--json"),
+        (&["probe", "--help"], "--sockopts"),
         (&["--version"], "ringport "),
     ] {
         let ended = run(&mut ringport(arguments));

@@ -25,16 +25,17 @@ impl OptSet {
         OptSet { settings: Vec::new() }
     }
 
-    /// Adds a setting or replaces the one of the same option. No system call.
+    /// Adds a setting or replaces the one of the same option. No system call. A value that is the option's "off", as a mark of
+    /// 0 is, becomes [`Setting::Off`].
     ///
     /// # Errors
     /// [`OptFault::Value`]; the set is then unchanged.
     pub fn insert(&mut self, opt: Opt, setting: impl Into<Setting>) -> Result<(), OptFault> {
+        let row = opt.row();
         let setting = match setting.into() {
             Setting::Value(OptValue::Flag(false)) => Setting::Off,
             setting => setting,
         };
-        let row = opt.row();
         let checked = match &setting {
             Setting::Off if row.off == Off::Never => Err(ValueError::CannotBeOff),
             Setting::Off => Ok(()),
@@ -43,6 +44,7 @@ impl OptSet {
         if let Err(error) = checked {
             return Err(OptFault::Value { opt, given: setting, error });
         }
+        let setting = row.without_two_names_for_off(setting);
         match self.settings.binary_search_by_key(&opt, |(opt, _)| *opt) {
             Ok(at) => self.settings[at].1 = setting,
             Err(at) => self.settings.insert(at, (opt, setting)),

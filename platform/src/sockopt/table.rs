@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::os;
-use super::value::{Form, Unit};
+use super::value::{Form, OptValue, Setting, Unit};
 use super::{Family, Kind, Os, Role, Stage, Target};
 
 /// What is known of an option.
@@ -214,6 +214,44 @@ impl fmt::Display for Opt {
 }
 
 impl Row {
+    /// The networks of a spec whose sockets have it: `tcp`, `udp4`, `unixgram`.
+    pub fn networks(&self) -> Vec<&'static str> {
+        let has = |family| self.families.contains(&family);
+        let mut networks = Vec::new();
+        for kind in self.kinds.iter().copied() {
+            let inet = match (has(Family::V4), has(Family::V6)) {
+                (true, true) => Some(Family::Dual),
+                (true, false) => Some(Family::V4),
+                (false, true) => Some(Family::V6),
+                (false, false) => None,
+            };
+            let unix = has(Family::Unix).then_some(Family::Unix);
+            let there = |family: &Family| match kind {
+                Kind::Stream | Kind::Datagram => true,
+                Kind::Seqpacket => *family == Family::Unix,
+                Kind::Raw => *family != Family::Unix,
+            };
+            let of = |family| Target { family, kind, role: Role::Packet }.network();
+            networks.extend(inet.into_iter().chain(unix).filter(there).map(of));
+        }
+        networks
+    }
+
+    /// One form for one meaning: where a value is what "off" writes, off.
+    pub(super) fn without_two_names_for_off(&self, setting: Setting) -> Setting {
+        let number = match (&setting, self.form) {
+            (Setting::Value(OptValue::Int(number)), Form::Int { .. }) => Some(*number),
+            (Setting::Value(OptValue::Name(name)), Form::Choice(names)) => {
+                names.iter().find(|(known, _)| known == name).map(|(_, number)| i64::from(*number))
+            }
+            (Setting::Off | Setting::Value(_), _) => None,
+        };
+        match self.off {
+            Off::Value(off) if number == Some(i64::from(off)) => Setting::Off,
+            Off::Never | Off::Value(_) | Off::System(_) | Off::Empty => setting,
+        }
+    }
+
     /// Whether an operating system has the option.
     pub const fn exists_in(&self, os: Os) -> bool {
         match os {

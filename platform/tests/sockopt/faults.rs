@@ -117,6 +117,17 @@ fn the_order_of_a_set_is_the_tables() {
     // However "off" is said.
     let raw = set_of(&[(Opt::TcpCork, Setting::Value(OptValue::Flag(false)))]);
     assert_eq!(raw.find(Opt::TcpCork), Some(&Setting::Off));
+    for (opt, setting) in [
+        (Opt::SoMark, Setting::from(0)),
+        (Opt::IpTos, 0.into()),
+        (Opt::Ipv6MtuDiscover, "dont".into()),
+        (Opt::TcpNodelay, OptValue::Flag(false).into()),
+    ] {
+        assert_eq!(set_of(&[(opt, setting)]).find(opt), Some(&Setting::Off), "{opt}");
+    }
+    // Not where zero is a value of its own.
+    let linger = set_of(&[(Opt::SoLinger, Duration::ZERO.into())]);
+    assert!(linger.is_on(Opt::SoLinger));
     assert!(!set.is_on(Opt::SoReuseport) && set.is_on(Opt::IpTtl) && !set.is_on(Opt::TcpCork));
     assert_eq!(set.remove(Opt::IpTtl), Some(Setting::from(9)));
     assert_eq!((set.remove(Opt::IpTtl), set.find(Opt::IpTtl)), (None, None));
@@ -325,6 +336,16 @@ fn stages_and_sorts_of_sockets_have_names() {
     let said = [Role::Listener, Role::Dialled, Role::Accepted, Role::Packet]
         .map(|role| target.as_role(role).to_string());
     assert_eq!(said, ["tcp4 listener", "tcp4 dialled socket", "tcp4 accepted socket", "tcp4 packet socket"]);
+}
+
+#[test]
+fn the_networks_of_an_option_are_named() {
+    let check = |opt: Opt, networks: &[&str]| assert_eq!(opt.row().networks(), networks, "{opt}");
+    check(Opt::TcpNodelay, &["tcp"]);
+    check(Opt::UdpGro, &["udp"]);
+    check(Opt::IpTtl, &["tcp4", "udp4", "ip4"]);
+    check(Opt::Ipv6Recvtclass, &["udp6", "ip6"]);
+    check(Opt::SoRcvbuf, &["tcp", "unix", "udp", "unixgram", "unixpacket", "ip"]);
 }
 
 /// The forms of setting that TCP carries over cost nothing on a connection; the rest is set there.
