@@ -24,7 +24,7 @@ use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringport::proto::http1::{self, FieldWriter};
+use ringport::proto::http1::{self, Authority, FieldWriter};
 use ringport::runtime::native::{Native, NativeListener, NativeStream};
 use ringport::runtime::{ConnectAddr, ListenOptions};
 use ringport::spec::{OriginAddress, ProxySpec};
@@ -59,6 +59,8 @@ pub(crate) struct Shared {
     pub stats: Arc<ProxyStats>,
     pub sessions: RefCell<Sessions>,
     pub via: Via,
+    /// What an origin behind a socket's path is told where a client names no host.
+    pub localhost: Authority,
     clock: RefCell<Clock>,
     pub log: LogSender,
     drain: DrainSignal,
@@ -350,6 +352,7 @@ fn shared(context: &CoreContext, plan: &Plan) -> Shared {
         stats,
         sessions: RefCell::default(),
         via: Via::new(),
+        localhost: Authority::new("localhost").expect("a host"),
         clock: RefCell::new(Clock::new()),
         log: plan.log.clone(),
         drain: context.drain.clone(),

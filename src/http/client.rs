@@ -9,7 +9,8 @@ use ringport_platform::buf::{RxQueue, Seg};
 
 use crate::net::Stream;
 use crate::proto::http1::{
-    BodyLen, ClientConn, ClientEvent, Error, FieldWriter, Limits, RequestLine, SendError,
+    BodyLen, ClientConn, ClientEvent, Error, FieldWriter, ForwardedHost, Limits, RequestHead, RequestLine,
+    SendError,
 };
 use crate::runtime::{Runtime, Transport, TxLevel};
 
@@ -141,6 +142,20 @@ impl<T: Transport> ClientStream<T> {
         write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
     ) -> Result<(), SendError> {
         self.conn.send_request_head_with(line, len, self.stream.tx(), write)
+    }
+
+    /// Writes the head of a request that a gateway passes on: see [`ClientConn::forward_request_head_with`].
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn forward_head_with(
+        &mut self,
+        head: &RequestHead,
+        host: ForwardedHost<'_>,
+        len: BodyLen,
+        write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
+        self.conn.forward_request_head_with(head, host, len, self.stream.tx(), write)
     }
 
     /// Writes a part of the body, or of a tunnel.

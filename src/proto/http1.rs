@@ -33,7 +33,7 @@ pub use client::{ClientConn, ClientEvent};
 pub use error::{Error, Fault, SendError};
 pub use head::{Fields, ForwardableFields, RequestHead, ResponseHead, Trailers};
 pub use server::{RemainingBody, ServerConn, ServerEvent};
-pub use write::{FieldBlock, FieldWriter, RequestLine};
+pub use write::{Authority, FieldBlock, FieldWriter, ForwardedHost, RequestLine};
 
 /// How the body of a message is delimited. RFC 9112 6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,14 +18,13 @@ use std::time::Instant;
 
 use http::{Method, StatusCode};
 use ringport::http::ClientStream;
-use ringport::proto::http1::{BodyLen, RequestHead, RequestLine, SendError};
-use ringport::runtime::native::NativeStream;
+use ringport::proto::http1::{BodyLen, ForwardedHost, RequestHead, SendError};
 use ringport::runtime::{Runtime, Transport};
 use ringport_platform::process;
 
 use super::fields::{Client, max_forwards, put_request_fields};
 use super::log;
-use super::pool::{ActiveRequest, Origin};
+use super::pool::{ActiveRequest, Origin, OriginStream};
 use super::routes::Route;
 use super::session::{Flow, Session};
 use super::tunnel::{Tunnel, TunnelEnd};
@@ -34,10 +33,8 @@ use trouble::Trouble;
 
 /// A connection to an origin with the attempt that uses it.
 struct Leg {
-    origin: Rc<Origin>,
-    stream: ClientStream<NativeStream>,
-    reused: bool,
-    _active: ActiveRequest,
+    stream: OriginStream,
+    active: ActiveRequest,
 }
 
 /// Whether a kept connection may be used.
@@ -147,13 +144,13 @@ impl<'a> Exchange<'a> {
                 return Err(last);
             };
             self.asked.push(&origin);
-            let mut reused = false;
-            let result = match self.connect(route, &origin, kept).await {
-                Ok(leg) => {
-                    reused = leg.reused;
-                    self.relay(route, leg, relay).await
-                }
-                Err(trouble) => Err(trouble),
+            let kept_leg = if kept == Kept::Welcome { self.take_kept(route, &origin) } else { None };
+            let reused = kept_leg.is_some();
+            // What waits for a connection, or goes on for long, is put aside: a connection between two requests carries
+            // the memory of what is written here.
+            let result = match kept_leg {
+                Some(leg) => self.relay(route, leg, relay).await,
+                None => Box::pin(self.connect_and_relay(route, &origin, relay)).await,
             };
             let trouble = match result {
                 Ok(flow) => {
@@ -195,15 +192,26 @@ impl<'a> Exchange<'a> {
         idempotent && !relay.response_began && !relay.body_taken
     }
 
-    async fn connect(&mut self, route: &Route, origin: &Rc<Origin>, kept: Kept) -> Result<Leg, Trouble> {
+    fn take_kept(&self, route: &Route, origin: &Rc<Origin>) -> Option<Leg> {
+        let shared = &self.session.shared;
+        let stream = route.pool.take_idle(origin, shared.core.now())?;
+        shared.stats.origin_reused.inc();
+        Some(Leg { stream, active: origin.begin() })
+    }
+
+    async fn connect_and_relay(
+        &mut self,
+        route: &Route,
+        origin: &Rc<Origin>,
+        relay: &mut Relay,
+    ) -> Result<Flow, Trouble> {
+        let leg = self.connect(route, origin).await?;
+        self.relay(route, leg, relay).await
+    }
+
+    async fn connect(&mut self, route: &Route, origin: &Rc<Origin>) -> Result<Leg, Trouble> {
         let shared = self.session.shared.clone();
         let active = origin.begin();
-        if kept == Kept::Welcome
-            && let Some(stream) = route.pool.take_idle(origin, shared.core.now())
-        {
-            shared.stats.origin_reused.inc();
-            return Ok(Leg { origin: origin.clone(), stream, reused: true, _active: active });
-        }
         let mut last = Trouble::NoOrigin;
         // A name may have addresses on which nobody listens: the other family of localhost.
         for _ in 0..origin.addr_count().min(MAX_ADDRS) {
@@ -220,7 +228,7 @@ impl<'a> Exchange<'a> {
                 Ok(Ok(transport)) => {
                     shared.stats.origin_connects.inc();
                     let stream = ClientStream::new(&shared.runtime, transport, shared.origin_limits);
-                    return Ok(Leg { origin: origin.clone(), stream, reused: false, _active: active });
+                    return Ok(Leg { stream: Box::new(stream), active });
                 }
                 Ok(Err(error)) if process::is_shortage(&error) => return Err(Trouble::Shortage(error)),
                 Ok(Err(error)) => {
@@ -239,8 +247,9 @@ impl<'a> Exchange<'a> {
     /// Sends the request over `leg` and passes bytes both ways until the response has ended.
     async fn relay(&mut self, route: &Route, mut leg: Leg, relay: &mut Relay) -> Result<Flow, Trouble> {
         self.send_request(route, &mut leg).map_err(Trouble::Unsendable)?;
+        relay.request_ended |= self.session.client.conn().take_end();
         if relay.request_ended {
-            // Of an earlier attempt: there is no more to wait for.
+            // There is no body, or an earlier attempt has read the request: there is no more to wait for.
             leg.stream.finish().map_err(Trouble::Unsendable)?;
         }
         relay.origin_full = false;
@@ -254,12 +263,12 @@ impl<'a> Exchange<'a> {
         }
         end?;
         if relay.tunnel {
-            return self.tunnel(leg, relay).await;
+            return Box::pin(self.tunnel(leg, relay)).await;
         }
         let shared = &self.session.shared;
         shared.stats.responded(relay.status, shared.core.now().duration_since(self.started));
         if relay.request_ended && !shared.is_draining() {
-            route.pool.put_idle(&leg.origin, leg.stream, shared.core.now());
+            route.pool.put_idle(leg.active.origin(), leg.stream, shared.core.now());
         }
         Ok(Flow::Continue)
     }
@@ -285,23 +294,20 @@ impl<'a> Exchange<'a> {
     }
 
     fn send_request(&mut self, route: &Route, leg: &mut Leg) -> Result<(), SendError> {
-        let client_host = self.head.authority().unwrap_or_default();
+        let Session { shared, peer, told, .. } = &mut *self.session;
         let connect = *self.head.method() == Method::CONNECT;
-        let host = match &leg.origin.address {
+        let host = match &**leg.active.origin() {
             // RFC 9110 9.3.6: the target of a CONNECT and its Host are the same.
-            _ if connect => client_host,
-            ringport::spec::OriginAddress::Host { .. } if !route.preserve_host => leg.origin.name.as_str(),
-            _ if client_host.is_empty() => "localhost",
-            _ => client_host,
+            _ if connect => ForwardedHost::AsReceived,
+            Origin { host: Some(host), .. } if !route.preserve_host => ForwardedHost::Named(host),
+            _ if !self.head.has_authority() => ForwardedHost::Named(&shared.localhost),
+            _ => ForwardedHost::AsReceived,
         };
-        let target = self.head.origin_target();
-        let line = RequestLine { method: self.head.method().as_str(), target: &target, host };
         let len = if connect { BodyLen::None } else { self.len };
-        let session = &mut *self.session;
-        let (policy, peer, told) = (route.forwarded, session.peer.as_str(), &mut session.told);
-        let client = Client { policy, peer, host: client_host, told };
-        let via = &session.shared.via;
-        leg.stream.send_head_with(line, len, |out| put_request_fields(out, &self.head, self.len, client, via))
+        let client = Client { policy: route.forwarded, peer, told };
+        leg.stream.forward_head_with(&self.head, host, len, |out| {
+            put_request_fields(out, &self.head, self.len, client, &shared.via)
+        })
     }
 
     /// Turns what went wrong into what the client gets.

@@ -131,18 +131,15 @@ struct Kept {
 }
 
 impl Told {
-    /// The fields for a request to `host` that says nothing about its client itself.
-    fn block(&mut self, peer: &str, host: &str) -> Result<&FieldBlock, SendError> {
-        let known = self.0.take().filter(|kept| *kept.host == *host);
-        let kept = match known {
-            Some(kept) => kept,
-            None => {
-                let mut block = FieldBlock::default();
-                block.fill(|out| ForwardedFields::default().put(out, peer, host))?;
-                Box::new(Kept { host: host.into(), block })
-            }
-        };
-        Ok(&self.0.insert(kept).block)
+    /// The fields for a request that says nothing about its client itself.
+    fn block(&mut self, peer: &str, head: &RequestHead) -> Result<&FieldBlock, SendError> {
+        if !self.0.as_ref().is_some_and(|kept| head.is_for(&kept.host)) {
+            let host = head.authority().unwrap_or_default();
+            let mut block = FieldBlock::default();
+            block.fill(|out| ForwardedFields::default().put(out, peer, host))?;
+            self.0 = Some(Box::new(Kept { host: host.into(), block }));
+        }
+        Ok(&self.0.as_ref().expect("it is there now").block)
     }
 }
 
@@ -151,8 +148,6 @@ pub(super) struct Client<'a> {
     pub policy: Forwarded,
     /// Its address as text; empty where it has none.
     pub peer: &'a str,
-    /// The authority that it asked for.
-    pub host: &'a str,
     pub told: &'a mut Told,
 }
 
@@ -164,7 +159,7 @@ pub(super) fn put_request_fields(
     client: Client<'_>,
     via: &Via,
 ) -> Result<(), SendError> {
-    let Client { policy, peer, host, told } = client;
+    let Client { policy, peer, told } = client;
     match (max_forwards(head), policy) {
         (Some(left), _) => {
             let told = policy == Forwarded::Off;
@@ -186,9 +181,9 @@ pub(super) fn put_request_fields(
             // What is said before us is said anew each time: rare, behind another gateway.
             let mut earlier = ForwardedFields::default();
             earlier.gather(head);
-            earlier.put(out, peer, host)?;
+            earlier.put(out, peer, head.authority().unwrap_or_default())?;
         }
-        Forwarded::Append | Forwarded::Replace => out.put_block(told.block(peer, host)?),
+        Forwarded::Append | Forwarded::Replace => out.put_block(told.block(peer, head)?),
     }
     out.put_block(via.of(head.version()));
     Ok(())

@@ -8,11 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringport::http::ClientStream;
+use ringport::proto::http1::Authority;
 use ringport::runtime::ConnectAddr;
 use ringport::runtime::native::NativeStream;
 use ringport::spec::{Balance, OriginAddress, OriginPoolSpec};
 
 use super::stats::ProxyStats;
+
+/// A connection to an origin. Behind a pointer, since it moves between the pool and requests.
+pub(crate) type OriginStream = Box<ClientStream<NativeStream>>;
 
 /// A pool on one core.
 pub(crate) struct OriginPool {
@@ -24,15 +28,17 @@ pub(crate) struct OriginPool {
 
 /// One origin on one core.
 pub(crate) struct Origin {
-    /// As in the spec, for logs and the `Host` field.
+    /// As in the spec, for logs.
     pub name: String,
+    /// The same for the `Host` field, where a request's own is not kept. A socket's path is no host.
+    pub host: Option<Authority>,
     pub address: OriginAddress,
     addrs: RefCell<Vec<ConnectAddr>>,
     next_addr: Cell<usize>,
     active: Cell<u32>,
     failures: RefCell<VecDeque<Instant>>,
     ejected_until: Cell<Option<Instant>>,
-    idle: RefCell<VecDeque<(Instant, ClientStream<NativeStream>)>>,
+    idle: RefCell<VecDeque<(Instant, OriginStream)>>,
 }
 
 impl OriginPool {
@@ -55,14 +61,17 @@ impl OriginPool {
 
     /// The origin for the next attempt: in, with an address, and not yet tried for this request.
     pub(crate) fn pick(&self, now: Instant, tried: &[Rc<Origin>]) -> Option<Rc<Origin>> {
-        let count = self.origins.len();
-        let start = self.next.get();
-        let usable = (0..count).map(|step| (start + step) % count).filter(|at| {
-            let origin = &self.origins[*at];
+        let is_usable = |origin: &Rc<Origin>| {
             origin.addr_count() > 0
                 && origin.is_in(now)
                 && !tried.iter().any(|other| Rc::ptr_eq(other, origin))
-        });
+        };
+        if let [only] = &self.origins[..] {
+            return is_usable(only).then(|| only.clone());
+        }
+        let count = self.origins.len();
+        let start = self.next.get();
+        let usable = (0..count).map(|step| (start + step) % count).filter(|at| is_usable(&self.origins[*at]));
         let at = match self.spec.balance {
             Balance::RoundRobin => usable.min_by_key(|_| 0),
             // The first of equals in turn, so that idle origins share the load.
@@ -73,7 +82,7 @@ impl OriginPool {
     }
 
     /// A kept connection to `origin` that is alive as far as this core knows.
-    pub(crate) fn take_idle(&self, origin: &Origin, now: Instant) -> Option<ClientStream<NativeStream>> {
+    pub(crate) fn take_idle(&self, origin: &Origin, now: Instant) -> Option<OriginStream> {
         loop {
             let (since, stream) = origin.idle.borrow_mut().pop_back()?;
             self.stats.origin_idle.dec();
@@ -84,7 +93,7 @@ impl OriginPool {
     }
 
     /// Keeps a connection for the next request.
-    pub(crate) fn put_idle(&self, origin: &Origin, stream: ClientStream<NativeStream>, now: Instant) {
+    pub(crate) fn put_idle(&self, origin: &Origin, stream: OriginStream, now: Instant) {
         let mut idle = origin.idle.borrow_mut();
         if idle.len() < self.spec.max_idle_per_core && stream.is_reusable() {
             idle.push_back((now, stream));
@@ -162,8 +171,14 @@ impl Origin {
             }
             OriginAddress::UnixAbstract(name) => vec![ConnectAddr::Unix([b"\0", name.as_slice()].concat())],
         };
+        let name = address.to_string();
+        let host = match address {
+            OriginAddress::Host { .. } => Authority::new(&name).ok(),
+            OriginAddress::Unix(_) | OriginAddress::UnixAbstract(_) => None,
+        };
         Origin {
-            name: address.to_string(),
+            name,
+            host,
             address: address.clone(),
             addrs: RefCell::new(addrs),
             next_addr: Cell::new(0),
@@ -212,6 +227,13 @@ impl Origin {
 
 /// A request in flight at an origin.
 pub(crate) struct ActiveRequest(Rc<Origin>);
+
+impl ActiveRequest {
+    /// Where it is.
+    pub(crate) fn origin(&self) -> &Rc<Origin> {
+        &self.0
+    }
+}
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {

@@ -117,8 +117,7 @@ impl Session {
             if last || self.shared.is_draining() {
                 self.client.conn().close_after_response();
             }
-            // An idle connection does not carry the state of an exchange: one allocation a request.
-            match Box::pin(Exchange::new(self, head, len).run()).await {
+            match Exchange::new(self, head, len).run().await {
                 Flow::Continue => {}
                 end => return end,
             }
@@ -134,10 +133,11 @@ impl Session {
 
     /// Waits for the next request, as long as the connection may be idle and then as long as a head may take.
     async fn next_head(&mut self) -> Next {
-        let timeouts = self.shared.spec.timeouts().clone();
+        let timeouts = self.shared.spec.timeouts();
+        let (header, keep_alive_idle) = (timeouts.header, timeouts.keep_alive_idle);
         let now = self.shared.core.now();
         let mut head_began: Option<Instant> = self.client.has_input().then_some(now);
-        let mut idle_until = now + if self.served == 0 { timeouts.header } else { timeouts.keep_alive_idle };
+        let mut idle_until = now + if self.served == 0 { header } else { keep_alive_idle };
         let mut drain_seen = false;
         poll_fn(|cx| {
             self.shared.sessions.borrow_mut().watch(self.seat, cx.waker());
@@ -160,7 +160,7 @@ impl Session {
                 let began = *head_began.get_or_insert(now);
                 // Half a head must not keep a chunk of the pool for as long as its client likes.
                 self.client.compact();
-                self.timer.reset(began + timeouts.header);
+                self.timer.reset(began + header);
             }
             if self.timer.poll_elapsed(cx).is_ready() {
                 return Poll::Ready(if head_began.is_some() { Next::HeadTimeout } else { Next::Over });

@@ -13,12 +13,12 @@ use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 
 use super::body::{Decoded, Decoder};
 use super::error::{Error, SendError};
-use super::head::{ResponseHead, Spare, Trailers};
+use super::head::{RequestHead, ResponseHead, Spare, Trailers};
 use super::parse::parse_response;
 use super::scan::{HeadScan, ScanLimits};
 use super::write::{
-    Encoder, FieldWriter, Framing, HeadEnd, RequestLine, announce, each, put_fields, put_head_end,
-    put_request_line,
+    Encoder, FieldWriter, ForwardedHost, Framing, HeadEnd, RequestLine, announce, each, put_fields,
+    put_forwarded_line, put_head_end, put_request_line,
 };
 use super::{BodyLen, Limits};
 
@@ -93,6 +93,14 @@ struct Request {
     upgrade: bool,
 }
 
+/// How a request is framed, and what its response depends on.
+struct Plan {
+    framing: Framing,
+    encoder: Encoder,
+    connect: bool,
+    head: bool,
+}
+
 impl ClientConn {
     /// A connection on which nothing has been sent.
     pub fn new(limits: Limits) -> Self {
@@ -138,19 +146,54 @@ impl ClientConn {
         tx: &mut TxQueue,
         write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
     ) -> Result<(), SendError> {
+        let plan = self.plan(line.method.as_bytes(), body)?;
+        put_request_line(&mut self.scratch, line)?;
+        self.send_planned(plan, tx, write)
+    }
+
+    /// Sends the head of a request that a gateway passes on: with the method of `head` and its target for an origin, which
+    /// were checked when they were read. `body` and the fields that `write` puts are as in
+    /// [`ClientConn::send_request_head_with`].
+    ///
+    /// # Errors
+    /// As [`ClientConn::send_request_head`]; [`SendError::Name`] if there is no host.
+    pub fn forward_request_head_with(
+        &mut self,
+        head: &RequestHead,
+        host: ForwardedHost<'_>,
+        body: BodyLen,
+        tx: &mut TxQueue,
+        write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
+        let plan = self.plan(head.method().as_str().as_bytes(), body)?;
+        put_forwarded_line(&mut self.scratch, head, host)?;
+        self.send_planned(plan, tx, write)
+    }
+
+    fn plan(&self, method: &[u8], body: BodyLen) -> Result<Plan, SendError> {
         if self.tx != Tx::Idle || !matches!(self.rx, Rx::Idle) || self.eof {
             return Err(SendError::State);
         }
-        let connect = line.method == "CONNECT";
+        let connect = method == b"CONNECT";
         let (framing, encoder) = match body {
-            BodyLen::None if matches!(line.method, "POST" | "PUT" | "PATCH") => announce(BodyLen::Length(0)),
+            BodyLen::None if matches!(method, b"POST" | b"PUT" | b"PATCH") => announce(BodyLen::Length(0)),
             BodyLen::None => announce(body),
             BodyLen::Tunnel if connect => announce(BodyLen::None),
             BodyLen::Length(_) | BodyLen::Chunked if !connect => announce(body),
             // A request does not end with the connection, and a CONNECT has no body.
             _ => return Err(SendError::BodyLen),
         };
-        put_request_line(&mut self.scratch, line)?;
+        Ok(Plan { framing, encoder, connect, head: method == b"HEAD" })
+    }
+
+    /// Sends the head whose first line is in the scratch memory.
+    fn send_planned(
+        &mut self,
+        plan: Plan,
+        tx: &mut TxQueue,
+        write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
+        let Plan { framing, encoder, connect, head } = plan;
         let options = put_fields(&mut self.scratch, write)?;
         if options.upgrade && framing != Framing::Unsaid && encoder != Encoder::Length(0) {
             // A body may be taken for the other protocol by one of two readers.
@@ -162,7 +205,7 @@ impl ClientConn {
             options,
         );
         tx.put_slice(&self.scratch);
-        self.request = Request { head: line.method == "HEAD", connect, upgrade: options.upgrade };
+        self.request = Request { head, connect, upgrade: options.upgrade };
         self.informational_count = 0;
         self.tx = Tx::Body(encoder);
         self.rx = Rx::Head;

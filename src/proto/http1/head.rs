@@ -58,6 +58,16 @@ impl RequestHead {
         self.record().authority.map(|span| self.table.text(span))
     }
 
+    /// Whether there is an authority.
+    pub fn has_authority(&self) -> bool {
+        self.record().authority.is_some()
+    }
+
+    /// Whether the authority is this text; no authority is the empty text.
+    pub fn is_for(&self, authority: &str) -> bool {
+        self.table.bytes(self.record().authority.unwrap_or_default()) == authority.as_bytes()
+    }
+
     /// Whether the client waits for 100 before it sends the body.
     pub fn expects_continue(&self) -> bool {
         self.record().facts.expect_continue

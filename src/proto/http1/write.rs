@@ -23,6 +23,34 @@ pub struct RequestLine<'a> {
     pub host: &'a str,
 }
 
+/// A host with or without a port that was checked once and is put into many heads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority(Box<str>);
+
+impl Authority {
+    /// `host` or `host:port`.
+    ///
+    /// # Errors
+    /// [`SendError::Name`] if it is neither.
+    pub fn new(text: &str) -> Result<Self, SendError> {
+        if is_authority(text.as_bytes()) { Ok(Authority(text.into())) } else { Err(SendError::Name) }
+    }
+
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What Host says in a request that is passed on.
+#[derive(Clone, Copy, Debug)]
+pub enum ForwardedHost<'a> {
+    /// What the request was for.
+    AsReceived,
+    /// Another one.
+    Named(&'a Authority),
+}
+
 /// What follows the fields: the body's framing and the life of the connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeadEnd {
@@ -57,14 +85,40 @@ pub(super) fn put_request_line(out: &mut Vec<u8>, line: RequestLine<'_>) -> Resu
     if !method_valid || !target_valid || !is_authority(line.host.as_bytes()) {
         return Err(SendError::Name);
     }
-    out.clear();
-    out.extend_from_slice(line.method.as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(line.target.as_bytes());
-    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
-    out.extend_from_slice(line.host.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    put_checked_line(out, line.method.as_bytes(), line.target.as_bytes(), line.host.as_bytes());
     Ok(())
+}
+
+/// Puts the first line and Host for a head that was checked when it was read. RFC 9112 3.2: the target is that for an
+/// origin.
+pub(super) fn put_forwarded_line(
+    out: &mut Vec<u8>,
+    head: &RequestHead,
+    host: ForwardedHost<'_>,
+) -> Result<(), SendError> {
+    let record = head.record();
+    let host = match (host, record.authority) {
+        (ForwardedHost::Named(authority), _) => authority.0.as_bytes(),
+        (ForwardedHost::AsReceived, Some(span)) => head.table.bytes(span),
+        (ForwardedHost::AsReceived, None) => return Err(SendError::Name),
+    };
+    let method = record.method.as_str().as_bytes();
+    if record.path.at == record.target.at {
+        put_checked_line(out, method, head.table.bytes(record.target), host);
+    } else {
+        put_checked_line(out, method, head.origin_target().as_bytes(), host);
+    }
+    Ok(())
+}
+
+fn put_checked_line(out: &mut Vec<u8>, method: &[u8], target: &[u8], host: &[u8]) {
+    out.clear();
+    out.extend_from_slice(method);
+    out.push(b' ');
+    out.extend_from_slice(target);
+    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+    out.extend_from_slice(host);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes the fields of a head, behind its first line.
@@ -237,6 +291,12 @@ pub(super) fn put_head_end(out: &mut Vec<u8>, end: HeadEnd, options: HopOptions)
     if !(end.close || end.keep_alive || options.upgrade || options.te) {
         return out.extend_from_slice(b"\r\n");
     }
+    put_connection(out, end, options);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cold]
+fn put_connection(out: &mut Vec<u8>, end: HeadEnd, options: HopOptions) {
     let said = [
         (end.close, "close"),
         (end.keep_alive && !end.close, "keep-alive"),
@@ -248,9 +308,6 @@ pub(super) fn put_head_end(out: &mut Vec<u8>, end: HeadEnd, options: HopOptions)
         out.extend_from_slice(separator);
         out.extend_from_slice(token.as_bytes());
         separator = b", ";
-    }
-    if separator == b", " {
-        out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");
 }

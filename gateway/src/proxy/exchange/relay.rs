@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use ringport::http::{ClientError, ServeError};
-use ringport::proto::http1::{BodyLen, ClientEvent, RemainingBody, ServerEvent};
+use ringport::proto::http1::{BodyLen, ClientEvent, RemainingBody, SendError, ServerEvent};
 use ringport::runtime::TxLevel;
 
 use super::trouble::Trouble;
@@ -79,12 +79,17 @@ impl Exchange<'_> {
         response_timeout: Duration,
     ) -> Poll<Result<(), Trouble>> {
         // Each direction's output goes out before its own back-pressure is asked about.
-        if let Poll::Ready(Err(trouble)) = self.poll_request(cx, leg, relay) {
+        if !relay.request_ended
+            && let Poll::Ready(Err(trouble)) = self.poll_request(cx, leg, relay)
+        {
             return Poll::Ready(Err(trouble));
         }
-        match self.poll_response(cx, leg, relay) {
-            Poll::Ready(end) => return Poll::Ready(end),
-            Poll::Pending => {}
+        if let Poll::Ready(end) = self.poll_response(cx, leg, relay) {
+            return Poll::Ready(end);
+        }
+        // Last, because only who waits must know that nobody waits for it any more.
+        if relay.request_ended && self.session.client.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Trouble::ClientGone));
         }
         let timeouts = self.session.shared.spec.timeouts();
         let limit = if relay.client_full || relay.origin_full {
@@ -137,13 +142,7 @@ impl Exchange<'_> {
         leg: &mut Leg,
         relay: &mut Relay,
     ) -> Poll<Result<(), Trouble>> {
-        loop {
-            if relay.request_ended {
-                return match self.session.client.poll_gone(cx) {
-                    Poll::Ready(_) => Poll::Ready(Err(Trouble::ClientGone)),
-                    Poll::Pending => Poll::Pending,
-                };
-            }
+        while !relay.request_ended {
             if relay.origin_full || relay.body_taken {
                 match leg.stream.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
                     Poll::Ready(Ok(())) => relay.origin_full = false,
@@ -161,7 +160,7 @@ impl Exchange<'_> {
                 Err(_) => return Poll::Ready(Err(Trouble::ClientGone)),
             };
             relay.last_progress = self.session.shared.core.now();
-            let sent = match event {
+            let mut sent = match event {
                 ServerEvent::Data(data) => {
                     relay.body_taken = true;
                     leg.stream.send_data(data)
@@ -181,12 +180,17 @@ impl Exchange<'_> {
                 | ServerEvent::Tunnel(_)
                 | ServerEvent::Closed => return Poll::Pending,
             };
+            if sent.is_ok() && self.session.client.conn().take_end() {
+                relay.request_ended = true;
+                sent = if relay.request_trailed { Ok(()) } else { leg.stream.finish() };
+            }
             if let Err(error) = sent {
                 return Poll::Ready(Err(Trouble::Unsendable(error)));
             }
             // An error here comes back with the response, or instead of it.
             let _ = leg.stream.start_send();
         }
+        Poll::Pending
     }
 
     /// Passes the response on. Ready when it has ended.
@@ -233,7 +237,11 @@ impl Exchange<'_> {
             if moves {
                 relay.last_progress = self.session.shared.core.now();
             }
-            if let Err(error) = self.pass_on(event, relay) {
+            let mut passed = self.pass_on(event, relay);
+            if passed.is_ok() && leg.stream.conn().take_end() {
+                passed = self.pass_end(relay);
+            }
+            if let Err(error) = passed {
                 return Poll::Ready(Err(error));
             }
         }
@@ -277,10 +285,7 @@ impl Exchange<'_> {
                 relay.response_trailed = true;
                 client.send_trailers(trailers.iter())
             }
-            ClientEvent::End => {
-                relay.response_ended = true;
-                if relay.response_trailed { Ok(()) } else { client.finish() }
-            }
+            ClientEvent::End => return self.pass_end(relay),
             // A tunnel's bytes come behind its head only, and are not read here.
             ClientEvent::Closed | ClientEvent::NeedInput | ClientEvent::Tunnel(_) => {
                 let gone = ClientError::Protocol(ringport::proto::http1::Error::Incomplete);
@@ -291,10 +296,18 @@ impl Exchange<'_> {
                 });
             }
         };
-        sent.map_err(|error| {
-            if relay.response_began { Trouble::Cut(error.to_string()) } else { Trouble::Unpassable(error) }
-        })?;
+        sent.map_err(|error| unpassable(error, relay))?;
         relay.response_began |= relay.status != 0;
         Ok(())
     }
+
+    fn pass_end(&mut self, relay: &mut Relay) -> Result<(), Trouble> {
+        relay.response_ended = true;
+        let sent = if relay.response_trailed { Ok(()) } else { self.session.client.finish() };
+        sent.map_err(|error| unpassable(error, relay))
+    }
+}
+
+fn unpassable(error: SendError, relay: &Relay) -> Trouble {
+    if relay.response_began { Trouble::Cut(error.to_string()) } else { Trouble::Unpassable(error) }
 }

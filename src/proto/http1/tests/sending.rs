@@ -4,8 +4,8 @@ use http::StatusCode;
 use ringport_platform::buf::{RxQueue, TxQueue};
 
 use super::super::{
-    BodyLen, ClientConn, ClientEvent, Error, Limits, RemainingBody, RequestHead, RequestLine, SendError,
-    ServerConn, ServerEvent,
+    Authority, BodyLen, ClientConn, ClientEvent, Error, FieldWriter, ForwardedHost, Limits, RemainingBody,
+    RequestHead, RequestLine, SendError, ServerConn, ServerEvent,
 };
 use super::{rx_queue, sent_text, tx_queue};
 
@@ -362,7 +362,30 @@ fn targets_for_origins() {
     ] {
         let (_, _, _, head) = asked(&format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!(head.origin_target(), expected, "{method} {target}");
+        for (host, named) in [("a:1", None), ("o:80", Some(Authority::new("o:80").expect("a host")))] {
+            let host_field = named.as_ref().map_or(ForwardedHost::AsReceived, ForwardedHost::Named);
+            let host = if named.is_none() && method != "CONNECT" { "a" } else { host };
+            let (mut conn, mut tx) = (ClientConn::new(Limits::default()), tx_queue());
+            let fields = |out: &mut FieldWriter<'_>| out.put("x", b"y");
+            conn.forward_request_head_with(&head, host_field, BodyLen::None, &mut tx, fields)
+                .expect("a new connection");
+            let (mut same, mut expected_tx) = (ClientConn::new(Limits::default()), tx_queue());
+            let line = RequestLine { method, target: expected, host };
+            same.send_request_head_with(line, BodyLen::None, &mut expected_tx, fields).expect("as new");
+            assert_eq!(sent_text(&tx), sent_text(&expected_tx));
+        }
     }
+}
+
+#[test]
+fn nothing_is_passed_on_without_a_host() {
+    let (_, _, _, head) = asked("GET / HTTP/1.0\r\n\r\n");
+    assert!(!head.has_authority() && head.is_for("") && !head.is_for("a"));
+    let (mut conn, mut tx) = (ClientConn::new(Limits::default()), tx_queue());
+    let host = ForwardedHost::AsReceived;
+    let sent = conn.forward_request_head_with(&head, host, BodyLen::None, &mut tx, |_| Ok(()));
+    assert_eq!((sent, tx.len()), (Err(SendError::Name), 0));
+    assert_eq!(Authority::new("a b").err(), Some(SendError::Name));
 }
 
 #[test]
