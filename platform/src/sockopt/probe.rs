@@ -99,7 +99,9 @@ pub(super) fn sample(opt: Opt) -> Setting {
             Setting::from(row.unit.time() * u32::try_from(min.max(1)).unwrap_or(1))
         }
         (_, Form::Ports) => Setting::Value(OptValue::Ports { low: 40_000, high: 50_000 }),
-        (_, Form::Cpus { .. }) => Setting::Value(OptValue::Cpus(vec![0])),
-        (_, Form::Name { .. } | Form::Choice(_)) => Setting::Off,
+        // Names are above.
+        (_, Form::Cpus { .. } | Form::Name { .. } | Form::Choice(_)) => {
+            Setting::Value(OptValue::Cpus(vec![0]))
+        }
     }
 }

@@ -136,8 +136,10 @@ fn a_group_shares_an_address_and_keeps_others_out() {
     assert_eq!(reached[0] + reached[1], 200);
     assert!(reached[0] > 0 && reached[1] > 0, "{reached:?}");
     // The same for datagrams: the options came before bind.
-    let udp = || open_packet(&PacketEnds::Udp(Ends::Bound(addr)), &set);
-    let (_first, _second) = (udp().unwrap(), udp().unwrap());
+    let udp = |addr| open_packet(&PacketEnds::Udp(Ends::Bound(addr)), &set).unwrap();
+    let first = udp("127.0.0.1:0".parse().unwrap());
+    let addr = inet(first.fd.as_fd());
+    let _second = udp(addr);
     assert!(open_packet(&PacketEnds::Udp(Ends::Bound(addr)), &OptSet::new()).is_err());
 }
 
@@ -305,13 +307,16 @@ fn sysfs_index(name: &str) -> i64 {
 
 #[test]
 fn a_socket_of_ipv6_alone_refuses_ipv4() {
-    for (only, kind) in [(true, Some(ErrorKind::ConnectionRefused)), (false, None)] {
-        let set = set_of(&[(Opt::Ipv6V6only, only.into())]);
-        let opened = listener("[::]:0", &set).unwrap();
-        let port = inet(opened.fd.as_fd()).port();
-        assert_eq!(TcpStream::connect(("127.0.0.1", port)).err().map(|error| error.kind()), kind);
-        assert!(TcpStream::connect(("::1", port)).is_ok());
-    }
+    // Nobody else has the port.
+    in_namespace(|| {
+        for (only, kind) in [(true, Some(ErrorKind::ConnectionRefused)), (false, None)] {
+            let set = set_of(&[(Opt::Ipv6V6only, only.into())]);
+            let opened = listener("[::]:0", &set).unwrap();
+            let port = inet(opened.fd.as_fd()).port();
+            assert_eq!(TcpStream::connect(("127.0.0.1", port)).err().map(|error| error.kind()), kind);
+            assert!(TcpStream::connect(("::1", port)).is_ok());
+        }
+    });
 }
 
 /// A Multipath TCP socket without a path yet takes any name of a congestion control and keeps its own: only reading back

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ringport_platform::sockopt::{
-    Family, Form, Kind, Opt, OptFault, OptSet, OptValue, Os, Role, Setting, Stage, Target, Unit, ValueError,
+    Family, Form, Kind, Opt, OptFault, OptSet, OptValue, Os, ReadBack, Role, Setting, Stage, Target, Unit,
+    ValueError,
 };
 
 use super::rig::{opts_of, set_of};
@@ -319,6 +320,17 @@ fn stages_and_sorts_of_sockets_have_names() {
     let stages = [Stage::Socket, Stage::PreBind, Stage::PreConnect, Stage::Connected, Stage::Rearm];
     assert_eq!(stages.map(Stage::code), ["S0", "S1", "S2", "S3", "S4"]);
     assert!(stages.is_sorted());
+    let read_back = [
+        ReadBack::Equal,
+        ReadBack::Doubled,
+        ReadBack::Capped,
+        ReadBack::Raised,
+        ReadBack::Rounded,
+        ReadBack::Transient,
+        ReadBack::WriteOnly,
+    ];
+    let words = ["equal", "doubled", "capped", "raised", "rounded", "transient", "write-only"];
+    assert_eq!(read_back.map(ReadBack::name), words);
     let names = [Kind::Stream, Kind::Datagram, Kind::Seqpacket, Kind::Raw].map(|kind| {
         [Family::V4, Family::V6, Family::Dual, Family::Unix]
             .map(|family| Target { family, kind, role: Role::Packet }.network())

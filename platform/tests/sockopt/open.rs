@@ -79,13 +79,18 @@ fn a_dialled_socket_comes_from_its_local_address() {
     assert!(matches!(peer_addr(accepted.as_fd()).unwrap(), LocalAddr::Inet(addr)
         if addr.ip().to_string() == "127.0.0.2" && addr.port() != 0));
     // Unless the options say otherwise, or a port is asked for.
-    let early = dial(&target, Some(&local), &set_of(&[(Opt::IpBindAddressNoPort, Setting::Off)])).unwrap();
-    let port = inet(early.fd.as_fd()).port();
-    assert_ne!(port, 0);
-    drop(early);
-    let asked = addr(&format!("127.0.0.2:{port}"));
-    let opened = dial(&target, Some(&asked), &OptSet::new()).unwrap();
-    assert_eq!(inet(opened.fd.as_fd()).port(), port);
+    // A port that was free a moment ago may be another test's now.
+    let opened = (0..20).find_map(|_| {
+        let set = set_of(&[(Opt::IpBindAddressNoPort, Setting::Off)]);
+        let early = dial(&target, Some(&local), &set).unwrap();
+        let port = inet(early.fd.as_fd()).port();
+        assert_ne!(port, 0);
+        drop(early);
+        let opened = dial(&target, Some(&addr(&format!("127.0.0.2:{port}"))), &OptSet::new()).ok()?;
+        assert_eq!(inet(opened.fd.as_fd()).port(), port);
+        Some(opened)
+    });
+    let opened = opened.unwrap();
     assert_eq!(sockopt::get(opened.fd.as_fd(), Opt::IpBindAddressNoPort).unwrap(), Setting::Off);
 }
 
@@ -134,16 +139,18 @@ fn packet_sockets_are_bound_or_connected() {
     let mut got = [std::mem::MaybeUninit::uninit(); 16];
     let (len, from) = SockRef::from(&dual.fd).recv_from(&mut got).unwrap();
     assert_eq!((len, from.as_socket().unwrap().ip().to_string()), (4, "::ffff:127.0.0.3".to_owned()));
-    // Where that is refused, it does not.
-    let set = set_of(&[(Opt::Ipv6V6only, true.into())]);
-    let only = open_packet(&PacketEnds::Udp(Ends::Bound("[::]:0".parse().unwrap())), &set).unwrap();
-    let peer = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), inet(only.fd.as_fd()).port());
-    let client =
-        open_packet(&PacketEnds::Udp(Ends::Connected { peer, local: None }), &OptSet::new()).unwrap();
-    SockRef::from(&client.fd).send(b"ping").unwrap();
-    // The refusal comes back with the next call.
-    let refused = SockRef::from(&client.fd).send(b"ping").unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    // Where that is refused, it does not. In a network of its own: nobody else has the port.
+    in_namespace(|| {
+        let set = set_of(&[(Opt::Ipv6V6only, true.into())]);
+        let only = open_packet(&PacketEnds::Udp(Ends::Bound("[::]:0".parse().unwrap())), &set).unwrap();
+        let peer = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), inet(only.fd.as_fd()).port());
+        let client =
+            open_packet(&PacketEnds::Udp(Ends::Connected { peer, local: None }), &OptSet::new()).unwrap();
+        SockRef::from(&client.fd).send(b"ping").unwrap();
+        // The refusal comes back with the next call.
+        let refused = SockRef::from(&client.fd).send(b"ping").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    });
 
     let (ConnectAddr::Unix(here), ConnectAddr::Unix(there)) = (unnamed("here"), unnamed("there")) else {
         unreachable!()
