@@ -9,25 +9,50 @@
 
 mod address;
 mod check;
-mod effective;
+mod cidr;
+mod dial;
 mod error;
+mod file;
 mod json;
+mod keep_alive;
+mod listen;
 mod nearest;
+mod net_addr;
+mod packet;
+mod protobuf;
 mod proxy;
 #[allow(missing_docs, clippy::allow_attributes, reason = "generated; the comments are those of the schema")]
 pub mod raw;
 mod read;
 mod scalar;
+mod sockopt;
+mod text;
 mod tree;
+mod unavailable;
+mod units;
+mod unix_file;
 mod yaml;
 
 pub use address::{Address, OriginAddress};
+pub use cidr::{Cidr, CidrError, PeerRange};
+pub use dial::{DialSpec, DialSpecBuilder, ProxyProtocolOut, Replacement, ResolverSpec};
 pub use error::{Fault, SpecErrors};
+pub use file::{Spec, SpecKind};
+pub use keep_alive::KeepAlive;
+pub use listen::{
+    ConnectionLimits, Deadlines, LimitPolicy, ListenSockets, ListenSource, ListenSpec, ListenSpecBuilder,
+    PeerRules, ProxyProtocol, ProxyProtocolVersion,
+};
+pub use net_addr::{Carries, IpProtocol, NetAddr, Network};
+pub use packet::{Multicast, MulticastGroup, PacketSpec, PacketSpecBuilder};
+pub use protobuf::read_protobuf;
 pub use proxy::{
     AccessLog, Balance, DriverChoice, Forwarded, HealthSpec, HostPattern, Limits, ListenerSpec,
-    OriginPoolSpec, ProxySpec, ProxySpecBuilder, RouteSpec, RuntimeSpec, Timeouts,
+    OriginPoolSpec, OriginSpec, ProxySpec, ProxySpecBuilder, RouteSpec, RuntimeSpec, Timeouts,
 };
 pub use read::{Format, Positions, read, read_with_positions};
+pub use sockopt::{OnUnsupported, SockOptions};
+pub use unix_file::{Owner, UnixFile};
 
 #[cfg(test)]
 mod tests;

@@ -34,10 +34,10 @@ pub(crate) fn run(settings: DriverSettings) -> Result<u8, String> {
         start_origin(settings).map_err(|error| format!("cannot start the origin: {error}"))?;
     let host = OriginAddress::Host { host: origin_addr.ip().to_string(), port: origin_addr.port() };
     let spec = ProxySpec::builder()
-        .listener("web", Address::Tcp(FRONT.into()))
+        .listener("web", Address::Inet(FRONT.into()))
         .route(RouteSpec::new("demo"))
         .pool(OriginPoolSpec::new("demo", [host]))
-        .admin(Address::Tcp(ADMIN.into()))
+        .admin(Address::Inet(ADMIN.into()))
         .build()
         .map_err(|errors| errors.to_string())?;
     let running = proxy::start(spec, settings)?;

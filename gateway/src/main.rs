@@ -2,17 +2,18 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod check;
 mod demo;
 mod probe;
 mod proxy;
 
 use std::env::VarError;
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ringport::spec::{self, Format, ProxySpec};
+use ringport::spec::{self, Fault, ProxySpec};
 use ringport_platform::driver::{DriverChoice, DriverKind, Mechanisms};
 use tracing_subscriber::EnvFilter;
 
@@ -31,14 +32,13 @@ enum Command {
     /// Put a server under load and measure its answers, or compare this machine's drivers.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Check configs and start nothing: print every fault, or the configs with all defaults filled in.
+    Check(check::Check),
     /// Serve as a reverse proxy.
     Proxy {
-        /// The config: YAML, JSON or TOML by its ending.
-        #[arg(long, value_name = "FILE", required_unless_present = "check", conflicts_with = "check")]
-        config: Option<PathBuf>,
-        /// Only check this config: print every fault, or the config with all defaults filled in.
+        /// The config: YAML, JSON, TOML or protobuf by its ending. See `ringport check`.
         #[arg(long, value_name = "FILE")]
-        check: Option<PathBuf>,
+        config: PathBuf,
     },
     /// Print what this kernel and machine support, and which driver would be taken.
     Probe {
@@ -64,12 +64,30 @@ environment.";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match start_log().and_then(|()| run(cli)) {
+    match start_log().map_err(Failure::from).and_then(|()| run(cli)) {
         Ok(code) => ExitCode::from(code),
-        Err(message) => {
-            eprintln!("ringport: {message}");
+        Err(failure) => {
+            match failure {
+                Failure::Sentence(sentence) => eprintln!("ringport: {sentence}"),
+                // Each begins with its file and line, for editors to find.
+                Failure::Faults(faults) => faults.iter().for_each(|fault| eprintln!("{fault}")),
+            }
             ExitCode::from(2)
         }
+    }
+}
+
+/// Why the command did not do what it was asked to.
+enum Failure {
+    /// In one sentence.
+    Sentence(String),
+    /// All that is wrong with a config.
+    Faults(Vec<Fault>),
+}
+
+impl From<String> for Failure {
+    fn from(sentence: String) -> Self {
+        Failure::Sentence(sentence)
     }
 }
 
@@ -81,24 +99,20 @@ fn start_log() -> Result<(), String> {
     Ok(())
 }
 
-fn run(cli: Cli) -> Result<u8, String> {
+fn run(cli: Cli) -> Result<u8, Failure> {
     let (asked, disable) = driver_settings()?;
     let settings = proxy::DriverSettings { choice: asked.unwrap_or_default(), disable };
     match cli.command {
-        None => demo::run(settings),
-        Some(Command::Bench(bench)) => bench::run(bench, settings),
-        Some(Command::Probe { json, sockopts: false }) => probe::run(json, settings),
+        None => Ok(demo::run(settings)?),
+        Some(Command::Bench(bench)) => Ok(bench::run(bench, settings)?),
+        Some(Command::Check(check)) => check::run(&check),
+        Some(Command::Probe { json, sockopts: false }) => Ok(probe::run(json, settings)?),
         Some(Command::Probe { json, sockopts: true }) => {
             probe::sockopts(json);
             Ok(0)
         }
-        Some(Command::Proxy { check: Some(path), .. }) => {
-            say(&load(&path)?.effective());
-            Ok(0)
-        }
-        Some(Command::Proxy { config, check: None }) => {
-            // clap has seen to it that one of the two is there.
-            let spec = load(&config.unwrap_or_default())?;
+        Some(Command::Proxy { config }) => {
+            let spec = check::read_proxy(&config)?;
             let choice = asked.unwrap_or_else(|| choice_of(&spec));
             let settings = proxy::DriverSettings { choice, disable };
             let running = proxy::start(spec, settings)?;
@@ -113,13 +127,6 @@ fn run(cli: Cli) -> Result<u8, String> {
 /// Prints a line; a reader that has gone is no fault.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-fn load(path: &Path) -> Result<ProxySpec, String> {
-    let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {name}: {error}"))?;
-    let format = Format::from_path(path).map_err(|error| error.to_string())?;
-    ProxySpec::from_text(&text, format, &name).map_err(|errors| errors.to_string())
 }
 
 /// What the environment says of the driver, if anything, and of mechanisms to do without.

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use super::nearest::quoted;
 
-/// Where the gateway listens.
+/// The address of a socket, which needs no look-up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// TCP over IPv4 or IPv6; port 0 lets the kernel choose.
-    Tcp(SocketAddr),
+    /// IPv4 or IPv6; port 0 lets the kernel choose.
+    Inet(SocketAddr),
     /// A Unix socket in the file system; 1 to 107 bytes of UTF-8.
     Unix(PathBuf),
     /// A Unix socket by abstract name, without the leading NUL; 1 to 107 bytes of UTF-8. Linux.
@@ -29,7 +29,7 @@ impl Address {
                 UnixName::Abstract(name) => Address::UnixAbstract(name),
             });
         }
-        text.parse().map(Address::Tcp).map_err(|_| match text {
+        text.parse().map(Address::Inet).map_err(|_| match text {
             "" => format!("an address is needed: {FORMS}"),
             text if text.starts_with(':') => {
                 format!("{} has no host; write 0.0.0.0{text} or [::]{text}", quoted(text))
@@ -40,7 +40,7 @@ impl Address {
 
     /// Whether two sockets cannot both have it. Port 0 stands for different ports.
     pub(super) fn is_exclusive(&self) -> bool {
-        !matches!(self, Address::Tcp(address) if address.port() == 0)
+        !matches!(self, Address::Inet(address) if address.port() == 0)
     }
 }
 
@@ -48,21 +48,21 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Tcp(address) => write!(f, "{address}"),
+            Address::Inet(address) => write!(f, "{address}"),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
             Address::UnixAbstract(name) => write!(f, "unix:@{}", String::from_utf8_lossy(name)),
         }
     }
 }
 
-/// Where an origin is reached.
+/// Where an origin, or another peer, is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OriginAddress {
-    /// TCP.
+    /// By IP.
     Host {
         /// A name to resolve, in lower case, or an IP address; IPv6 without brackets.
         host: String,
-        /// 1 to 65535.
+        /// 1 to 65535; 0 where the network has no ports.
         port: u16,
     },
     /// A Unix socket in the file system; 1 to 107 bytes of UTF-8.
@@ -125,7 +125,7 @@ pub(super) fn request_host(text: &str) -> Result<String, String> {
     name(text)
 }
 
-fn origin_host(text: &str) -> Result<String, String> {
+pub(super) fn origin_host(text: &str) -> Result<String, String> {
     if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let address: Ipv6Addr = inner.parse().map_err(|_| format!("{} is no IPv6 address", quoted(text)))?;
         return Ok(address.to_string());
@@ -159,12 +159,12 @@ fn name(text: &str) -> Result<String, String> {
     Ok(text.to_ascii_lowercase())
 }
 
-enum UnixName {
+pub(super) enum UnixName {
     Path(PathBuf),
     Abstract(Vec<u8>),
 }
 
-fn unix_name(text: &str) -> Result<UnixName, String> {
+pub(super) fn unix_name(text: &str) -> Result<UnixName, String> {
     let name = text.strip_prefix('@');
     let length = name.unwrap_or(text).len();
     // unix(7): sun_path has 108 bytes, one of them NUL, at the end of a path or in front of an abstract name.

@@ -1,307 +1,91 @@
-//! The rules of a reverse proxy: message in, checked spec or every fault out.
+//! Rules that several specs share: each looks at a part of a message, notes what is wrong, and gives what it could make.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::address::{Address, OriginAddress, request_host};
 use super::error::{Fault, SpecErrors};
-use super::nearest::{did_you_mean, quoted};
-use super::proxy::{
-    AccessLog, Balance, DriverChoice, Forwarded, HealthSpec, HostPattern, Limits, ListenerSpec,
-    OriginPoolSpec, ProxySpec, RouteSpec, RuntimeSpec, Timeouts,
-};
-use super::raw;
-
-pub(super) fn check_proxy(raw: &raw::ProxyConfig) -> Result<ProxySpec, SpecErrors> {
-    let mut check = Check { faults: Vec::new() };
-    let mut addresses = HashMap::new();
-    let listeners = check.listeners(&raw.listeners, &mut addresses);
-    let routes = check.routes(&raw.routes, &raw.pools);
-    let pools = check.pools(&raw.pools);
-    let admin = check.admin(raw.admin.as_ref(), &mut addresses);
-    let access_log = check.access_log(raw.access_log.as_ref());
-    let runtime = check.runtime(&raw.runtime.unwrap_or_default());
-    let limits = check.limits(&raw.limits.unwrap_or_default());
-    let timeouts = check.timeouts(&raw.timeouts.unwrap_or_default());
-    let spec = ProxySpec { listeners, routes, pools, admin, access_log, runtime, limits, timeouts };
-    SpecErrors::or(check.faults, spec)
-}
+use super::nearest::quoted;
 
 /// Collects faults. Each method returns what it could make of its part; the whole is used only without faults.
-struct Check {
+#[derive(Default)]
+pub(super) struct Check {
     faults: Vec<Fault>,
+    /// Where the message is that is checked, before every path.
+    root: &'static str,
 }
 
 impl Check {
-    fn listeners(
-        &mut self,
-        raw: &[raw::Listener],
-        addresses: &mut HashMap<Address, String>,
-    ) -> Vec<ListenerSpec> {
-        self.count("listeners", raw.len(), MAX_LISTENERS);
-        self.names("listeners", raw.iter().map(|listener| listener.name.as_str()));
-        let mut listeners = Vec::with_capacity(raw.len());
-        for (index, listener) in raw.iter().enumerate() {
-            let path = format!("listeners[{index}].address");
-            if let Some(address) = self.address(path, &listener.address, addresses) {
-                listeners.push(ListenerSpec { name: listener.name.clone(), address });
-            }
-        }
-        listeners
+    /// For a message in this field.
+    pub(super) fn under(root: &'static str) -> Self {
+        Check { faults: Vec::new(), root }
     }
 
-    fn admin(
-        &mut self,
-        raw: Option<&raw::Admin>,
-        addresses: &mut HashMap<Address, String>,
-    ) -> Option<Address> {
-        let text = raw.map(|admin| admin.address.as_str()).filter(|text| !text.is_empty())?;
-        self.address("admin.address".to_owned(), text, addresses)
+    /// The whole, where nothing is wrong with it.
+    pub(super) fn or<T>(self, whole: T) -> Result<T, SpecErrors> {
+        SpecErrors::or(self.faults, whole)
     }
 
-    /// The address, which must be free; `addresses` tells who has which.
-    fn address(
-        &mut self,
-        path: String,
-        text: &str,
-        addresses: &mut HashMap<Address, String>,
-    ) -> Option<Address> {
-        let address = self.parsed(&path, Address::parse(text))?;
-        match addresses.get(&address) {
-            Some(owner) if address.is_exclusive() => {
-                self.fault(path, format!("{address} is already that of {owner}"))
-            }
-            _ => drop(addresses.insert(address.clone(), path)),
+    /// As [`Check::or`]; what could not be made has its fault.
+    pub(super) fn complete<T>(self, whole: Option<T>) -> Result<T, SpecErrors> {
+        match whole {
+            Some(whole) => self.or(whole),
+            None => Err(SpecErrors::of(self.faults)),
         }
-        Some(address)
     }
 
-    fn routes(&mut self, raw: &[raw::Route], pools: &[raw::Pool]) -> Vec<RouteSpec> {
-        self.count("routes", raw.len(), MAX_ROUTES);
-        let known: HashSet<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
-        let mut taken = HashMap::new();
-        let mut suggestions = MAX_SUGGESTIONS;
-        let mut routes = Vec::with_capacity(raw.len());
-        for (index, route) in raw.iter().enumerate() {
-            let path = format!("routes[{index}]");
-            if route.pool.is_empty() {
-                self.fault(format!("{path}.pool"), "a pool is needed");
-            } else if !known.contains(route.pool.as_str()) {
-                let hint = if suggestions > 0 {
-                    did_you_mean(&route.pool, known.iter().copied())
-                } else {
-                    String::new()
-                };
-                suggestions = suggestions.saturating_sub(1);
-                self.fault(format!("{path}.pool"), format!("there is no pool {}{hint}", quoted(&route.pool)));
-            }
-            routes.push(self.route(route, &path, &mut taken));
-        }
-        routes
-    }
-
-    /// `taken` tells which route has which host and prefix.
-    fn route(
-        &mut self,
-        raw: &raw::Route,
-        path: &str,
-        taken: &mut HashMap<(Option<HostPattern>, String), String>,
-    ) -> RouteSpec {
-        let defaults = RouteSpec::new(&raw.pool);
-        let path_prefix = raw.path_prefix.clone().unwrap_or(defaults.path_prefix);
-        if let Err(message) = check_prefix(&path_prefix) {
-            self.fault(format!("{path}.path_prefix"), message);
-        }
-        if raw.hosts.len() > MAX_HOSTS {
+    /// Notes a part that was made in code and came back changed from the message.
+    pub(super) fn kept(&mut self, path: &str, is_kept: bool) {
+        if !is_kept {
             self.fault(
-                format!("{path}.hosts"),
-                format!("{} are too many: at most {MAX_HOSTS}", raw.hosts.len()),
+                path,
+                "no text can hold this: a name that is not UTF-8 or begins with '@', or a time too fine",
             );
         }
-        let mut hosts = Vec::with_capacity(raw.hosts.len());
-        for (index, host) in raw.hosts.iter().enumerate() {
-            let host_path = format!("{path}.hosts[{index}]");
-            if let Some(host) = self.parsed(&host_path, host_pattern(host)) {
-                self.reachable(host_path, (Some(host.clone()), &path_prefix), path, taken);
-                hosts.push(host);
-            }
-        }
-        if raw.hosts.is_empty() {
-            self.reachable(path.to_owned(), (None, &path_prefix), path, taken);
-        }
-        let forwarded =
-            self.choice(format!("{path}.forwarded"), raw.forwarded, defaults.forwarded, |raw| match raw {
-                raw::Forwarded::Append => Forwarded::Append,
-                raw::Forwarded::Replace => Forwarded::Replace,
-                raw::Forwarded::Off => Forwarded::Off,
-            });
-        let preserve_host = raw.preserve_host.unwrap_or(defaults.preserve_host);
-        let connect = raw.connect.unwrap_or(defaults.connect);
-        RouteSpec { hosts, path_prefix, pool: raw.pool.clone(), forwarded, preserve_host, connect }
     }
 
-    fn reachable(
+    pub(super) fn fault(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.faults.push(SpecErrors::fault(join(self.root, &path.into()), message));
+    }
+
+    pub(super) fn parsed<T>(&mut self, path: &str, parsed: Result<T, impl Into<String>>) -> Option<T> {
+        parsed.map_err(|message| self.fault(path, message)).ok()
+    }
+
+    /// Each of a list that is one, with its place; a list that is too long is one fault.
+    pub(super) fn list<T>(
         &mut self,
-        fault_path: String,
-        (host, path_prefix): (Option<HostPattern>, &str),
-        route: &str,
-        taken: &mut HashMap<(Option<HostPattern>, String), String>,
-    ) {
-        // "/api" and "/api/" take the same paths.
-        let key = (host, path_prefix.strip_suffix('/').unwrap_or(path_prefix).to_owned());
-        match taken.get(&key) {
-            Some(owner) if owner == route => self.fault(fault_path, "the host is written twice"),
-            Some(owner) => {
-                self.fault(fault_path, format!("never reached: {owner} has the same host and path_prefix"));
-            }
-            None => drop(taken.insert(key, route.to_owned())),
+        path: &str,
+        texts: &[String],
+        max: usize,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<(usize, T)> {
+        if !self.at_most(path, texts.len(), max) {
+            return Vec::new();
         }
+        let mut values = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().enumerate() {
+            values.extend(self.parsed(&format!("{path}[{index}]"), parse(text)).map(|value| (index, value)));
+        }
+        values
     }
 
-    fn pools(&mut self, raw: &[raw::Pool]) -> Vec<OriginPoolSpec> {
-        self.count("pools", raw.len(), MAX_POOLS);
-        self.names("pools", raw.iter().map(|pool| pool.name.as_str()));
-        raw.iter().enumerate().map(|(index, pool)| self.pool(pool, &format!("pools[{index}]"))).collect()
-    }
-
-    fn pool(&mut self, raw: &raw::Pool, path: &str) -> OriginPoolSpec {
-        let defaults = OriginPoolSpec::new(&raw.name, self.origins(&raw.origins, path));
-        let health = raw.health.unwrap_or_default();
-        let at = |field: &str| format!("{path}.{field}");
-        let resolve_interval = self.span(at("resolve_interval"), raw.resolve_interval, Zero::Allowed);
-        OriginPoolSpec {
-            balance: self.choice(at("balance"), raw.balance, defaults.balance, |raw| match raw {
-                raw::Balance::RoundRobin => Balance::RoundRobin,
-                raw::Balance::LeastConnections => Balance::LeastConnections,
-            }),
-            max_idle_per_core: self
-                .range(at("max_idle_per_core"), raw.max_idle_per_core, 0..=65_536)
-                .unwrap_or(defaults.max_idle_per_core),
-            idle_timeout: self
-                .span(at("idle_timeout"), raw.idle_timeout, Zero::Refused)
-                .unwrap_or(defaults.idle_timeout),
-            connect_timeout: self
-                .span(at("connect_timeout"), raw.connect_timeout, Zero::Refused)
-                .unwrap_or(defaults.connect_timeout),
-            response_timeout: self
-                .span(at("response_timeout"), raw.response_timeout, Zero::Refused)
-                .unwrap_or(defaults.response_timeout),
-            resolve_interval: resolve_interval.map_or(defaults.resolve_interval, non_zero),
-            retries: self.range(at("retries"), raw.retries, 0..=10).unwrap_or(defaults.retries),
-            health: self.health(&health, &at("health")),
-            ..defaults
-        }
-    }
-
-    fn origins(&mut self, raw: &[raw::Origin], path: &str) -> Vec<OriginAddress> {
-        self.count(&format!("{path}.origins"), raw.len(), MAX_ORIGINS);
-        let mut seen = HashSet::new();
-        let mut origins = Vec::with_capacity(raw.len());
-        for (index, origin) in raw.iter().enumerate() {
-            let path = format!("{path}.origins[{index}].address");
-            let Some(address) = self.parsed(&path, OriginAddress::parse(&origin.address)) else { continue };
-            if !seen.insert(address.clone()) {
-                self.fault(path, format!("{address} is already in this pool"));
-            }
-            origins.push(address);
-        }
-        origins
-    }
-
-    fn health(&mut self, raw: &raw::Health, path: &str) -> HealthSpec {
-        let defaults = HealthSpec::default();
-        let window = self.span(format!("{path}.fail_window"), raw.fail_window, Zero::Refused);
-        let ejection = self.span(format!("{path}.ejection"), raw.ejection, Zero::Refused);
-        HealthSpec {
-            max_fails: self
-                .range(format!("{path}.max_fails"), raw.max_fails, 0..=1_000)
-                .unwrap_or(defaults.max_fails),
-            fail_window: window.unwrap_or(defaults.fail_window),
-            ejection: ejection.unwrap_or(defaults.ejection),
-        }
-    }
-
-    fn access_log(&mut self, raw: Option<&raw::AccessLog>) -> AccessLog {
-        match raw.map(|log| log.path.as_str()) {
-            None | Some("") => AccessLog::default(),
-            Some("off") => AccessLog::Off,
-            Some("stdout") => AccessLog::Stdout,
-            Some(path) => {
-                if path.contains('\0') || path.ends_with('/') {
-                    self.fault("access_log.path", format!("{} is no path of a file", quoted(path)));
-                }
-                AccessLog::File(path.into())
-            }
-        }
-    }
-
-    fn runtime(&mut self, raw: &raw::Runtime) -> RuntimeSpec {
-        let defaults = RuntimeSpec::default();
-        let cores = self.range("runtime.cores", raw.cores, 0..=1_024).unwrap_or(0);
-        let max = self.range("runtime.pool_max_bytes", raw.pool_max_bytes, POOL_BYTES);
-        let min = self.range("runtime.pool_min_bytes", raw.pool_min_bytes, 0..=*POOL_BYTES.end());
-        // Who sets one of the two means it; the default of the other gives way.
-        let pool_max_bytes = max.unwrap_or(defaults.pool_max_bytes.max(min.unwrap_or(0)));
-        let pool_min_bytes = min.unwrap_or(defaults.pool_min_bytes.min(pool_max_bytes));
-        if pool_min_bytes > pool_max_bytes {
-            let message = format!("{pool_min_bytes} is more than pool_max_bytes, {pool_max_bytes}");
-            self.fault("runtime.pool_min_bytes", message);
-        }
-        RuntimeSpec {
-            cores: (cores > 0).then_some(cores),
-            driver: self.choice("runtime.driver".to_owned(), raw.driver, defaults.driver, |raw| match raw {
-                raw::Driver::Auto => DriverChoice::Auto,
-                raw::Driver::Uring => DriverChoice::Uring,
-                raw::Driver::Epoll => DriverChoice::Epoll,
-            }),
-            pool_min_bytes,
-            pool_max_bytes,
-            affinity: raw.affinity.unwrap_or(defaults.affinity),
-        }
-    }
-
-    fn limits(&mut self, raw: &raw::Limits) -> Limits {
-        let defaults = Limits::default();
-        let line = self.range("limits.request_line_bytes", raw.request_line_bytes, HEAD_BYTES);
-        let header = self.range("limits.header_bytes", raw.header_bytes, HEAD_BYTES);
-        let count = self.range("limits.header_count", raw.header_count, HEADER_COUNT);
-        let requests = raw.requests_per_connection;
-        Limits {
-            request_line_bytes: line.unwrap_or(defaults.request_line_bytes),
-            header_bytes: header.unwrap_or(defaults.header_bytes),
-            header_count: count.unwrap_or(defaults.header_count),
-            body_bytes: self.range("limits.body_bytes", raw.body_bytes, 1..=u64::MAX),
-            requests_per_connection: self.range("limits.requests_per_connection", requests, 1..=u64::MAX),
-            max_connections: self.range("limits.max_connections", raw.max_connections, 1..=usize::MAX as u64),
-        }
-    }
-
-    fn timeouts(&mut self, raw: &raw::Timeouts) -> Timeouts {
-        let defaults = Timeouts::default();
-        let mut span = |field: &str, value, zero| self.span(format!("timeouts.{field}"), value, zero);
-        Timeouts {
-            header: span("header", raw.header, Zero::Refused).unwrap_or(defaults.header),
-            body_idle: span("body_idle", raw.body_idle, Zero::Refused).unwrap_or(defaults.body_idle),
-            write_idle: span("write_idle", raw.write_idle, Zero::Refused).unwrap_or(defaults.write_idle),
-            keep_alive_idle: span("keep_alive_idle", raw.keep_alive_idle, Zero::Refused)
-                .unwrap_or(defaults.keep_alive_idle),
-            tunnel_idle: span("tunnel_idle", raw.tunnel_idle, Zero::Allowed)
-                .map_or(defaults.tunnel_idle, non_zero),
-            drain: span("drain", raw.drain, Zero::Allowed).unwrap_or(defaults.drain),
-        }
-    }
-
-    fn count(&mut self, path: &str, count: usize, max: usize) {
-        if count == 0 {
-            self.fault(path, "at least one is needed");
-        } else if count > max {
+    pub(super) fn at_most(&mut self, path: &str, count: usize, max: usize) -> bool {
+        if count > max {
             self.fault(path, format!("{count} are too many: at most {max}"));
         }
+        count <= max
+    }
+
+    pub(super) fn count(&mut self, path: &str, count: usize, max: usize) {
+        if count == 0 {
+            self.fault(path, "at least one is needed");
+        }
+        self.at_most(path, count, max);
     }
 
     /// Names of the entries of a list: well-formed, none twice.
-    fn names<'a>(&mut self, list: &str, names: impl Iterator<Item = &'a str>) {
+    pub(super) fn names<'a>(&mut self, list: &str, names: impl Iterator<Item = &'a str>) {
         let mut first: HashMap<&str, usize> = HashMap::new();
         for (index, name) in names.enumerate() {
             let path = format!("{list}[{index}].name");
@@ -320,14 +104,14 @@ impl Check {
     }
 
     /// A number that is written and in its range; the range must fit `T`.
-    fn range<R: Into<u64>, T: TryFrom<u64>>(
+    pub(super) fn range<R: Into<i128>, T: TryFrom<i128>>(
         &mut self,
         path: impl Into<String>,
         value: Option<R>,
         range: RangeInclusive<u64>,
     ) -> Option<T> {
         let value = value?.into();
-        if range.contains(&value)
+        if (i128::from(*range.start())..=i128::from(*range.end())).contains(&value)
             && let Ok(value) = T::try_from(value)
         {
             return Some(value);
@@ -340,7 +124,12 @@ impl Check {
     }
 
     /// A duration that is written and in its range.
-    fn span(&mut self, path: String, value: Option<prost_types::Duration>, zero: Zero) -> Option<Duration> {
+    pub(super) fn span(
+        &mut self,
+        path: String,
+        value: Option<prost_types::Duration>,
+        zero: Zero,
+    ) -> Option<Duration> {
         let value = value?;
         let nanos = i128::from(value.seconds) * 1_000_000_000 + i128::from(value.nanos);
         let message = match u64::try_from(nanos).map(Duration::from_nanos) {
@@ -354,8 +143,32 @@ impl Check {
         None
     }
 
+    /// Milliseconds that are written: `None` where they are not, `Some(None)` where they say that there is no limit.
+    pub(super) fn milliseconds(
+        &mut self,
+        path: String,
+        value: Option<i32>,
+        unlimited: Unlimited,
+    ) -> Option<Option<Duration>> {
+        let value = value?;
+        let span = u64::try_from(value).map(Duration::from_millis);
+        match span {
+            Ok(Duration::ZERO) if unlimited != Unlimited::Never => return Some(None),
+            Err(_) if unlimited == Unlimited::ZeroOrMinusOne && value == -1 => return Some(None),
+            Ok(span) if (*SPAN.start()..=MAX_MILLISECONDS).contains(&span) => return Some(Some(span)),
+            Ok(_) | Err(_) => {}
+        }
+        let hint = match unlimited {
+            Unlimited::Never => "",
+            Unlimited::Zero => ", or 0 for no limit",
+            Unlimited::ZeroOrMinusOne => ", or 0 or -1 for no limit",
+        };
+        self.fault(path, format!("{value} is out of range: 1 ms to 2073600000 ms (24 days){hint}"));
+        None
+    }
+
     /// A value of an enum, which in a message may be any number.
-    fn choice<R: TryFrom<i32>, T>(
+    pub(super) fn choice<R: TryFrom<i32>, T>(
         &mut self,
         path: String,
         value: Option<i32>,
@@ -371,69 +184,35 @@ impl Check {
             }
         }
     }
+}
 
-    fn parsed<T>(&mut self, path: &str, parsed: Result<T, String>) -> Option<T> {
-        parsed.map_err(|message| self.fault(path, message)).ok()
-    }
+/// The path of a field in a message, which at the root has none.
+pub(super) fn join(path: &str, field: &str) -> String {
+    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
+}
 
-    fn fault(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.faults.push(SpecErrors::fault(path, message));
-    }
+/// A list of [`Check::list`] without the places.
+pub(super) fn values<T>(list: Vec<(usize, T)>) -> Vec<T> {
+    list.into_iter().map(|(_, value)| value).collect()
 }
 
 /// Whether `0s` has a meaning of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Zero {
+pub(super) enum Zero {
     Allowed,
     Refused,
 }
 
-fn non_zero(duration: Duration) -> Option<Duration> {
-    (!duration.is_zero()).then_some(duration)
+/// Which milliseconds mean no limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unlimited {
+    Never,
+    Zero,
+    ZeroOrMinusOne,
 }
 
-fn host_pattern(text: &str) -> Result<HostPattern, String> {
-    match text.strip_prefix("*.") {
-        _ if text.is_empty() || text == "*" => Err("for every host, leave hosts out".to_owned()),
-        Some(suffix) if suffix.parse::<std::net::Ipv4Addr>().is_ok() || suffix.starts_with('[') => {
-            Err(format!("{} is an address, which has no suffix", quoted(text)))
-        }
-        Some(suffix) => request_host(suffix).map(HostPattern::Suffix),
-        None => request_host(text).map(HostPattern::Exact),
-    }
-}
-
-fn check_prefix(prefix: &str) -> Result<(), String> {
-    if !prefix.starts_with('/') {
-        return Err(format!("{} does not begin with '/'", quoted(prefix)));
-    }
-    if prefix.len() > MAX_PREFIX_BYTES {
-        return Err(format!("longer than {MAX_PREFIX_BYTES} bytes"));
-    }
-    if let Some(stray) = prefix.chars().find(|c| !c.is_ascii_graphic() || "?#\\".contains(*c)) {
-        return Err(format!("{stray:?} cannot be in a path; write it percent-encoded"));
-    }
-    if prefix.split('/').any(|segment| segment == "." || segment == "..") {
-        return Err("a \".\" or \"..\" segment never matches".to_owned());
-    }
-    Ok(())
-}
-
-const MAX_LISTENERS: usize = 256;
-const MAX_ROUTES: usize = 10_000;
-const MAX_HOSTS: usize = 1_000;
-const MAX_POOLS: usize = 1_000;
-const MAX_ORIGINS: usize = 1_000;
 const MAX_NAME_BYTES: usize = 64;
-const MAX_PREFIX_BYTES: usize = 4_096;
-/// Each compares a name with all pools.
-const MAX_SUGGESTIONS: usize = 20;
-/// What the table of a head can hold: `proto::http1::Limits`.
-const HEAD_BYTES: RangeInclusive<u64> = 256..=65_535;
-const HEADER_COUNT: RangeInclusive<u64> = 1..=256;
-/// From two chunks of the receive pool to all that it can number.
-/// At least 8 chunks: of 2, one lies in what a stuck client leaves unread and one gathers small writes, and nobody
-/// receives any more.
-const POOL_BYTES: RangeInclusive<u64> = 1 << 20..=4 << 30;
 /// Timers count milliseconds.
 const SPAN: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(30 * 24 * 3600);
+/// What a field of 32 bits can say.
+const MAX_MILLISECONDS: Duration = Duration::from_secs(24 * 24 * 3600);

@@ -44,12 +44,17 @@ pub struct SpecErrors {
 }
 
 impl SpecErrors {
-    /// The faults: of one file in the order in which they were found.
+    /// The faults: of a text in its order, what concerns no part of it first.
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }
 
-    /// Adds the file, and the line and column of the nearest part that is written, to faults that have none.
+    /// The same, to keep.
+    pub fn into_faults(self) -> Vec<Fault> {
+        self.faults
+    }
+
+    /// Adds the file, and the line and column of the nearest part that is written, to faults that have none, and sorts them.
     pub fn locate(mut self, file_name: &str, positions: &Positions) -> Self {
         for fault in self.faults.iter_mut().filter(|fault| fault.line.is_none()) {
             fault.file = file_name.to_owned();
@@ -57,25 +62,38 @@ impl SpecErrors {
                 (fault.line, fault.column) = (Some(line), Some(column));
             }
         }
-        self
+        self.in_order()
     }
 
     /// Adds these faults to those of the reading, in the order of the text; without those that only follow from them.
     ///
-    /// What is missing may be what could not be read, and an item that could not be read moves those behind it.
-    pub(super) fn beside(self, unread: Vec<Fault>, positions: &Positions) -> Self {
-        let list = |path: &str| path.rsplit_once('[').map_or(path, |(list, _)| list).to_owned();
-        let holes: Vec<String> = unread.iter().map(|fault| list(&fault.path)).collect();
-        let pools_have_holes = holes.iter().any(|hole| hole.is_empty() || hole.starts_with("pools"));
+    /// What is missing may be what could not be read; `holes` are the parts that could not, and the lists that lack an item,
+    /// which moves those behind it.
+    pub(super) fn beside(self, unread: Vec<Fault>, holes: &[String], positions: &Positions) -> Self {
+        // A key that is not known may be what is missing beside it: a name of a pool, the hosts of a route.
+        let is_lacking = |path: &str| unread.iter().any(|fault| fault.path == path);
+        let any = |suspect: &dyn Fn(&str) -> bool| unread.iter().any(|fault| suspect(&fault.path));
+        let pools = any(&|path| path.is_empty() || is_entry(path, "pools") || path.ends_with("].name"));
+        let routes = any(&|path| {
+            is_entry(path, "routes") || path.contains(".hosts") || path.ends_with(".path_prefix")
+        });
         let follows = |fault: &Fault| {
-            !positions.is_written(&fault.path)
-                || holes.iter().any(|hole| !hole.is_empty() && fault.path.starts_with(hole.as_str()))
-                || (pools_have_holes && fault.path.ends_with(".pool"))
+            let is_written = positions.is_written(&fault.path);
+            (!is_written && is_lacking(parent(&fault.path)))
+                || holes.iter().any(|hole| is_in(&fault.path, hole))
+                || (is_written && pools && fault.path.ends_with(".pool"))
+                || (routes && fault.message.starts_with(NEVER_REACHED))
         };
+        let found: Vec<_> = self.faults.into_iter().filter(|fault| !follows(fault)).collect();
         let mut faults = unread;
-        faults.extend(self.faults.into_iter().filter(|fault| !follows(fault)));
-        faults.sort_by_key(|fault| (fault.line, fault.column));
-        SpecErrors { faults }
+        faults.extend(found);
+        SpecErrors { faults }.in_order()
+    }
+
+    /// In the order of the text.
+    fn in_order(mut self) -> Self {
+        self.faults.sort_by_key(|fault| (fault.line, fault.column));
+        self
     }
 
     /// At least one fault.
@@ -101,6 +119,22 @@ impl SpecErrors {
     }
 }
 
+/// Whether a path is the other or a part of it.
+fn is_in(path: &str, whole: &str) -> bool {
+    path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// The path of the table that a field is in.
+fn parent(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(parent, _)| parent)
+}
+
+/// Whether a path is that of a list, or of one of its entries.
+fn is_entry(path: &str, list: &str) -> bool {
+    let last = path.rsplit('.').next().unwrap_or_default();
+    last.strip_prefix(list).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
+}
+
 impl fmt::Display for SpecErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, fault) in self.faults.iter().enumerate() {
@@ -114,3 +148,6 @@ impl fmt::Display for SpecErrors {
 }
 
 impl std::error::Error for SpecErrors {}
+
+/// How a fault begins that tells of a route which another one hides.
+pub(super) const NEVER_REACHED: &str = "never reached";

@@ -4,11 +4,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{Address, OriginAddress};
-use super::check::check_proxy;
-use super::effective::{to_raw, to_text, unwritable};
+use super::check::Check;
+use super::dial::DialSpec;
 use super::error::SpecErrors;
+use super::listen::ListenSpec;
+use super::net_addr::NetAddr;
 use super::raw;
-use super::read::{Format, read_what_can_be};
+use super::read::{Format, parse, read_and_check};
+use super::text::to_yaml;
+
+mod check;
+mod effective;
+
+use effective::{lost, to_raw, unwritable};
 
 /// A reverse proxy in which names refer to something, ranges hold and every default is filled in.
 ///
@@ -32,13 +40,7 @@ impl ProxySpec {
     /// Every fault of the text, with line and column of what is written: also what is wrong with those parts that
     /// could be read beside others that could not. The writer of the text is at fault.
     pub fn from_text(text: &str, format: Format, file_name: &str) -> Result<ProxySpec, SpecErrors> {
-        let (raw, positions, unread) = read_what_can_be(text, format, file_name)?;
-        let checked = ProxySpec::check(&raw).map_err(|errors| errors.locate(file_name, &positions));
-        match checked {
-            checked if unread.is_empty() => checked,
-            Ok(_) => Err(SpecErrors::of(unread)),
-            Err(errors) => Err(errors.beside(unread, &positions)),
-        }
+        read_and_check(&parse(text, format, file_name)?, file_name, ProxySpec::check)
     }
 
     /// Checks a message, however it was made, and fills in the defaults.
@@ -46,7 +48,9 @@ impl ProxySpec {
     /// # Errors
     /// Every fault, by path; [`SpecErrors::locate`] adds lines where there is a text.
     pub fn check(raw: &raw::ProxyConfig) -> Result<ProxySpec, SpecErrors> {
-        check_proxy(raw)
+        let mut check = Check::default();
+        let spec = check.proxy_config(raw);
+        check.or(spec)
     }
 
     /// Begins a spec in code: no listener, route or pool, all else by default.
@@ -120,9 +124,9 @@ impl ProxySpec {
         to_raw(self)
     }
 
-    /// The spec with the defaults written out, as indented JSON that [`ProxySpec::from_text`] reads back to an equal one.
+    /// The spec with the defaults written out, as YAML that [`ProxySpec::from_text`] reads back to an equal one.
     pub fn effective(&self) -> String {
-        to_text(self)
+        to_yaml(&self.to_raw())
     }
 }
 
@@ -133,9 +137,17 @@ pub struct ProxySpecBuilder {
 }
 
 impl ProxySpecBuilder {
+    /// Adds a listener of streams at an address, all else by default.
+    pub fn listener(self, name: impl Into<String>, address: Address) -> Self {
+        let builder = ListenSpec::builder(NetAddr::of_stream(address));
+        // What is wrong with the address is told with all else, at the end.
+        let listen = builder.clone().build().unwrap_or_else(|_| builder.into_unchecked());
+        self.listener_spec(name, listen)
+    }
+
     /// Adds a listener.
-    pub fn listener(mut self, name: impl Into<String>, address: Address) -> Self {
-        self.spec.listeners.push(ListenerSpec { name: name.into(), address });
+    pub fn listener_spec(mut self, name: impl Into<String>, listen: ListenSpec) -> Self {
+        self.spec.listeners.push(ListenerSpec { name: name.into(), listen });
         self
     }
 
@@ -187,7 +199,8 @@ impl ProxySpecBuilder {
     /// Every fault, by path. The caller is at fault.
     pub fn build(self) -> Result<ProxySpec, SpecErrors> {
         SpecErrors::or(unwritable(&self.spec), ())?;
-        ProxySpec::check(&self.spec.to_raw())
+        let spec = ProxySpec::check(&self.spec.to_raw())?;
+        SpecErrors::or(lost(&self.spec, &spec), spec)
     }
 }
 
@@ -196,8 +209,8 @@ impl ProxySpecBuilder {
 pub struct ListenerSpec {
     /// Unique among listeners.
     pub name: String,
-    /// Unique among listeners and the administrative endpoint, but for TCP port 0.
-    pub address: Address,
+    /// How; its address is unique among listeners and the administrative endpoint, but for TCP port 0.
+    pub listen: ListenSpec,
 }
 
 /// Sends the requests that match to a pool; the most specific route wins.
@@ -256,8 +269,8 @@ pub enum Forwarded {
 pub struct OriginPoolSpec {
     /// Unique among pools.
     pub name: String,
-    /// At least one, none twice.
-    pub origins: Vec<OriginAddress>,
+    /// At least one, no address twice.
+    pub origins: Vec<OriginSpec>,
     /// How a request chooses its origin.
     pub balance: Balance,
     /// Idle connections kept to each origin by each core, at most 65,536; 0 = none is kept.
@@ -281,7 +294,7 @@ impl OriginPoolSpec {
     pub fn new(name: impl Into<String>, origins: impl IntoIterator<Item = OriginAddress>) -> Self {
         OriginPoolSpec {
             name: name.into(),
-            origins: origins.into_iter().collect(),
+            origins: origins.into_iter().map(OriginSpec::new).collect(),
             balance: Balance::RoundRobin,
             max_idle_per_core: 64,
             idle_timeout: Duration::from_secs(55),
@@ -291,6 +304,22 @@ impl OriginPoolSpec {
             retries: 1,
             health: HealthSpec::default(),
         }
+    }
+}
+
+/// One server behind the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginSpec {
+    /// Where it is.
+    pub address: OriginAddress,
+    /// How it is dialled.
+    pub dial: DialSpec,
+}
+
+impl OriginSpec {
+    /// A server that is dialled as any is by default.
+    pub fn new(address: OriginAddress) -> Self {
+        OriginSpec { address, dial: DialSpec::default() }
     }
 }
 

@@ -13,6 +13,7 @@ use super::nearest::{did_you_mean, quoted};
 use super::raw;
 use super::scalar;
 use super::tree::{self, Key, Node, Position, parse_toml};
+use super::units;
 use super::yaml::parse_yaml;
 
 /// How a text is written.
@@ -92,28 +93,36 @@ pub fn read_with_positions<T: Message + Name + Default>(
     format: Format,
     file_name: &str,
 ) -> Result<(T, Positions), SpecErrors> {
-    let (message, positions, faults) = read_what_can_be(text, format, file_name)?;
-    SpecErrors::or(faults, (message, positions))
+    let (message, reading) = read_what_can_be(&parse(text, format, file_name)?, file_name)?;
+    SpecErrors::or(reading.faults, (message, reading.positions))
+}
+
+/// Reads a message and checks it. Also says what is wrong with those parts that could be read beside others that could not.
+pub(super) fn read_and_check<T: Message + Name + Default, S>(
+    root: &Node,
+    file_name: &str,
+    check: impl FnOnce(&T) -> Result<S, SpecErrors>,
+) -> Result<S, SpecErrors> {
+    let (raw, Reading { positions, faults: unread, holes }) = read_what_can_be(root, file_name)?;
+    let checked = check(&raw).map_err(|errors| errors.locate(file_name, &positions));
+    match checked {
+        checked if unread.is_empty() => checked,
+        Ok(_) => Err(SpecErrors::of(unread)),
+        Err(errors) => Err(errors.beside(unread, &holes, &positions)),
+    }
 }
 
 /// As [`read_with_positions`], but gives what could be made of a text beside the faults of its parts, which it lacks.
-pub(super) fn read_what_can_be<T: Message + Name + Default>(
-    text: &str,
-    format: Format,
+fn read_what_can_be<T: Message + Name + Default>(
+    root: &Node,
     file_name: &str,
-) -> Result<(T, Positions, Vec<Fault>), SpecErrors> {
-    let Some(descriptor) = raw::descriptors().get_message_by_name(&T::full_name()) else {
-        return Err(SpecErrors::one(
-            file_name,
-            None,
-            format!("the schema has no message {}", T::full_name()),
-        ));
-    };
-    let (dynamic, positions, faults) = read_parts(text, format, file_name, &descriptor)?;
+) -> Result<(T, Reading), SpecErrors> {
+    let descriptor = raw::descriptor_of::<T>(file_name)?;
+    let (dynamic, reading) = message_of(root, file_name, &descriptor);
     let message = dynamic
         .transcode_to()
         .map_err(|error| SpecErrors::one(file_name, None, format!("not a {}: {error}", T::NAME)))?;
-    Ok((message, positions, faults))
+    Ok((message, reading))
 }
 
 #[cfg(test)]
@@ -123,16 +132,12 @@ pub(super) fn read_dynamic(
     file_name: &str,
     descriptor: &MessageDescriptor,
 ) -> Result<(DynamicMessage, Positions), SpecErrors> {
-    let (message, positions, faults) = read_parts(text, format, file_name, descriptor)?;
-    SpecErrors::or(faults, (message, positions))
+    let (message, reading) = message_of(&parse(text, format, file_name)?, file_name, descriptor);
+    SpecErrors::or(reading.faults, (message, reading.positions))
 }
 
-fn read_parts(
-    text: &str,
-    format: Format,
-    file_name: &str,
-    descriptor: &MessageDescriptor,
-) -> Result<(DynamicMessage, Positions, Vec<Fault>), SpecErrors> {
+/// The tree of a text.
+pub(super) fn parse(text: &str, format: Format, file_name: &str) -> Result<Node, SpecErrors> {
     if text.len() > MAX_TEXT_BYTES {
         let message = format!("the text is longer than {MAX_TEXT_BYTES} bytes");
         return Err(SpecErrors::one(file_name, None, message));
@@ -143,20 +148,31 @@ fn read_parts(
         Format::Toml => parse_toml(text),
         Format::Yaml => parse_yaml(text),
     };
-    let root = parsed.map_err(|(position, message)| SpecErrors::one(file_name, position, message))?;
-    let mut reader = Reader { file: file_name, faults: Vec::new(), positions: HashMap::new() };
+    parsed.map_err(|(position, message)| SpecErrors::one(file_name, position, message))
+}
+
+fn message_of(root: &Node, file_name: &str, descriptor: &MessageDescriptor) -> (DynamicMessage, Reading) {
+    let mut reader = Reader { file: file_name, reading: Reading::default() };
     let message = match root.value {
         // A file of comments only asks for nothing.
         tree::Value::Null => DynamicMessage::new(descriptor.clone()),
-        _ => reader.message(&root, descriptor, "").unwrap_or_else(|| DynamicMessage::new(descriptor.clone())),
+        _ => reader.message(root, descriptor, "").unwrap_or_else(|| DynamicMessage::new(descriptor.clone())),
     };
-    Ok((message, Positions(reader.positions), reader.faults))
+    (message, reader.reading)
+}
+
+/// What is known of a text beside its message.
+#[derive(Default)]
+struct Reading {
+    positions: Positions,
+    faults: Vec<Fault>,
+    /// Fields that could not be read, and lists that lack an item.
+    holes: Vec<String>,
 }
 
 struct Reader<'a> {
     file: &'a str,
-    faults: Vec<Fault>,
-    positions: HashMap<String, Position>,
+    reading: Reading,
 }
 
 impl Reader<'_> {
@@ -178,7 +194,7 @@ impl Reader<'_> {
                 self.fault(key.position, &child_path, format!("written twice, first in line {line}"));
                 continue;
             }
-            self.positions.insert(child_path.clone(), child.position);
+            self.reading.positions.0.insert(child_path.clone(), child.position);
             if matches!(child.value, tree::Value::Null) {
                 continue;
             }
@@ -192,8 +208,9 @@ impl Reader<'_> {
                 );
                 continue;
             }
-            if let Some(value) = self.value(child, &field, &child_path) {
-                message.set_field(&field, value);
+            match self.value(child, &field, &child_path) {
+                Some(value) => message.set_field(&field, value),
+                None => self.reading.holes.push(child_path),
             }
         }
         Some(message)
@@ -218,8 +235,11 @@ impl Reader<'_> {
                 let mut values = Vec::with_capacity(items.len());
                 for (index, item) in items.iter().enumerate() {
                     let path = format!("{path}[{index}]");
-                    self.positions.insert(path.clone(), item.position);
+                    self.reading.positions.0.insert(path.clone(), item.position);
                     values.extend(self.single(item, &kind, &path));
+                }
+                if values.len() < items.len() {
+                    self.reading.holes.push(path.to_owned());
                 }
                 Some(Value::List(values))
             }
@@ -227,8 +247,16 @@ impl Reader<'_> {
                 self.fault(node.position, path, format!("expected a list, found {}", other.kind()));
                 None
             }
-            (_, kind) => self.single(node, &kind, path),
+            (_, kind) => self.in_unit(node, field, path).unwrap_or_else(|| self.single(node, &kind, path)),
         }
+    }
+
+    /// The value of a field whose integer has a unit, where it is written with one; `None` where it is not.
+    fn in_unit(&mut self, node: &Node, field: &FieldDescriptor, path: &str) -> Option<Option<Value>> {
+        let converted = units::convert(&node.value, units::unit(field))?;
+        let scalar =
+            converted.and_then(|number| scalar::scalar(&tree::Value::Integer(number), &field.kind()));
+        Some(scalar.map_err(|message| self.fault(node.position, path, message)).ok())
     }
 
     fn map(&mut self, node: &Node, entry: &MessageDescriptor, path: &str) -> Option<Value> {
@@ -241,7 +269,7 @@ impl Reader<'_> {
         let mut values: HashMap<MapKey, Value> = HashMap::with_capacity(entries.len());
         for (key, child) in entries {
             let child_path = format!("{path}[{}]", quoted(&key.name));
-            self.positions.insert(child_path.clone(), child.position);
+            self.reading.positions.0.insert(child_path.clone(), child.position);
             let parsed = match scalar::map_key(&key.name, &key_kind) {
                 Ok(parsed) => parsed,
                 Err(message) => {
@@ -269,7 +297,7 @@ impl Reader<'_> {
 
     fn fault(&mut self, (line, column): Position, path: &str, message: String) {
         let (file, path) = (self.file.to_owned(), path.to_owned());
-        self.faults.push(Fault { file, line: Some(line), column: Some(column), path, message });
+        self.reading.faults.push(Fault { file, line: Some(line), column: Some(column), path, message });
     }
 }
 

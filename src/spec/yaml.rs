@@ -19,12 +19,41 @@ pub(super) fn parse_yaml(text: &str) -> Result<Node, Malformed> {
     };
     serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
         let position = error.location().map(position);
+        if let Some(message) = of_aliases(error.without_snippet()) {
+            return (position, message.to_owned());
+        }
         let message = error.without_snippet().to_string().replace('\n', ", ");
         // The place is said once, in front.
         let message = message.split(" at line ").next().unwrap_or_default();
         // The rest advises the programmer, not the writer of the file.
         let message = message.split("; use from_str").next().unwrap_or_default();
         (position, message.to_owned())
+    })
+}
+
+/// What is wrong with aliases, in words of the one who writes them; `None` for other faults.
+fn of_aliases(error: &serde_saphyr::Error) -> Option<&'static str> {
+    use serde_saphyr::budget::BudgetBreach;
+    let mut error = error;
+    // What is wrong in a part that an alias repeats.
+    while let serde_saphyr::Error::AliasError { error: inner, .. } = error {
+        error = inner;
+    }
+    let serde_saphyr::Error::Budget { breach, .. } = error else {
+        let is_recursive = error.to_string().starts_with("recursive references");
+        return is_recursive.then_some("the alias stands within what it refers to");
+    };
+    Some(match breach {
+        BudgetBreach::Depth { .. } => "nested deeper than 16",
+        BudgetBreach::Documents { .. } => "only one document may be in a file",
+        BudgetBreach::Aliases { .. }
+        | BudgetBreach::AliasAnchorRatio { .. }
+        | BudgetBreach::RecordedAnchorEvents { .. }
+        | BudgetBreach::RecordedAnchorBytes { .. } => "too many aliases",
+        BudgetBreach::Anchors { .. } => "too many anchors",
+        BudgetBreach::MergeKeys { .. } => "too many merge keys",
+        // Of events, nodes and bytes: what is repeated by aliases counts each time.
+        _ => "too large, with what its aliases repeat",
     })
 }
 
@@ -111,6 +140,6 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 }
 
-/// A config is nested half as deep. The parser's recursion takes some 40 KiB of stack a level without optimization, and a
+/// A config is nested ten deep at most. The parser's recursion takes some 40 KiB of stack a level without optimization, and a
 /// thread has 2 MiB.
 const MAX_DEPTH: usize = 16;

@@ -4,11 +4,13 @@
 //! no socket that had to be reset, no buffer outside the pool, no descriptor. Nothing sleeps to synchronise; a case that
 //! hangs fails after [`rig::PATIENCE`].
 
+mod acceptance;
 mod cancel;
 mod compat;
 mod connect;
 mod ends;
 mod examples;
+mod golden;
 mod http_hyper;
 mod http_own;
 mod hyper_io;

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use ringport::runtime::{ConnectAddr, ListenOptions, LocalAddr};
-use ringport::spec::{Address, ProxySpec};
+use ringport::spec::{Address, ListenSource, ProxySpec};
 use ringport_platform::socket;
 
 /// One core's share of a listener.
@@ -26,7 +26,7 @@ pub(super) struct Bound {
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
-            Address::Tcp(addr) => write!(f, "{} http://{addr}", self.name),
+            Address::Inet(addr) => write!(f, "{} http://{addr}", self.name),
             other => write!(f, "{} {other}", self.name),
         }
     }
@@ -53,8 +53,11 @@ pub(super) fn bind_all(
     let mut bound = Vec::new();
     let mut per_core: Vec<Vec<CoreListener>> = (0..cores).map(|_| Vec::new()).collect();
     for listener in spec.listeners() {
-        let (address, fds) = bind(&listener.address, cores)
-            .map_err(|error| format!("cannot listen on {} ({}): {error}", listener.address, listener.name))?;
+        let ListenSource::Address(asked) = listener.listen.source() else {
+            return Err(format!("{}: inherited sockets are not available yet", listener.name));
+        };
+        let (address, fds) = bind(asked.address(), cores)
+            .map_err(|error| format!("cannot listen on {} ({}): {error}", asked.address(), listener.name))?;
         bound.push(Bound { name: listener.name.clone(), address });
         for (core, fd) in per_core.iter_mut().zip(fds) {
             core.push(CoreListener { fd });
@@ -77,7 +80,7 @@ pub(super) fn bind_admin(spec: &ProxySpec) -> Result<Option<(Bound, CoreListener
 
 fn bind(address: &Address, cores: usize) -> io::Result<(Address, Vec<OwnedFd>)> {
     match address {
-        Address::Tcp(addr) => bind_tcp(*addr, cores),
+        Address::Inet(addr) => bind_tcp(*addr, cores),
         Address::Unix(path) => {
             remove_stale(path)?;
             let name = path.to_string_lossy().into_owned().into_bytes();
@@ -98,13 +101,13 @@ fn bind_tcp(addr: SocketAddr, cores: usize) -> io::Result<(Address, Vec<OwnedFd>
         return Err(io::Error::other("a TCP socket without an address"));
     };
     if cores == 1 {
-        return Ok((Address::Tcp(addr), vec![alone]));
+        return Ok((Address::Inet(addr), vec![alone]));
     }
     drop(alone);
     let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
     let fds =
         (0..cores).map(|_| socket::listen(&ConnectAddr::Inet(addr), options)).collect::<io::Result<_>>()?;
-    Ok((Address::Tcp(addr), fds))
+    Ok((Address::Inet(addr), fds))
 }
 
 /// One socket that all cores take from.

@@ -43,7 +43,7 @@ pub(crate) struct Origin {
 
 impl OriginPool {
     pub(crate) fn new(spec: &OriginPoolSpec, stats: Arc<ProxyStats>) -> Rc<Self> {
-        let origins = spec.origins.iter().map(|address| Rc::new(Origin::new(address))).collect();
+        let origins = spec.origins.iter().map(|origin| Rc::new(Origin::new(&origin.address))).collect();
         Rc::new(OriginPool { spec: spec.clone(), origins, next: Cell::new(0), stats })
     }
 

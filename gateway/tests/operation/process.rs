@@ -23,6 +23,16 @@ impl Ended {
         self.status.code()
     }
 
+    /// Faults of a config on standard error, the first with all of `parts`, nothing on standard output, exit code 2.
+    pub(crate) fn assert_fault(&self, parts: &[&str]) {
+        assert_eq!((self.code(), self.out.as_str()), (Some(2), ""), "{self:?}");
+        let first = self.err.lines().next().unwrap_or_default();
+        for part in parts {
+            assert!(first.contains(part), "{part:?} is missing: {self:?}");
+        }
+        assert!(!self.err.contains("panicked") && !self.err.contains("ringport: "), "{self:?}");
+    }
+
     /// One sentence on standard error with all of `parts`, nothing on standard output, exit code 2.
     pub(crate) fn assert_refused(&self, parts: &[&str]) {
         assert_eq!(self.code(), Some(2), "{self:?}");

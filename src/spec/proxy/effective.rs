@@ -1,27 +1,23 @@
-//! A checked spec as a message and as text.
+//! A checked proxy as a message.
 
 use std::path::Path;
 use std::time::Duration;
 
-use prost_reflect::{DynamicMessage, SerializeOptions};
-
-use super::address::{Address, OriginAddress};
-use super::error::{Fault, SpecErrors};
-use super::proxy::{
-    AccessLog, Balance, DriverChoice, Forwarded, HostPattern, Limits, OriginPoolSpec, ProxySpec, RouteSpec,
-    RuntimeSpec, Timeouts,
+use super::super::address::{Address, OriginAddress};
+use super::super::error::{Fault, SpecErrors};
+use super::super::listen::ListenSource;
+use super::super::net_addr::Network;
+use super::super::raw;
+use super::super::unavailable::{NOT_YET_IN_PROXY, clear_unavailable};
+use super::{
+    AccessLog, Balance, DriverChoice, Forwarded, HostPattern, Limits, ListenerSpec, OriginPoolSpec,
+    OriginSpec, ProxySpec, RouteSpec, RuntimeSpec, Timeouts,
 };
-use super::raw;
 
 pub(super) fn to_raw(spec: &ProxySpec) -> raw::ProxyConfig {
     let listeners = spec.listeners.iter();
     raw::ProxyConfig {
-        listeners: listeners
-            .map(|listener| raw::Listener {
-                name: listener.name.clone(),
-                address: listener.address.to_string(),
-            })
-            .collect(),
+        listeners: listeners.map(listener).collect(),
         routes: spec.routes.iter().map(route).collect(),
         pools: spec.pools.iter().map(pool).collect(),
         admin: spec.admin.as_ref().map(|address| raw::Admin { address: address.to_string() }),
@@ -32,31 +28,21 @@ pub(super) fn to_raw(spec: &ProxySpec) -> raw::ProxyConfig {
     }
 }
 
-/// Indented JSON with the names of the schema.
-pub(super) fn to_text(spec: &ProxySpec) -> String {
-    let descriptor = raw::descriptors().get_message_by_name("ringport.v1.ProxyConfig");
-    let mut message =
-        DynamicMessage::new(descriptor.expect("the schema has the message that was generated from it"));
-    message.transcode_from(&spec.to_raw()).expect("the message has the fields of its schema");
-    let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(false);
-    let mut text = Vec::new();
-    let mut json = serde_json::Serializer::pretty(&mut text);
-    message
-        .serialize_with_options(&mut json, &options)
-        .expect("checked durations are in the range of the format");
-    String::from_utf8(text).expect("JSON is UTF-8")
-}
-
 /// Parts that were made in code and that no text can hold, so that they would change on the way.
 pub(super) fn unwritable(spec: &ProxySpec) -> Vec<Fault> {
-    let listeners = spec.listeners.iter().enumerate();
     let listeners =
-        listeners.map(|(i, listener)| (format!("listeners[{i}].address"), is_writable(&listener.address)));
+        spec.listeners.iter().enumerate().filter_map(|(i, listener)| match listener.listen.source() {
+            ListenSource::Address(address) => {
+                Some((format!("listeners[{i}].address"), is_writable(address.address())))
+            }
+            ListenSource::Inherited(_) => None,
+        });
     let admin = spec.admin.iter().map(|address| ("admin.address".to_owned(), is_writable(address)));
     let origins = spec.pools.iter().enumerate().flat_map(|(i, pool)| {
         let origins = pool.origins.iter().enumerate();
-        origins
-            .map(move |(j, origin)| (format!("pools[{i}].origins[{j}].address"), is_origin_writable(origin)))
+        origins.map(move |(j, origin)| {
+            (format!("pools[{i}].origins[{j}].address"), is_origin_writable(&origin.address))
+        })
     });
     let log = match &spec.access_log {
         AccessLog::File(path) => path.to_str().is_some(),
@@ -68,13 +54,60 @@ pub(super) fn unwritable(spec: &ProxySpec) -> Vec<Fault> {
     faults.map(|(path, _)| SpecErrors::fault(path, message)).collect()
 }
 
+/// Parts that were made in code and that a proxy cannot do yet, so that they would be lost on the way.
+pub(super) fn lost(asked: &ProxySpec, checked: &ProxySpec) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let message = "not available in a proxy yet, but for the address";
+    for (i, (asked, checked)) in asked.listeners.iter().zip(&checked.listeners).enumerate() {
+        if asked.listen != checked.listen {
+            faults.push(SpecErrors::fault(format!("listeners[{i}].listen_config"), message));
+        }
+    }
+    for (i, (asked, checked)) in asked.pools.iter().zip(&checked.pools).enumerate() {
+        for (j, (asked, checked)) in asked.origins.iter().zip(&checked.origins).enumerate() {
+            if asked.dial != checked.dial {
+                faults.push(SpecErrors::fault(format!("pools[{i}].origins[{j}].dial_config"), message));
+            }
+        }
+    }
+    faults
+}
+
 fn is_writable(address: &Address) -> bool {
-    matches!(address, Address::Tcp(_)) || Address::parse(&address.to_string()).as_ref() == Ok(address)
+    matches!(address, Address::Inet(_)) || Address::parse(&address.to_string()).as_ref() == Ok(address)
 }
 
 fn is_origin_writable(address: &OriginAddress) -> bool {
     let is_host = matches!(address, OriginAddress::Host { .. });
     is_host || OriginAddress::parse(&address.to_string()).as_ref() == Ok(address)
+}
+
+/// In short where the address says it all.
+fn listener(listener: &ListenerSpec) -> raw::Listener {
+    let mut config = listener.listen.to_raw();
+    clear_unavailable(&mut config, NOT_YET_IN_PROXY);
+    let name = listener.name.clone();
+    let short = match listener.listen.source() {
+        ListenSource::Address(address) => Some(address),
+        ListenSource::Inherited(_) => None,
+    };
+    let short = short.filter(|address| matches!(address.network(), Network::Tcp | Network::Unix));
+    match short {
+        Some(address)
+            if config
+                == (raw::ListenConfig { addr: config.addr.clone(), ..raw::ListenConfig::default() }) =>
+        {
+            raw::Listener { name, address: address.address().to_string(), listen_config: None }
+        }
+        _ => raw::Listener { name, address: String::new(), listen_config: Some(config) },
+    }
+}
+
+fn origin(origin: &OriginSpec) -> raw::Origin {
+    let mut config = origin.dial.to_raw();
+    clear_unavailable(&mut config, NOT_YET_IN_PROXY);
+    let dial_config = (config != raw::DialConfig::default()).then_some(config);
+    raw::Origin { address: origin.address.to_string(), dial_config }
 }
 
 fn route(route: &RouteSpec) -> raw::Route {
@@ -104,7 +137,7 @@ fn pool(pool: &OriginPoolSpec) -> raw::Pool {
     };
     raw::Pool {
         name: pool.name.clone(),
-        origins: pool.origins.iter().map(|origin| raw::Origin { address: origin.to_string() }).collect(),
+        origins: pool.origins.iter().map(origin).collect(),
         balance: Some(balance.into()),
         max_idle_per_core: Some(u32::try_from(pool.max_idle_per_core).unwrap_or(u32::MAX)),
         idle_timeout: Some(duration(pool.idle_timeout)),

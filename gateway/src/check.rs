@@ -1,0 +1,61 @@
+//! `ringport check`: what a config says, or everything that is wrong with it.
+
+use std::path::{Path, PathBuf};
+
+use ringport::spec::{ProxySpec, Spec, SpecErrors, SpecKind};
+
+use crate::{Failure, say};
+
+/// What is checked.
+#[derive(clap::Args)]
+pub(crate) struct Check {
+    /// Configs: YAML, JSON, TOML or protobuf by their endings (.yaml, .yml, .json, .toml, .binpb, .pb).
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// What the files hold. Without it a text says so by a key at its top, dialConfig, listenConfig, packetConnConfig or
+    /// proxyConfig, and is else a proxy's.
+    #[arg(long = "as", value_name = "dial|listen|packet|proxy")]
+    kind: Option<SpecKind>,
+}
+
+/// Prints every fault of every file, or with all defaults filled in what each says; returns the exit code.
+pub(crate) fn run(check: &Check) -> Result<u8, Failure> {
+    let mut faults = Vec::new();
+    for path in &check.files {
+        match read(path, check.kind) {
+            Ok(spec) => say(&effective(path, &spec, check)),
+            Err(Failure::Faults(found)) => faults.extend(found),
+            Err(unreadable @ Failure::Sentence(_)) => return Err(unreadable),
+        }
+    }
+    if faults.is_empty() { Ok(0) } else { Err(Failure::Faults(faults)) }
+}
+
+/// A text that `check` reads back to the same with the same options. Several are the documents of a stream.
+fn effective(path: &Path, spec: &Spec, check: &Check) -> String {
+    let text = match (check.kind, spec.kind()) {
+        (Some(_), _) | (None, SpecKind::Proxy) => spec.effective(),
+        (None, SpecKind::Dial | SpecKind::Listen | SpecKind::Packet) => spec.effective_file(),
+    };
+    let text = text.trim_end();
+    if check.files.len() == 1 { text.to_owned() } else { format!("--- # {}\n{text}", path.display()) }
+}
+
+/// Reads and checks a file that holds a proxy.
+///
+/// # Errors
+/// What keeps it from being read, or every fault.
+pub(crate) fn read_proxy(path: &Path) -> Result<ProxySpec, Failure> {
+    match read(path, None)? {
+        Spec::Proxy(spec) => Ok(*spec),
+        other @ (Spec::Dial(_) | Spec::Listen(_) | Spec::Packet(_)) => {
+            Err(Failure::Sentence(format!("{} holds a {} spec, no proxy", path.display(), other.kind())))
+        }
+    }
+}
+
+fn read(path: &Path, kind: Option<SpecKind>) -> Result<Spec, Failure> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure::Sentence(format!("cannot read {}: {error}", path.display())))?;
+    Spec::from_file(&bytes, path, kind).map_err(|errors: SpecErrors| Failure::Faults(errors.into_faults()))
+}
