@@ -44,7 +44,7 @@ pub struct SpecErrors {
 }
 
 impl SpecErrors {
-    /// The faults: of a text in its order, what concerns no part of it first.
+    /// The faults: of a text in its order, what concerns no part of it last.
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }
@@ -92,7 +92,7 @@ impl SpecErrors {
 
     /// In the order of the text.
     fn in_order(mut self) -> Self {
-        self.faults.sort_by_key(|fault| (fault.line, fault.column));
+        self.faults.sort_by_key(|fault| (fault.line.is_none(), fault.line, fault.column));
         self
     }
 

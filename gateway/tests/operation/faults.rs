@@ -225,3 +225,48 @@ fn wrong_usage_is_told_with_code_2() {
         assert!(ended.out.contains(part), "{arguments:?}: {ended:?}");
     }
 }
+
+/// Every broken config of `tests/data/broken` at once: what is told of each, in the order in which they are named.
+#[test]
+fn check_tells_every_fault_of_every_file() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/broken");
+    let entries = std::fs::read_dir(&folder).expect("the folder is there");
+    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
+    let mut configs: Vec<String> = names.filter(|name| !name.ends_with(".faults")).collect();
+    configs.sort();
+    let expected: String = configs
+        .iter()
+        .map(|name| std::fs::read_to_string(folder.join(format!("{name}.faults"))).expect("its faults"))
+        .collect();
+    let ended = run(ringport(&["check"]).args(&configs).current_dir(&folder));
+    assert_eq!((ended.code(), ended.out.as_str()), (Some(2), ""), "{ended:?}");
+    assert_eq!(ended.err, expected);
+}
+
+#[test]
+fn check_takes_every_kind_of_spec() {
+    let folder = Folder::new();
+    let rows = [
+        ("dial", "timeout: 1s\n", "dialConfig: { timeout: 1s }\n", "timeout: 1000"),
+        ("listen", "addr: \":80\"\n", "listenConfig: { addr: \":80\" }\n", "addr: 'tcp://[::]:80'"),
+        ("packet", "network: udp6\n", "packetConnConfig: { network: udp6 }\n", "network: 'udp6'"),
+    ];
+    for (kind, bare, keyed, part) in rows {
+        for (text, arguments) in [(bare, &["check", "--as", kind][..]), (keyed, &["check"])] {
+            let path = folder.file("first.yaml", text);
+            let first = run(ringport(arguments).arg(path));
+            assert_eq!((first.code(), first.err.as_str()), (Some(0), ""), "{first:?}");
+            assert!(first.out.contains(part), "{part}: {first:?}");
+            let again = folder.file("again.yaml", &first.out);
+            assert_eq!(run(ringport(arguments).arg(again)).out, first.out);
+        }
+        let wrong = folder.file("wrong.yaml", keyed);
+        run(ringport(&["proxy", "--config"]).arg(wrong)).assert_refused(&[kind, "no proxy"]);
+    }
+    // Several are told apart, and one that is broken does not hide the others.
+    let (good, bad) = (folder.file("good.yaml", rows[0].2), folder.file("bad.yaml", "a: 1\n"));
+    let ended = run(ringport(&["check"]).args([&good, &bad]));
+    assert_eq!(ended.code(), Some(2), "{ended:?}");
+    assert!(ended.out.starts_with(&format!("--- # {}\ndial_config:", good.display())), "{ended:?}");
+    assert!(ended.err.contains("bad.yaml:1:1: unknown key \"a\""), "{ended:?}");
+}
