@@ -3,34 +3,15 @@
 use std::io;
 use std::time::Duration;
 
-use crate::cost::{SyscallWatch, Watch};
+use crate::cost::{self, Spent, SyscallWatch, Watch};
 use crate::cpu;
 use crate::load::{Kind, REQUEST};
 use crate::metering::{self, Plan};
-use crate::peers::{PEERS, Peer, Server};
-use crate::results::{Context, OpenLoop, Report, Round, Row};
-use crate::ring::{Generator, LoadSpec, Origin};
-
-/// How long everything takes.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Rounds of every peer; at least 7.
-    pub rounds: usize,
-    /// One round of one peer.
-    pub slice: Duration,
-    /// Whether it is a quick look: short rounds.
-    pub quick: bool,
-    /// Whether only the first configurations are run.
-    pub first_only: bool,
-}
-
-impl Pace {
-    /// The pace of a run that counts, or of a quick look, which takes every configuration only if it is `wide`.
-    pub fn new(quick: bool, wide: bool) -> Pace {
-        let slice = Duration::from_millis(if quick { 100 } else { 400 });
-        Pace { rounds: 7, slice, quick, first_only: quick && !wide }
-    }
-}
+use crate::pace::{Effort, Pace};
+use crate::peers::{Peer, Server};
+use crate::results::{AtRate, Context, Report, Round, Row};
+use crate::ring::{Generator, LoadSpec, Origin, Sample};
+use crate::stop;
 
 /// One configuration of a question.
 #[derive(Clone, Debug)]
@@ -60,34 +41,38 @@ struct Runner {
     _server: Option<Server>,
 }
 
-/// Runs every configuration over every peer of its kind.
+/// Runs every configuration over every peer that `peers` gives for its kind.
 ///
 /// # Errors
 /// When this process cannot be pinned; a peer that fails has its reason in its row.
-pub fn run(question: &str, about: &str, configs: &[Config], pace: Pace) -> io::Result<Report> {
+pub fn run(
+    question: &str,
+    about: &str,
+    configs: &[Config],
+    peers: fn(Kind) -> Vec<Peer>,
+    pace: Pace,
+) -> io::Result<Report> {
     let (server_cpu, load_cpu) = cpu::pair()?;
     ringport_platform::process::raise_fd_limit()?;
     let mut rows = Vec::new();
     let mut context = Context::here(pace.quick, false);
     for config in configs {
+        let peers = peers(config.kind);
+        if stop::asked() {
+            rows.extend(peers.iter().map(|peer| Row::unreached(&config.name, &peer.name)));
+            continue;
+        }
         println!("{question}: {}", config.name);
         cpu::pin(load_cpu)?;
-        let peers = PEERS.iter().filter(|peer| peer.kind == config.kind);
-        let mut runners: Vec<Runner> = peers.map(|peer| Runner::start(peer, config, server_cpu)).collect();
+        let mut runners: Vec<Runner> =
+            peers.iter().map(|peer| Runner::start(peer, config, server_cpu)).collect();
         if runners.iter().any(|runner| runner.watch.as_ref().is_some_and(Watch::has_hardware)) {
             context = Context { counters: Context::here(pace.quick, true).counters, ..context };
         }
-        runners.iter_mut().for_each(|runner| runner.warm_up(pace.slice / 2));
-        for _ in 0..pace.rounds {
-            runners.iter_mut().for_each(|runner| runner.round(pace.slice));
-        }
-        if config.open_loop {
-            let rate = common_rate(&runners);
-            runners.iter_mut().for_each(|runner| runner.open_loop(pace.slice * 3, rate, config.pipeline));
-        }
-        let mut config_rows: Vec<Row> = runners.into_iter().map(|runner| runner.row).collect();
+        measure(&mut runners, config, pace);
+        let mut config_rows: Vec<Row> = runners.into_iter().map(Runner::into_row).collect();
         if config.metered {
-            meter(config, &mut config_rows);
+            meter(config, &peers, &mut config_rows);
         }
         config_rows.iter().for_each(print);
         rows.extend(config_rows);
@@ -95,10 +80,49 @@ pub fn run(question: &str, about: &str, configs: &[Config], pace: Pace) -> io::R
     Ok(Report { question: question.to_owned(), about: about.to_owned(), context, rows, notes: Vec::new() })
 }
 
+/// About what [`run`] takes.
+pub fn effort(configs: &[Config], peers: fn(Kind) -> Vec<Peer>) -> Effort {
+    let of = |config: &Config| {
+        let peers = peers(config.kind).len() as f64;
+        let open = if config.open_loop { peers } else { 0.0 };
+        let start = START + CONNECT * config.connections as u32;
+        let stepped = if config.metered { metered_time(config) } else { Duration::ZERO };
+        Effort { once: peers, each_round: peers + open, fixed: (start + stepped).mul_f64(peers) }
+    };
+    configs.iter().map(of).sum()
+}
+
+const START: Duration = Duration::from_millis(60);
+const CONNECT: Duration = Duration::from_micros(100);
+
+/// Every peer in turn, round by round, so that a ratio compares what ran side by side.
+fn measure(runners: &mut [Runner], config: &Config, pace: Pace) {
+    let mut each = |what: &mut dyn FnMut(&mut Runner)| {
+        for runner in runners.iter_mut() {
+            if stop::asked() {
+                return;
+            }
+            what(runner);
+        }
+    };
+    each(&mut |runner| runner.warm_up(pace.slice / 2));
+    for _ in 0..pace.rounds {
+        each(&mut |runner| runner.round(pace.slice));
+    }
+    if config.open_loop && !stop::asked() {
+        let rate = common_rate(runners);
+        for _ in 0..pace.rounds {
+            for runner in runners.iter_mut().filter(|_| !stop::asked()) {
+                runner.round_at(rate, pace.slice, config.pipeline);
+            }
+        }
+    }
+}
+
 impl Runner {
     fn start(peer: &Peer, config: &Config, server_cpu: usize) -> Runner {
         let mut runner =
-            Runner { row: Row::new(&config.name, peer.name), generator: None, watch: None, _server: None };
+            Runner { row: Row::new(&config.name, &peer.name), generator: None, watch: None, _server: None };
         if let Err(error) = runner.try_start(peer, config, server_cpu) {
             runner.fail(&error);
         }
@@ -106,6 +130,7 @@ impl Runner {
     }
 
     fn try_start(&mut self, peer: &Peer, config: &Config, server_cpu: usize) -> io::Result<()> {
+        stop::check()?;
         let origin = match config.kind {
             Kind::Proxy | Kind::Relay => Some(Origin::bind(config.bytes)?),
             Kind::Echo | Kind::Hello => None,
@@ -144,24 +169,35 @@ impl Runner {
     }
 
     fn round(&mut self, slice: Duration) {
-        let (Some(generator), Some(watch)) = (&mut self.generator, &self.watch) else { return };
-        let outcome = watch.look().and_then(|before| {
-            let sample = generator.closed_loop(slice)?;
-            let spent = watch.look()?.since(before);
-            Ok(Round::of(&sample, spent))
-        });
-        match outcome {
-            Ok(round) => self.row.rounds.push(round),
-            Err(error) => self.fail(&error),
+        match self.sample(|generator| generator.closed_loop(slice)) {
+            Some(Ok((sample, spent, waited))) => self.row.rounds.push(Round::of(&sample, spent, waited)),
+            Some(Err(error)) => self.fail(&error),
+            None => {}
         }
     }
 
-    fn open_loop(&mut self, slice: Duration, rate: f64, pipeline: usize) {
-        let Some(generator) = &mut self.generator else { return };
-        match generator.open_loop(slice, rate / pipeline as f64) {
-            Ok(sample) => self.row.open_loop = Some(OpenLoop { rate, latency_us: sample.latency_us() }),
-            Err(error) => self.fail(&error),
+    fn round_at(&mut self, rate: f64, slice: Duration, pipeline: usize) {
+        match self.sample(|generator| generator.open_loop(slice, rate / pipeline as f64)) {
+            Some(Ok((sample, spent, waited))) => {
+                self.row.at_rate.push(AtRate::of(rate, &sample, spent, waited))
+            }
+            Some(Err(error)) => self.fail(&error),
+            None => {}
         }
+    }
+
+    /// A run, what the server spent meanwhile, and how long the load waited for its core; `None` of who has failed.
+    fn sample(
+        &mut self,
+        run: impl FnOnce(&mut Generator) -> io::Result<Sample>,
+    ) -> Option<io::Result<(Sample, Spent, Duration)>> {
+        let (generator, watch) = (self.generator.as_mut()?, self.watch.as_ref()?);
+        let load_before = cost::thread_waited();
+        Some(watch.look().and_then(|before| {
+            let sample = run(generator)?;
+            let spent = watch.look()?.since(before);
+            Ok((sample, spent, cost::thread_waited().saturating_sub(load_before)))
+        }))
     }
 
     fn fail(&mut self, error: &io::Error) {
@@ -169,6 +205,14 @@ impl Runner {
         self.generator = None;
         self.watch = None;
         self._server = None;
+    }
+
+    /// A run that was ended leaves what was measured; who was not reached is told.
+    fn into_row(self) -> Row {
+        match self.row.rounds.is_empty() && self.row.failed.is_none() {
+            true => Row::unreached(&self.row.config, &self.row.peer),
+            false => self.row,
+        }
     }
 }
 
@@ -178,44 +222,63 @@ fn common_rate(runners: &[Runner]) -> f64 {
     medians.map(|spread| spread.median).fold(f64::INFINITY, f64::min).min(1e6) / 2.0
 }
 
-fn meter(config: &Config, rows: &mut [Row]) {
-    for row in rows.iter_mut().filter(|row| row.failed.is_none()) {
-        let Some(peer) = PEERS.iter().find(|peer| peer.kind == config.kind && peer.name == row.peer) else {
-            continue;
-        };
-        let plan = Plan {
-            kind: config.kind,
-            connections: config.connections.min((metered_connections(config.kind) / config.pipeline).max(4)),
-            rounds: 1,
-            warmup: 50,
-            bytes: config.bytes,
-            pipeline: config.pipeline,
-        };
-        match metering::run(&plan, |origin| peer.start(origin)) {
+fn meter(config: &Config, peers: &[Peer], rows: &mut [Row]) {
+    for (peer, row) in peers.iter().zip(rows).filter(|(_, row)| row.failed.is_none()) {
+        if stop::asked() {
+            return;
+        }
+        match metering::run(&plan(config), |origin| peer.start(origin)) {
             Ok(metered) => row.metered = Some((metered.instructions, metered.allocations)),
-            Err(error) => println!("  {:<16} not metered: {error}", row.peer),
+            Err(error) => println!("  {:<28} not metered: {error}", row.peer),
         }
     }
 }
 
 /// A step takes about ten microseconds; more connections change little but the time.
-fn metered_connections(kind: Kind) -> usize {
-    match kind {
+fn plan(config: &Config) -> Plan {
+    let most = match config.kind {
         Kind::Echo => 64,
         Kind::Hello => 16,
         Kind::Proxy | Kind::Relay => 8,
+    };
+    Plan {
+        kind: config.kind,
+        connections: config.connections.min((most / config.pipeline).max(4)),
+        rounds: 1,
+        warmup: 50,
+        bytes: config.bytes,
+        pipeline: config.pipeline,
     }
+}
+
+/// Two rounds of stepping, one of them to warm up.
+fn metered_time(config: &Config) -> Duration {
+    let instructions = match config.kind {
+        Kind::Echo => 2_000,
+        Kind::Hello => 8_000,
+        Kind::Proxy => 25_000,
+        Kind::Relay => 6_000,
+    };
+    let plan = plan(config);
+    STEP * (2 * instructions * plan.connections * plan.pipeline) as u32 + Duration::from_millis(300)
+}
+
+const STEP: Duration = Duration::from_micros(10);
+
+/// How many, in words.
+pub(crate) fn connections(count: usize) -> String {
+    format!("{count} connection{}", if count == 1 { "" } else { "s" })
 }
 
 /// A row as it is told while the others still run.
 pub(crate) fn print(row: &Row) {
     if let Some(failed) = &row.failed {
-        println!("  {:<16} failed: {failed}", row.peer);
+        println!("  {:<28} not measured: {failed}", row.peer);
         return;
     }
     let median = |of: fn(&Round) -> f64| row.spread(of).map_or(f64::NAN, |spread| spread.median);
     println!(
-        "  {:<16} {:>9.0} /s  busy {:>5.1} %{}  {:>8.0} ns cpu  {:>6.3} calls  {:>8} ins  p99 {:>8.0} us",
+        "  {:<28} {:>9.0} /s  busy {:>5.1} %{}  {:>8.0} ns cpu  {:>6.3} calls  {:>8} ins  p99 {:>8.0} us{}",
         row.peer,
         median(|round| round.per_second),
         100.0 * median(|round| round.busy),
@@ -224,5 +287,6 @@ pub(crate) fn print(row: &Row) {
         row.syscalls.unwrap_or(f64::NAN),
         row.metered.map_or_else(|| "-".to_owned(), |(instructions, _)| format!("{instructions:.0}")),
         median(|round| round.latency_us[1]),
+        if row.disturbed() { "  (others had the cores)" } else { "" },
     );
 }

@@ -17,6 +17,8 @@ pub struct Spent {
     pub user_ns: u64,
     /// System time, likewise.
     pub system_ns: u64,
+    /// Time in which a thread could have run and had no processor.
+    pub waited_ns: u64,
     /// Hardware counters, where there are any.
     pub hardware: Option<Hardware>,
 }
@@ -37,6 +39,7 @@ pub struct Hardware {
 /// Watches a server and its children.
 pub struct Watch {
     pids: Vec<libc::pid_t>,
+    tids: Vec<libc::pid_t>,
     hardware: Option<[Vec<Counter>; 4]>,
 }
 
@@ -51,7 +54,8 @@ impl Watch {
         for pid in &pids {
             tids.extend(threads_of(*pid)?);
         }
-        Ok(Watch { pids, hardware: open_hardware(&tids) })
+        let hardware = open_hardware(&tids);
+        Ok(Watch { pids, tids, hardware })
     }
 
     /// Whether hardware counters are read.
@@ -71,6 +75,7 @@ impl Watch {
             spent.user_ns += user * 1_000_000_000 / ticks_per_second();
             spent.system_ns += system * 1_000_000_000 / ticks_per_second();
         }
+        spent.waited_ns = self.tids.iter().map(|tid| waited_ns(&format!("/proc/{tid}"))).sum();
         spent.hardware = self.hardware.as_ref().map(|[ui, ki, uc, kc]| Hardware {
             user_instructions: sum(ui),
             kernel_instructions: sum(ki),
@@ -88,6 +93,7 @@ impl Spent {
             cpu_ns: self.cpu_ns - earlier.cpu_ns,
             user_ns: self.user_ns - earlier.user_ns,
             system_ns: self.system_ns - earlier.system_ns,
+            waited_ns: self.waited_ns.saturating_sub(earlier.waited_ns),
             hardware: self.hardware.zip(earlier.hardware).map(|(now, then)| Hardware {
                 user_instructions: now.user_instructions - then.user_instructions,
                 kernel_instructions: now.kernel_instructions - then.kernel_instructions,
@@ -150,6 +156,17 @@ pub fn thread_time() -> Duration {
     // SAFETY: the time is written during the call, which cannot fail for this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// How long a thread waited for a processor since it began: the second number of `schedstat`.
+fn waited_ns(folder: &str) -> u64 {
+    let text = fs::read_to_string(format!("{folder}/schedstat")).unwrap_or_default();
+    text.split_whitespace().nth(1).and_then(|waited| waited.parse().ok()).unwrap_or(0)
+}
+
+/// How long the calling thread waited for a processor since it began.
+pub fn thread_waited() -> Duration {
+    Duration::from_nanos(waited_ns("/proc/thread-self"))
 }
 
 fn ticks(pid: libc::pid_t) -> io::Result<(u64, u64)> {

@@ -52,3 +52,16 @@ pub fn pin_to_last() -> io::Result<()> {
         None => Ok(()),
     }
 }
+
+/// From now on this thread, and what it starts, go before everything that has no real-time priority.
+///
+/// # Errors
+/// When this process may not ask for that.
+pub fn go_first() -> io::Result<()> {
+    let param = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the parameter lives for the call.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const param) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

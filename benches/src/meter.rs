@@ -14,6 +14,7 @@ use std::io;
 use std::ptr;
 use std::time::{Duration, Instant};
 
+use crate::stop;
 use crate::symbols::Addresses;
 
 type Tid = libc::pid_t;
@@ -93,7 +94,7 @@ impl Tracer {
         let mut tracer = Tracer { server: pid as Tid, threads: HashMap::new(), kinds: HashMap::default() };
         for process in descendants(pid as Tid)? {
             for tid in threads_of(process)? {
-                let options = libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_TRACEFORK;
+                let options = libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_EXITKILL;
                 request(libc::PTRACE_SEIZE, tid, 0, options as usize)?;
                 request(libc::PTRACE_INTERRUPT, tid, 0, 0)?;
                 tracer.threads.insert(tid, Thread::new());
@@ -118,8 +119,16 @@ impl Tracer {
 
     /// While `hold`, woken threads do not run as long as this thread does. They must share one processor with it.
     pub fn hold_back(&self, hold: bool) {
-        let policy = if hold { libc::SCHED_IDLE } else { libc::SCHED_OTHER };
-        let param = libc::sched_param { sched_priority: 0 };
+        let mut param = libc::sched_param { sched_priority: 0 };
+        let mut policy = libc::SCHED_IDLE;
+        if !hold {
+            // Ours: a server that came after everybody else would take long to be stepped beside a tracer that goes first.
+            // SAFETY: asks for a number, and fills in the parameter, which lives for the call.
+            unsafe {
+                policy = libc::sched_getscheduler(0);
+                libc::sched_getparam(0, &raw mut param);
+            }
+        }
         for tid in self.threads.keys() {
             // SAFETY: `param` lives for the call. A thread that has ended gives ESRCH, which is no matter.
             unsafe { libc::sched_setscheduler(*tid, policy, &raw const param) };
@@ -134,6 +143,7 @@ impl Tracer {
         let until = Instant::now() + timeout;
         let mut stopped: Vec<Tid> = Vec::new();
         loop {
+            stop::check()?;
             stopped.clear();
             stopped.extend(self.in_state(|state| matches!(state, State::Stopped { .. })));
             for tid in &stopped {

@@ -171,6 +171,8 @@ const SYSCALLS: &[(libc::c_long, &str)] = &[
     (libc::SYS_epoll_wait, "epoll_wait"),
     (libc::SYS_futex, "futex"),
     (libc::SYS_getpid, "getpid"),
+    (libc::SYS_getpeername, "getpeername"),
+    (libc::SYS_getsockopt, "getsockopt"),
     (libc::SYS_io_uring_enter, "io_uring_enter"),
     (libc::SYS_madvise, "madvise"),
     (libc::SYS_mmap, "mmap"),

@@ -1,25 +1,36 @@
 //! ringport and what it is measured beside: how each is started, in its best documented configuration for one core.
 
+mod packaged;
+
 use std::env;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ringport_platform::driver::{Mechanism, Mechanisms};
+
 use crate::load::Kind;
+use crate::programs;
+use crate::stop;
+use packaged::Packaged;
 
 /// Something that is measured.
 pub struct Peer {
     /// What the tables call it.
-    pub name: &'static str,
+    pub name: String,
     /// What it is asked for.
     pub kind: Kind,
-    command: fn(&Place) -> io::Result<Command>,
+    command: Box<HowToStart>,
+    /// What ends it, and its children with it, when who started it has died.
+    ended_by: libc::c_int,
 }
+
+type HowToStart = dyn Fn(&Place) -> io::Result<Command>;
 
 /// Where a peer runs.
 pub struct Place {
@@ -31,42 +42,84 @@ pub struct Place {
     pub folder: PathBuf,
 }
 
-/// Everyone, ringport first.
-pub const PEERS: &[Peer] = &[
-    Peer { name: "ringport-uring", kind: Kind::Echo, command: |place| ringport(place, "echo", "uring") },
-    Peer { name: "ringport-epoll", kind: Kind::Echo, command: |place| ringport(place, "echo", "epoll") },
-    Peer { name: "tokio", kind: Kind::Echo, command: |place| program(place, "serve-tokio", "echo") },
-    Peer { name: "monoio", kind: Kind::Echo, command: |place| program(place, "serve-monoio", "echo") },
-    Peer { name: "compio", kind: Kind::Echo, command: |place| program(place, "serve-compio", "echo") },
-    Peer {
-        name: "tokio-uring",
-        kind: Kind::Echo,
-        command: |place| program(place, "serve-tokio-uring", "echo"),
-    },
-    Peer { name: "glommio", kind: Kind::Echo, command: |place| program(place, "serve-glommio", "echo") },
-    Peer { name: "bare-loop", kind: Kind::Echo, command: |place| program(place, "serve-bare", "echo") },
-    Peer { name: "ringport-uring", kind: Kind::Hello, command: |place| ringport(place, "hello", "uring") },
-    Peer { name: "ringport-epoll", kind: Kind::Hello, command: |place| ringport(place, "hello", "epoll") },
-    Peer { name: "hyper-tokio", kind: Kind::Hello, command: |place| program(place, "serve-tokio", "hello") },
-    Peer { name: "nginx", kind: Kind::Hello, command: |place| nginx(place, "return 200 \"Hello, world!\";") },
-    Peer { name: "haproxy", kind: Kind::Hello, command: |place| haproxy(place, HAPROXY_HELLO) },
-    Peer { name: "ringport-uring", kind: Kind::Proxy, command: |place| ringport_proxy(place, "uring") },
-    Peer { name: "ringport-epoll", kind: Kind::Proxy, command: |place| ringport_proxy(place, "epoll") },
-    Peer {
-        name: "hyper-util-tokio",
-        kind: Kind::Proxy,
-        command: |place| proxy_program(place, "serve-tokio"),
-    },
-    Peer { name: "nginx", kind: Kind::Proxy, command: |place| nginx(place, NGINX_PROXY) },
-    Peer { name: "haproxy", kind: Kind::Proxy, command: |place| haproxy(place, HAPROXY_PROXY) },
-    Peer { name: "ringport-uring", kind: Kind::Relay, command: |place| ringport_relay(place, "uring") },
-    Peer { name: "ringport-epoll", kind: Kind::Relay, command: |place| ringport_relay(place, "epoll") },
-    Peer { name: "tokio", kind: Kind::Relay, command: |place| relay_program(place, "serve-tokio") },
-    Peer { name: "nginx", kind: Kind::Relay, command: nginx_relay },
-    Peer { name: "haproxy", kind: Kind::Relay, command: |place| haproxy(place, HAPROXY_RELAY) },
-];
+/// Everyone who is asked for this, ringport first. What is not here is among them: starting it says why.
+pub fn of(kind: Kind) -> Vec<Peer> {
+    let mut peers = ours(kind);
+    peers.extend(match kind {
+        Kind::Echo => vec![
+            program(kind, "tokio", "serve-tokio"),
+            program(kind, "monoio", "serve-monoio"),
+            program(kind, "compio", "serve-compio"),
+            program(kind, "tokio-uring", "serve-tokio-uring"),
+            program(kind, "glommio", "serve-glommio"),
+            program(kind, "bare-loop", "serve-bare"),
+        ],
+        Kind::Hello => {
+            vec![program(kind, "hyper-tokio", "serve-tokio"), program(kind, "monoio-http", "serve-monoio")]
+        }
+        Kind::Proxy => vec![program(kind, "hyper-util-tokio", "serve-tokio"), pingora()],
+        Kind::Relay => vec![program(kind, "tokio", "serve-tokio")],
+    });
+    for nginx in Packaged::all("nginx") {
+        let command = match kind {
+            Kind::Echo => continue,
+            Kind::Hello => packaged::nginx_hello,
+            Kind::Proxy => packaged::nginx_proxy,
+            Kind::Relay => packaged::nginx_relay,
+        };
+        let mut peer = Peer::new(nginx.label(), kind, move |place| command(&nginx, place));
+        // Its workers outlive a master that is killed; this makes it end them.
+        peer.ended_by = libc::SIGTERM;
+        peers.push(peer);
+    }
+    for haproxy in Packaged::all("haproxy") {
+        let command = match kind {
+            Kind::Echo => continue,
+            Kind::Hello => packaged::haproxy_hello,
+            Kind::Proxy => packaged::haproxy_proxy,
+            Kind::Relay => packaged::haproxy_relay,
+        };
+        let splicing = haproxy.clone();
+        peers.push(Peer::new(haproxy.label(), kind, move |place| command(&haproxy, place)));
+        if kind == Kind::Relay {
+            let name = format!("{}, splicing", splicing.label());
+            peers.push(Peer::new(name, kind, move |place| packaged::haproxy_splice(&splicing, place)));
+        }
+    }
+    peers
+}
 
-/// A server that runs; killed when dropped.
+/// ringport on each driver.
+pub fn ours(kind: Kind) -> Vec<Peer> {
+    let driver = |driver: &'static str| {
+        Peer::new(format!("ringport-{driver}"), kind, move |place| {
+            ringport(place, kind, driver, Mechanisms::NONE)
+        })
+    };
+    vec![driver("uring"), driver("epoll")]
+}
+
+/// ringport on io_uring with all mechanisms, without each of them in turn, and without any.
+pub fn without_mechanisms(kind: Kind) -> Vec<Peer> {
+    let peer = |name: String, disable: Mechanisms| {
+        Peer::new(name, kind, move |place| ringport(place, kind, "uring", disable))
+    };
+    let none = Mechanism::ALL.into_iter().fold(Mechanisms::NONE, Mechanisms::with);
+    let mut peers = vec![peer("ringport-uring".to_owned(), Mechanisms::NONE)];
+    let each = Mechanism::ALL.into_iter();
+    peers.extend(each.map(|one| peer(format!("without {}", one.name()), Mechanisms::NONE.with(one))));
+    peers.push(peer("without any".to_owned(), none));
+    peers.extend(ours(kind).into_iter().skip(1));
+    peers
+}
+
+/// The packaged servers and their versions; `None` where one is not here.
+pub fn packaged_versions() -> Vec<(String, Option<String>)> {
+    let all = ["nginx", "haproxy"].into_iter().flat_map(Packaged::all);
+    all.map(|packaged| (packaged.label(), packaged.version().map(str::to_owned))).collect()
+}
+
+/// A server that runs; killed when dropped, and when this process has died.
 pub struct Server {
     child: Child,
     /// Where it listens.
@@ -75,12 +128,20 @@ pub struct Server {
 }
 
 impl Peer {
+    fn new(
+        name: impl Into<String>,
+        kind: Kind,
+        command: impl Fn(&Place) -> io::Result<Command> + 'static,
+    ) -> Peer {
+        Peer { name: name.into(), kind, command: Box::new(command), ended_by: libc::SIGKILL }
+    }
+
     /// Starts it and waits until it takes connections.
     ///
     /// # Errors
     /// When it cannot be started, or does not listen within 10 s.
     pub fn start(&self, origin: Option<SocketAddr>) -> io::Result<Server> {
-        start(origin, None, self.command)
+        start(origin, None, self.ended_by, &self.command)
     }
 
     /// As [`Peer::start`], bound to a processor.
@@ -88,7 +149,7 @@ impl Peer {
     /// # Errors
     /// As [`Peer::start`].
     pub fn start_on(&self, cpu: usize, origin: Option<SocketAddr>) -> io::Result<Server> {
-        start(origin, Some(cpu), self.command)
+        start(origin, Some(cpu), self.ended_by, &self.command)
     }
 }
 
@@ -97,7 +158,7 @@ impl Peer {
 /// # Errors
 /// As [`Peer::start`].
 pub fn start_command(words: &[String], origin: Option<SocketAddr>) -> io::Result<Server> {
-    start(origin, None, |place| {
+    start(origin, None, libc::SIGTERM, |place| {
         let origin = origin.map(|origin| origin.to_string()).unwrap_or_default();
         let port = place.address.port().to_string();
         let mut words = words.iter().map(|word| word.replace("{port}", &port).replace("{origin}", &origin));
@@ -110,42 +171,74 @@ pub fn start_command(words: &[String], origin: Option<SocketAddr>) -> io::Result
 fn start(
     origin: Option<SocketAddr>,
     cpu: Option<usize>,
+    ended_by: libc::c_int,
     command: impl FnOnce(&Place) -> io::Result<Command>,
 ) -> io::Result<Server> {
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let folder = env::temp_dir().join(format!("ringport-benches-{}-{}", std::process::id(), address.port()));
     fs::create_dir_all(&folder)?;
     let place = Place { address, origin, folder: folder.clone() };
-    let mut command = command(&place)?;
-    command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
-    if let Some(cpu) = cpu {
-        // SAFETY: between fork and exec only a system call is made; nothing is allocated unless it fails.
-        unsafe { command.pre_exec(move || ringport_platform::process::pin_to_core(cpu)) };
-    }
-    let program = command.get_program().to_string_lossy().into_owned();
-    let child = command.spawn().map_err(|error| {
-        // Without its folder, which is another on each machine.
-        let name = program.rsplit('/').next().unwrap_or(&program);
-        io::Error::new(error.kind(), format!("cannot start {name}: {error}"))
-    })?;
+    let spawned = command(&place).and_then(|command| spawn(command, &folder, cpu, ended_by));
+    let child = spawned.inspect_err(|_| drop(fs::remove_dir_all(&folder)))?;
     let mut server = Server { child, address, folder };
     let until = Instant::now() + Duration::from_secs(10);
     while TcpStream::connect(address).is_err() {
         if let Some(status) = server.child.try_wait()? {
-            return Err(io::Error::other(format!("{program} ended: {status}")));
+            return Err(io::Error::other(format!("it ended: {status}{}", server.last_words())));
         }
         if Instant::now() > until {
-            return Err(io::Error::other(format!("{program} does not listen on {address}")));
+            return Err(io::Error::other(format!("it does not listen after 10 s{}", server.last_words())));
         }
         thread::sleep(Duration::from_millis(5));
     }
     Ok(server)
 }
 
+fn spawn(
+    mut command: Command,
+    folder: &std::path::Path,
+    cpu: Option<usize>,
+    ended_by: libc::c_int,
+) -> io::Result<Child> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(folder.join(STDERR))?)
+        .process_group(0);
+    bind(&mut command, cpu, ended_by);
+    let name = command.get_program().to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned();
+    // Without its folder, which is another on each machine.
+    command.spawn().map_err(|error| io::Error::new(error.kind(), format!("cannot start {name}: {error}")))
+}
+
+/// What a server says on its standard error.
+const STDERR: &str = "stderr";
+
+/// Binds what is started to a processor, and its life to this thread's.
+fn bind(command: &mut Command, cpu: Option<usize>, ended_by: libc::c_int) {
+    stop::end_with_us(command, ended_by);
+    if let Some(cpu) = cpu {
+        // SAFETY: between fork and exec only a system call is made; nothing is allocated unless it fails.
+        unsafe { command.pre_exec(move || ringport_platform::process::pin_to_core(cpu)) };
+    }
+}
+
 impl Server {
     /// Its process; servers may have children.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The last line of its standard error, to be told behind another fault.
+    fn last_words(&self) -> String {
+        let text = fs::read_to_string(self.folder.join(STDERR)).unwrap_or_default();
+        let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+        let folder = self.folder.to_string_lossy();
+        if last.is_empty() {
+            String::new()
+        } else {
+            format!("; it said: {}", last.replace(&*folder, "").trim())
+        }
     }
 }
 
@@ -160,62 +253,35 @@ impl Drop for Server {
     }
 }
 
-/// Builds every server in release mode: those of this crate, and the `ringport` binary.
-///
-/// # Errors
-/// When cargo fails.
-pub fn build() -> io::Result<()> {
-    cargo_build("benches/Cargo.toml", &["--bins"])?;
-    cargo_build("Cargo.toml", &[])
+/// A server of this crate.
+fn program(kind: Kind, name: &'static str, program: &'static str) -> Peer {
+    Peer::new(name, kind, move |place| of_benches(place, kind, program))
 }
 
-/// Builds ringport's own servers alone, without the crates of the peers.
-///
-/// # Errors
-/// As [`build`].
-pub fn build_ringport() -> io::Result<()> {
-    cargo_build("benches/Cargo.toml", &["--no-default-features", "--bin", "serve-ringport"])?;
-    cargo_build("Cargo.toml", &[])
-}
-
-fn cargo_build(manifest: &str, arguments: &[&str]) -> io::Result<()> {
-    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--release", "--manifest-path"])
-        .arg(root().join(manifest))
-        .args(arguments)
-        .status()?;
-    if status.success() { Ok(()) } else { Err(io::Error::other("the servers could not be built")) }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in a folder of the repository")
-}
-
-fn target(of: &Path) -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| of.join("target"), PathBuf::from).join("release")
-}
-
-fn program(place: &Place, name: &str, work: &str) -> io::Result<Command> {
-    let mut command = Command::new(target(&root().join("benches")).join(name));
-    command.arg(work).arg(place.address.to_string());
+fn of_benches(place: &Place, kind: Kind, program: &str) -> io::Result<Command> {
+    let mut command = programs::of_benches(program)?;
+    command.arg(kind.to_string()).arg(place.address.to_string());
+    if let Some(origin) = place.origin {
+        command.arg("--origin").arg(origin.to_string());
+    }
     Ok(command)
 }
 
-fn proxy_program(place: &Place, name: &str) -> io::Result<Command> {
-    Ok(with_origin(program(place, name, "proxy")?, place))
+fn pingora() -> Peer {
+    Peer::new("pingora", Kind::Proxy, |place| of_benches(place, Kind::Proxy, "serve-pingora"))
 }
 
-fn relay_program(place: &Place, name: &str) -> io::Result<Command> {
-    Ok(with_origin(program(place, name, "relay")?, place))
-}
-
-fn ringport_relay(place: &Place, driver: &str) -> io::Result<Command> {
-    Ok(with_origin(ringport(place, "relay", driver)?, place))
-}
-
-fn with_origin(mut command: Command, place: &Place) -> Command {
-    command.arg("--origin").arg(place.origin.map(|origin| origin.to_string()).unwrap_or_default());
-    command
+fn ringport(place: &Place, kind: Kind, driver: &str, disable: Mechanisms) -> io::Result<Command> {
+    if kind == Kind::Proxy {
+        let config = place.write("ringport.yaml", RINGPORT_PROXY)?;
+        let mut command = programs::of_ringport()?;
+        command.args(["proxy", "--config"]).arg(config).env("RUST_LOG", "error");
+        command.env("RINGPORT_DRIVER", driver).env("RINGPORT_DISABLE", disable.to_string());
+        return Ok(command);
+    }
+    let mut command = of_benches(place, kind, "serve-ringport")?;
+    command.args(["--driver", driver, "--disable", &disable.to_string()]);
+    Ok(command)
 }
 
 /// Runs the timers of `ringport` or `tokio` and gives the numbers that they print.
@@ -223,70 +289,15 @@ fn with_origin(mut command: Command, place: &Place) -> Command {
 /// # Errors
 /// When the program cannot be run, or prints something else.
 pub fn run_timers(of: &str, cpu: usize, pending: usize) -> io::Result<Vec<f64>> {
-    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let place = Place { address: nowhere, origin: None, folder: PathBuf::new() };
-    let mut command = program(&place, &format!("serve-{of}"), "timers")?;
-    command.arg("--pending").arg(pending.to_string()).stdin(Stdio::null());
-    // SAFETY: as in `start`.
-    unsafe { command.pre_exec(move || ringport_platform::process::pin_to_core(cpu)) };
+    let mut command = programs::of_benches(&format!("serve-{of}"))?;
+    command.args(["timers", "127.0.0.1:0", "--pending"]).arg(pending.to_string()).stdin(Stdio::null());
+    bind(&mut command, Some(cpu), libc::SIGKILL);
     let output = command.output()?;
     if !output.status.success() {
         return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     text.split_whitespace().map(|word| word.parse().map_err(io::Error::other)).collect()
-}
-
-fn ringport(place: &Place, work: &str, driver: &str) -> io::Result<Command> {
-    let mut command = program(place, "serve-ringport", work)?;
-    command.args(["--driver", driver]);
-    Ok(command)
-}
-
-fn ringport_proxy(place: &Place, driver: &str) -> io::Result<Command> {
-    let config = place.write("ringport.yaml", RINGPORT_PROXY)?;
-    let mut command = Command::new(target(root()).join("ringport"));
-    command.args(["proxy", "--config"]).arg(config);
-    command.env("RINGPORT_DRIVER", driver).env("RUST_LOG", "error");
-    Ok(command)
-}
-
-fn nginx(place: &Place, location: &str) -> io::Result<Command> {
-    let upstream = if place.origin.is_some() { NGINX_UPSTREAM } else { "" };
-    let config =
-        place.write("nginx.conf", &NGINX.replace("{upstream}", upstream).replace("{location}", location))?;
-    let mut command = Command::new("nginx");
-    command.env("PATH", search_path()).arg("-p").arg(&place.folder).args(["-e", "stderr", "-c"]).arg(config);
-    Ok(command)
-}
-
-const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
-
-/// Whether nginx has the module that relays TCP.
-pub fn nginx_stream_is_here() -> bool {
-    Path::new(NGINX_STREAM).exists()
-}
-
-fn nginx_relay(place: &Place) -> io::Result<Command> {
-    if !nginx_stream_is_here() {
-        return Err(io::Error::other("its stream module is not installed"));
-    }
-    let config = place.write("nginx.conf", &NGINX_RELAY.replace("{module}", NGINX_STREAM))?;
-    let mut command = Command::new("nginx");
-    command.env("PATH", search_path()).arg("-p").arg(&place.folder).args(["-e", "stderr", "-c"]).arg(config);
-    Ok(command)
-}
-
-fn haproxy(place: &Place, backend: &str) -> io::Result<Command> {
-    let config = place.write("haproxy.cfg", &HAPROXY.replace("{backend}", backend))?;
-    let mut command = Command::new("haproxy");
-    command.env("PATH", search_path()).args(["-q", "-db", "-f"]).arg(config);
-    Ok(command)
-}
-
-/// Debian keeps servers in folders that only root has in its path.
-fn search_path() -> String {
-    format!("{}:/usr/local/sbin:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default())
 }
 
 impl Place {
@@ -306,76 +317,22 @@ pools: [{ name: origin, origins: [{ address: "{origin}" }], maxIdlePerCore: 1024
 runtime: { cores: 1 }
 "#;
 
-const NGINX: &str = "
-daemon off;
-worker_processes 1;
-worker_rlimit_nofile 20000;
-error_log stderr error;
-pid nginx.pid;
-events { worker_connections 19900; multi_accept on; }
-http {
-    access_log off;
-    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
-    keepalive_requests 1000000000;
-    keepalive_timeout 300s;
-    tcp_nodelay on;
-    sendfile on;
-    default_type text/plain;
-    {upstream}
-    server {
-        listen {address} backlog=4096;
-        location / { {location} }
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    /// Servers used to outlive a run that was killed, and to share a core with the next one.
+    #[test]
+    fn a_server_ends_with_the_thread_that_started_it() {
+        let started = thread::spawn(|| {
+            let mut command = Command::new("sleep");
+            command.arg("60");
+            spawn(command, &env::temp_dir(), None, libc::SIGKILL).expect("sleep can be started")
+        });
+        let mut child = started.join().expect("the thread ends");
+        let status = child.wait().expect("it is our child");
+        assert_eq!(status.signal(), Some(libc::SIGKILL));
     }
 }
-";
-
-const NGINX_UPSTREAM: &str =
-    "upstream origin { server {origin}; keepalive 1024; keepalive_requests 1000000000; }";
-
-const NGINX_PROXY: &str =
-    "proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\";";
-
-const HAPROXY: &str = "
-global
-    nbthread 1
-    maxconn 19000
-    no strict-limits
-defaults
-    mode http
-    timeout client 300s
-    timeout server 300s
-    timeout connect 5s
-    timeout http-keep-alive 300s
-    option http-keep-alive
-    http-reuse always
-frontend web
-    bind {address} backlog 4096
-{backend}
-";
-
-const NGINX_RELAY: &str = "
-load_module {module};
-daemon off;
-worker_processes 1;
-worker_rlimit_nofile 20000;
-error_log stderr error;
-pid nginx.pid;
-events { worker_connections 19900; multi_accept on; }
-stream { server { listen {address} backlog=4096; tcp_nodelay on; proxy_pass {origin}; } }
-";
-
-const HAPROXY_HELLO: &str =
-    "    http-request return status 200 content-type text/plain string \"Hello, world!\"";
-
-const HAPROXY_PROXY: &str = "    default_backend origin
-backend origin
-    server one {origin} maxconn 19000";
-
-/// The last `mode` of a section holds; the backend's must be the frontend's.
-const HAPROXY_RELAY: &str = "    mode tcp
-    option splice-auto
-    default_backend origin
-backend origin
-    mode tcp
-    option splice-auto
-    server one {origin} maxconn 19000";

@@ -13,12 +13,27 @@ use crate::results::{QUESTIONS, Report, Row, Spread};
 /// # Errors
 /// A file's.
 pub fn page(reports: &[Report]) -> io::Result<()> {
+    remove_pictures()?;
     let mut out = String::from(HEAD);
     unmeasured(&mut out, reports);
     for report in reports {
         section(&mut out, report)?;
     }
+    out.push('\n');
+    out.push_str(&fs::read_to_string(folder().join("TRIED.md"))?);
     fs::write(folder().join("RESULTS.md"), out)
+}
+
+/// Those of configurations that are not asked any more would stay for ever.
+fn remove_pictures() -> io::Result<()> {
+    fs::create_dir_all(folder().join("results"))?;
+    for entry in fs::read_dir(folder().join("results"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "svg") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 fn folder() -> PathBuf {
@@ -31,10 +46,12 @@ const HEAD: &str = "\
 Written by `cargo run --release --manifest-path benches/Cargo.toml --bin all`; the raw numbers are in `results/`.
 
 Cost is what the server spent on a request: cycles where the hardware counts them, else processor time. Peers ran one after
-the other in rounds; values are medians, and a ratio is the median of the rounds' ratios with its least and greatest. A row
-whose server was busy less than 95 % of the time is marked ⚠: there the load was the limit, so that its requests per second
-say little, while its cost per request still holds. Instructions are those of user space, allocations are entries into
-malloc and its like; both were counted exactly by stepping the server.
+the other in rounds; values are medians, and a ratio is the median of the rounds' ratios with its least and greatest: below
+1, the row that the column names is cheaper. A row whose server was busy less than 95 % of the time is marked ⚠: there the
+load was the limit, so that its requests per second say little, while its cost per request still holds. A row marked ◇ was
+disturbed: somebody else had the server's or the load's core for more than 2 % of the time. Instructions are those of user
+space, allocations are entries into malloc and its like; both were counted exactly by stepping the server. Latency at a
+fixed rate counts from when a request was due, whether it could be sent then or not; the medians of the rounds.
 ";
 
 /// What a reader might look for in vain.
@@ -54,10 +71,7 @@ fn unmeasured(out: &mut String, reports: &[Report]) {
     {
         line(out, &format!("* {question}: it has not been asked yet."));
     }
-    line(
-        out,
-        "* Proxies and runtimes that are not named below, other versions than those named, TLS, more than one core.",
-    );
+    line(out, "* Other versions than those named, TLS, HTTP/2, more than one core.");
     for report in reports {
         for row in report.rows.iter().filter(|row| row.failed.is_some()) {
             let reason = row.failed.as_deref().unwrap_or_default();
@@ -82,8 +96,11 @@ fn section(out: &mut String, report: &Report) -> io::Result<()> {
             context.counters
         ),
     );
-    let versions: Vec<String> =
-        context.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    let versions: Vec<String> = context
+        .versions
+        .iter()
+        .map(|(name, version)| format!("{name} {version}").trim_end().to_owned())
+        .collect();
     line(out, &format!("{}.", versions.join(", ")));
     let mut configs: Vec<&str> = report.rows.iter().map(|row| row.config.as_str()).collect();
     configs.dedup();
@@ -107,48 +124,71 @@ fn table(out: &mut String, config: &str, rows: &[&Row]) {
     if rows.iter().all(|row| row.rounds.is_empty()) && !extras.is_empty() {
         return extra_table(out, rows, &extras);
     }
+    let references: Vec<&Row> = rows
+        .iter()
+        .copied()
+        .filter(|row| REFERENCES.contains(&row.peer.as_str()) && row.failed.is_none())
+        .collect();
+    let ratios: String = references.iter().map(|row| format!(" {} ÷ it |", row.peer)).collect();
     line(
         out,
-        "| | busy | requests/s | cost | user | ringport ÷ it | instructions | system calls | allocations | p50 / p99 / p99.9 µs, full load | at a fixed rate |",
+        &format!(
+            "| | busy | requests/s | cost | user |{ratios} instructions | system calls | allocations | \
+             p50 / p99 / p99.9 µs, full load | at a fixed rate |"
+        ),
     );
-    line(out, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    let columns = FIXED_COLUMNS + references.len();
+    line(out, &format!("|---|{}", "--:|".repeat(columns)));
     for row in rows {
         let text = match &row.failed {
-            Some(failed) => format!("| {} | not measured: {failed} | | | | | | | | | |", row.peer),
-            None => measured(row, rows[0]),
+            Some(failed) => format!("| {} | not measured: {failed} |{}", row.peer, " |".repeat(columns - 1)),
+            None => measured(row, &references),
         };
         line(out, &text);
     }
 }
 
-fn measured(row: &Row, first: &Row) -> String {
+/// Beside the name and the ratios.
+const FIXED_COLUMNS: usize = 9;
+
+/// What the others are compared with.
+const REFERENCES: [&str; 2] = ["ringport-uring", "ringport-uring-splice"];
+
+fn measured(row: &Row, references: &[&Row]) -> String {
     let median =
         |of: fn(&crate::results::Round) -> f64| row.spread(of).map_or(f64::NAN, |spread| spread.median);
     let hardware = row.rounds.first().is_some_and(|round| round.hardware.is_some());
-    let cost = median(Row::cost);
-    let [p50, p99, p999] =
-        [0, 1, 2].map(|at| row.spread(|round| round.latency_us[at]).map_or(f64::NAN, |spread| spread.median));
+    let ratios: String = references
+        .iter()
+        .map(|reference| format!(" {} |", reference.ratio_to(row).map_or_else(String::new, ratio)))
+        .collect();
     format!(
-        "| {} | {:.0} %{} | {} | {} {} | {:.0} % | {} | {} | {} | {} | {} / {} / {} | {} |",
+        "| {} | {:.0} %{}{} | {} | {} {} | {:.0} % |{ratios} {} | {} | {} | {} | {} |",
         row.peer,
         100.0 * median(|round| round.busy),
         if row.counts() { "" } else { " ⚠" },
+        if row.disturbed() { " ◇" } else { "" },
         grouped(median(|round| round.per_second)),
-        grouped(cost),
+        grouped(median(Row::cost)),
         if hardware { "cycles" } else { "ns" },
         100.0 * user_part(row),
-        first.ratio_to(row).map_or_else(String::new, ratio),
         row.metered.map_or_else(String::new, |(instructions, _)| grouped(instructions)),
         row.syscalls.map_or_else(String::new, |calls| format!("{calls:.3}")),
         row.metered.map_or_else(String::new, |(_, allocations)| format!("{allocations:.2}")),
-        grouped(p50),
-        grouped(p99),
-        grouped(p999),
-        row.open_loop.as_ref().map_or_else(String::new, |open| {
-            let [p50, p99, p999] = open.latency_us.map(grouped);
-            format!("{p50} / {p99} / {p999} at {}/s", grouped(open.rate))
-        }),
+        latencies(|at| row.spread(|round| round.latency_us[at])),
+        row.at_rate.first().map_or_else(String::new, |first| format!(
+            "{} at {}/s{}",
+            latencies(|at| row.spread_at_rate(|round| round.latency_us[at])),
+            grouped(first.rate),
+            if row.disturbed_at_rate() { " ◇" } else { "" }
+        )),
     )
+}
+
+/// Median, 99 %, 99.9 %.
+fn latencies(of: impl Fn(usize) -> Option<Spread>) -> String {
+    let [p50, p99, p999] = [0, 1, 2].map(|at| grouped(of(at).map_or(f64::NAN, |spread| spread.median)));
+    format!("{p50} / {p99} / {p999}")
 }
 
 /// Over all rounds: the kernel splits in clock ticks, of which a round has few.
@@ -162,7 +202,11 @@ fn extra_table(out: &mut String, rows: &[&Row], extras: &[&str]) {
     line(out, &format!("|---|{}", "--:|".repeat(extras.len())));
     for row in rows {
         let values: Vec<String> = match &row.failed {
-            Some(failed) => vec![format!("not measured: {failed}")],
+            Some(failed) => {
+                let mut values = vec![String::new(); extras.len()];
+                values[0] = format!("not measured: {failed}");
+                values
+            }
             None => row.extra.iter().map(|(_, value)| grouped(*value)).collect(),
         };
         line(out, &format!("| {} | {} |", row.peer, values.join(" | ")));
@@ -191,7 +235,6 @@ fn picture(out: &mut String, report: &Report, config: &str, rows: &[&Row]) -> io
     let name = words.collect::<Vec<_>>().join("-").to_ascii_lowercase();
     let file = format!("{}-{name}.svg", report.question);
     let title = format!("{}, {config}: {unit}, less is better", report.question);
-    fs::create_dir_all(folder().join("results"))?;
     fs::write(folder().join("results").join(&file), plot::bars(&title, &bars))?;
     line(out, &format!("\n![{title}](results/{file})"));
     Ok(())

@@ -4,10 +4,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cost::Spent;
+use crate::peers;
 use crate::ring::Sample;
 
 /// The answer to one question.
@@ -59,8 +61,9 @@ pub struct Row {
     pub syscalls: Option<f64>,
     /// From the meter: user-space instructions and heap allocations per request.
     pub metered: Option<(f64, f64)>,
-    /// At a fixed rate, from when a request was due.
-    pub open_loop: Option<OpenLoop>,
+    /// Latency at a fixed rate, from when a request was due: each round's raw values.
+    #[serde(default)]
+    pub at_rate: Vec<AtRate>,
     /// Values that only some questions have, by name.
     pub extra: Vec<(String, f64)>,
     /// Why there is nothing.
@@ -82,15 +85,20 @@ pub struct Round {
     pub hardware: Option<[f64; 4]>,
     /// Microseconds: median, 99 %, 99.9 %, under full load.
     pub latency_us: [f64; 3],
+    /// The parts of the time in which the server, or the load, could have run and somebody else had its core.
+    #[serde(default)]
+    pub waited: [f64; 2],
 }
 
-/// Latency at a fixed rate, in microseconds.
+/// One measurement of latency at a fixed rate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct OpenLoop {
+pub struct AtRate {
     /// Requests per second asked for.
     pub rate: f64,
-    /// Median, 99 %, 99.9 %.
+    /// Microseconds: median, 99 %, 99.9 %.
     pub latency_us: [f64; 3],
+    /// As in a [`Round`].
+    pub waited: [f64; 2],
 }
 
 /// A median with its spread.
@@ -126,10 +134,20 @@ impl Row {
             rounds: Vec::new(),
             syscalls: None,
             metered: None,
-            open_loop: None,
+            at_rate: Vec::new(),
             extra: Vec::new(),
             failed: None,
         }
+    }
+
+    /// Who was not come to.
+    pub fn unreached(config: &str, peer: &str) -> Row {
+        Row { failed: Some("the run was ended before".to_owned()), ..Row::new(config, peer) }
+    }
+
+    /// A value of every round at a fixed rate.
+    pub fn spread_at_rate(&self, of: impl Fn(&AtRate) -> f64) -> Option<Spread> {
+        Spread::of(self.at_rate.iter().map(of))
     }
 
     /// A value of every round.
@@ -148,6 +166,18 @@ impl Row {
         Spread::of(pairs.map(|(a, b)| Row::cost(a) / Row::cost(b)))
     }
 
+    /// Whether others had the cores so often that its figures say little.
+    pub fn disturbed(&self) -> bool {
+        let waited = self.spread(|round| round.waited[0].max(round.waited[1]));
+        waited.is_some_and(|waited| waited.median > UNDISTURBED)
+    }
+
+    /// The same of its rounds at a fixed rate.
+    pub fn disturbed_at_rate(&self) -> bool {
+        let waited = self.spread_at_rate(|round| round.waited[0].max(round.waited[1]));
+        waited.is_some_and(|waited| waited.median > UNDISTURBED)
+    }
+
     /// Whether the server's core was busy enough for the row to count.
     pub fn counts(&self) -> bool {
         self.spread(|round| round.busy).is_some_and(|busy| busy.median >= BUSY_ENOUGH)
@@ -156,10 +186,12 @@ impl Row {
 
 /// Below this the load, and not the server, was the limit.
 pub const BUSY_ENOUGH: f64 = 0.95;
+/// Above this part of the time, somebody else had a core.
+pub const UNDISTURBED: f64 = 0.02;
 
 impl Round {
     /// What a server spent on the requests of a sample.
-    pub fn of(sample: &Sample, spent: Spent) -> Round {
+    pub fn of(sample: &Sample, spent: Spent, load_waited: Duration) -> Round {
         let per_request = |value: u64| value as f64 / sample.requests as f64;
         let split = spent.user_ns as f64 / (spent.user_ns + spent.system_ns).max(1) as f64;
         Round {
@@ -176,8 +208,21 @@ impl Round {
                 ]
             }),
             latency_us: sample.latency_us(),
+            waited: waited(sample, spent, load_waited),
         }
     }
+}
+
+impl AtRate {
+    /// What a sample at a rate says.
+    pub fn of(rate: f64, sample: &Sample, spent: Spent, load_waited: Duration) -> AtRate {
+        AtRate { rate, latency_us: sample.latency_us(), waited: waited(sample, spent, load_waited) }
+    }
+}
+
+fn waited(sample: &Sample, spent: Spent, load_waited: Duration) -> [f64; 2] {
+    let part = |waited: Duration| waited.as_secs_f64() / sample.elapsed.as_secs_f64();
+    [part(Duration::from_nanos(spent.waited_ns)), part(load_waited)]
 }
 
 impl Context {
@@ -217,12 +262,8 @@ fn counters(has_hardware: bool) -> &'static str {
 fn versions() -> Vec<(String, String)> {
     let rustc = say("rustc", &["--version"]);
     let mut versions = vec![("rustc".to_owned(), rustc.trim_start_matches("rustc ").to_owned())];
-    for (program, flag) in [("nginx", "-v"), ("haproxy", "-v")] {
-        let text = say(program, &[flag]);
-        let line = text.lines().next().unwrap_or("missing");
-        let version = line.split_once("version").map_or(line, |(_, version)| version);
-        let version = version.trim_start_matches([':', ' ']).split(' ').next().unwrap_or(version);
-        versions.push((program.to_owned(), version.trim_start_matches("nginx/").to_owned()));
+    for (name, version) in peers::packaged_versions() {
+        versions.push((name, if version.is_some() { String::new() } else { "missing".to_owned() }));
     }
     let lock =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap_or_default();
@@ -237,8 +278,17 @@ fn versions() -> Vec<(String, String)> {
     versions
 }
 
-const CRATES: &[&str] =
-    &["tokio", "hyper", "hyper-util", "monoio", "compio", "tokio-uring", "glommio", "io-uring"];
+const CRATES: &[&str] = &[
+    "tokio",
+    "hyper",
+    "hyper-util",
+    "monoio",
+    "monoio-http",
+    "compio",
+    "tokio-uring",
+    "glommio",
+    "io-uring",
+];
 
 /// What a program prints, on either stream; nothing where it is missing.
 fn say(program: &str, arguments: &[&str]) -> String {
@@ -286,7 +336,7 @@ impl Report {
 }
 
 /// In the order of the page.
-pub const QUESTIONS: &[&str] = &["echo", "hello", "proxy", "relay", "churn", "idle", "timers"];
+pub const QUESTIONS: &[&str] = &["echo", "hello", "proxy", "relay", "churn", "idle", "timers", "mechanisms"];
 
 #[cfg(test)]
 mod tests {

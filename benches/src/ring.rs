@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -51,12 +51,18 @@ pub struct Generator {
     origin: Option<Origin>,
     idle: Vec<usize>,
     in_flight: usize,
+    /// Requests that have been sent.
+    asked: usize,
     answer_len: usize,
     learning: Option<Vec<u8>>,
+    receive_flags: i32,
 }
 
 struct Client {
     stream: TcpStream,
+    /// Of the request, once it is known that the kernel did not take it whole.
+    taken: usize,
+    /// Of the answer.
     missing: usize,
     since: Instant,
 }
@@ -66,28 +72,43 @@ pub struct Origin {
     listener: TcpListener,
     conns: Vec<Option<OriginConn>>,
     answer: Vec<u8>,
+    /// Requests that have come.
+    asked: usize,
 }
 
+/// One answer at a time is sent, so that what the kernel took only in part can be continued.
 struct OriginConn {
     fd: OwnedFd,
     /// How many bytes of the mark that ends a head have come.
     matched: u8,
+    /// Answers that have been asked for and have not been sent whole.
+    owed: usize,
+    /// How much of the first of them the kernel has taken.
+    taken: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Tag {
     ClientRecv,
+    ClientSent,
     OriginAccept,
     OriginRecv,
-    Sent,
+    OriginSent,
 }
 
-const TAGS: [Tag; 4] = [Tag::ClientRecv, Tag::OriginAccept, Tag::OriginRecv, Tag::Sent];
+const TAGS: [Tag; 5] =
+    [Tag::ClientRecv, Tag::ClientSent, Tag::OriginAccept, Tag::OriginRecv, Tag::OriginSent];
 const CLIENT_GROUP: u16 = 0;
 const ORIGIN_GROUP: u16 = 1;
 /// Bytes of the client's receive memory.
 const CLIENT_BYTES: usize = 8 << 20;
+/// From here on an answer is long: its client counts its bytes without copying them, so that the load's core, which
+/// sends and receives them, is not the limit before the server's is; and its origin waits until the kernel has taken it.
+const LONG: usize = 64 << 10;
+/// What a client of long answers takes at once; the memory behind is never touched.
+const LONG_BUF: usize = 256 << 10;
+const LONG_BUFS: u16 = 256;
 const STALL: Duration = Duration::from_secs(10);
 
 impl Origin {
@@ -101,7 +122,7 @@ impl Origin {
             format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {body_len}\r\n\r\n")
                 .into_bytes();
         answer.resize(answer.len() + body_len, b'x');
-        Ok(Origin { listener, conns: Vec::new(), answer })
+        Ok(Origin { listener, conns: Vec::new(), answer, asked: 0 })
     }
 
     /// Where it listens.
@@ -125,15 +146,17 @@ impl Generator {
             .setup_submit_all()
             .setup_cqsize(16 * 1024)
             .build(2048)?;
+        let long = origin.as_ref().is_some_and(|origin| origin.answer.len() >= LONG);
         let per_answer = spec.answer_len.unwrap_or(1 << 15).next_power_of_two().clamp(256, 1 << 15);
-        let client_bufs =
-            BufRing::register(&ring, CLIENT_GROUP, (CLIENT_BYTES / per_answer).min(4096) as u16, per_answer)?;
+        let (count, buf_len) = match long {
+            true => (LONG_BUFS, LONG_BUF),
+            false => ((CLIENT_BYTES / per_answer).min(4096) as u16, per_answer),
+        };
+        let client_bufs = BufRing::register(&ring, CLIENT_GROUP, count, buf_len)?;
         let origin_bufs = BufRing::register(&ring, ORIGIN_GROUP, 1024, 2048)?;
         let mut clients = Vec::with_capacity(spec.connections);
         for _ in 0..spec.connections {
-            let stream = TcpStream::connect(spec.to)?;
-            stream.set_nodelay(true)?;
-            clients.push(Client { stream, missing: 0, since: Instant::now() });
+            clients.push(Client::connect(spec.to)?);
         }
         let mut generator = Generator {
             ring,
@@ -145,16 +168,22 @@ impl Generator {
             clients,
             origin,
             in_flight: 0,
+            asked: 0,
             learning: None,
+            receive_flags: 0,
         };
-        for index in 0..generator.clients.len() {
-            generator.arm_client(index)?;
-        }
         if generator.origin.is_some() {
             generator.arm_accept()?;
         }
         if generator.spec.answer_len.is_none() {
             generator.learn()?;
+        }
+        if long {
+            // tcp(7): the bytes are discarded instead of copied.
+            generator.receive_flags = libc::MSG_TRUNC;
+        }
+        for index in 0..generator.spec.connections {
+            generator.arm_client(index)?;
         }
         Ok(generator)
     }
@@ -186,7 +215,8 @@ impl Generator {
         Ok(sample)
     }
 
-    /// Rounds start `per_second` times a second, whether earlier ones have been answered or not.
+    /// Rounds start `per_second` times a second, whether earlier ones have been answered or not. The core never sleeps
+    /// meanwhile: how long it takes to wake would be counted as the server's.
     ///
     /// # Errors
     /// When the server closes, errs or stalls.
@@ -210,26 +240,28 @@ impl Generator {
             if self.in_flight == 0 && late.is_empty() && next >= started + duration {
                 break;
             }
-            let wait = if next < started + duration { next.saturating_duration_since(now) } else { STALL };
-            let ended = self.turn(wait)?;
+            let ended = self.turn(Duration::ZERO)?;
             let now = Instant::now();
             for index in ended {
                 self.account(index, now, &mut sample);
                 self.idle.push(index);
             }
             if now > started + duration + STALL {
-                return Err(ErrorKind::TimedOut.into());
+                return Err(self.stalled());
             }
         }
         sample.elapsed = started.elapsed();
         Ok(sample)
     }
 
-    /// One request on the first connection, whose answer's head tells the length of all.
+    /// One request on a connection of its own, whose answer's head tells the length of all.
     fn learn(&mut self) -> io::Result<()> {
-        let single = self.spec.request.len() / self.spec.pipeline;
+        let index = self.clients.len();
+        self.clients.push(Client::connect(self.spec.to)?);
+        self.arm_client(index)?;
         self.learning = Some(Vec::new());
-        self.push_send(self.clients[0].stream.as_raw_fd(), self.spec.request.as_ptr(), single)?;
+        let single = self.spec.request.len() / self.spec.pipeline;
+        self.push_send(Tag::ClientSent, index, self.spec.request.as_ptr(), single, true)?;
         let until = Instant::now() + STALL;
         loop {
             self.turn(Duration::from_millis(100))?;
@@ -239,7 +271,10 @@ impl Generator {
             {
                 self.answer_len = len * self.spec.pipeline;
                 self.learning = None;
-                return Ok(());
+                if let Some(origin) = &mut self.origin {
+                    origin.asked = 0;
+                }
+                return self.clients[index].stream.shutdown(Shutdown::Both);
             }
             if Instant::now() > until {
                 return Err(io::Error::new(ErrorKind::TimedOut, "the server does not answer"));
@@ -247,13 +282,28 @@ impl Generator {
         }
     }
 
+    /// Who has what: whether a request, or its answer, has not come through a server.
+    fn stalled(&self) -> io::Error {
+        let waiting = self.clients.iter().filter(|client| client.missing > 0).count();
+        let missing: usize = self.clients.iter().map(|client| client.missing).sum();
+        let mut text = format!("it has stalled: {waiting} connections wait for {missing} bytes");
+        if let Some(origin) = &self.origin {
+            let owed: usize = origin.conns.iter().flatten().map(|conn| conn.owed).sum();
+            let unseen = self.asked - origin.asked;
+            text +=
+                &format!(", of whose requests the origin has not seen {unseen} and owes an answer to {owed}");
+        }
+        io::Error::new(ErrorKind::TimedOut, text)
+    }
+
     fn start_round(&mut self, index: usize, since: Instant) -> io::Result<()> {
         let client = &mut self.clients[index];
+        client.taken = 0;
         client.missing = self.answer_len;
         client.since = since;
         self.in_flight += 1;
-        let fd = client.stream.as_raw_fd();
-        self.push_send(fd, self.spec.request.as_ptr(), self.spec.request.len())
+        self.asked += self.spec.pipeline;
+        self.push_send(Tag::ClientSent, index, self.spec.request.as_ptr(), self.spec.request.len(), true)
     }
 
     fn account(&self, index: usize, now: Instant, sample: &mut Sample) {
@@ -269,7 +319,7 @@ impl Generator {
         match self.ring.submitter().submit_with_args(1, &args) {
             Ok(_) => {}
             Err(error) if error.raw_os_error() == Some(libc::ETIME) && timeout >= STALL => {
-                return Err(io::Error::new(ErrorKind::TimedOut, "the server has stalled"));
+                return Err(self.stalled());
             }
             Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY)) => {}
             Err(error) => return Err(error),
@@ -280,10 +330,10 @@ impl Generator {
             let index = (event.user_data() & 0xffff_ffff) as usize;
             match TAGS[(event.user_data() >> 32) as usize] {
                 Tag::ClientRecv => self.client_received(index, &event, &mut ended)?,
+                Tag::ClientSent => self.client_sent(index, event.result())?,
                 Tag::OriginAccept => self.origin_accepted(&event)?,
                 Tag::OriginRecv => self.origin_received(index, &event)?,
-                // Sends are silent unless they fail; then the connection fails, too, and says so better.
-                Tag::Sent => {}
+                Tag::OriginSent => self.origin_sent(index, event.result())?,
             }
         }
         self.client_bufs.publish();
@@ -297,6 +347,9 @@ impl Generator {
         event: &cqueue::Entry,
         ended: &mut Vec<usize>,
     ) -> io::Result<()> {
+        if index >= self.spec.connections && self.learning.is_none() {
+            return Ok(());
+        }
         match event.result() {
             0 => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the server closed a connection")),
             error if error < 0 && -error != libc::ENOBUFS => {
@@ -335,7 +388,7 @@ impl Generator {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         socket2::SockRef::from(&fd).set_tcp_nodelay(true)?;
         let origin = self.origin.as_mut().expect("only an origin accepts");
-        origin.conns.push(Some(OriginConn { fd, matched: 0 }));
+        origin.conns.push(Some(OriginConn { fd, matched: 0, owed: 0, taken: 0 }));
         let index = origin.conns.len() - 1;
         self.arm_origin(index)?;
         if cqueue::more(event.flags()) { Ok(()) } else { self.arm_accept() }
@@ -350,6 +403,7 @@ impl Generator {
             return Ok(());
         }
         let mut requests = 0;
+        let mut begin = false;
         if let (Some(id), Some(conn)) = (cqueue::buffer_select(event.flags()), &mut origin.conns[index]) {
             for byte in self.origin_bufs.bytes(id, result.max(0) as usize) {
                 conn.matched = match (conn.matched, byte) {
@@ -362,19 +416,69 @@ impl Generator {
                     requests += 1;
                 }
             }
+            origin.asked += requests;
+            begin = conn.owed == 0;
+            conn.owed += requests;
             self.origin_bufs.recycle(id);
         }
-        let (answer, len) = (origin.answer.as_ptr(), origin.answer.len());
-        let fd = origin.conns[index].as_ref().map(|conn| conn.fd.as_raw_fd());
-        for _ in 0..requests {
-            self.push_send(fd.unwrap_or(-1), answer, len)?;
+        if begin && requests > 0 {
+            self.answer(index)?;
         }
         if cqueue::more(event.flags()) { Ok(()) } else { self.arm_origin(index) }
     }
 
+    /// Sends what is owed: a short answer without waiting for word that it was taken, unless another is owed behind it.
+    fn answer(&mut self, index: usize) -> io::Result<()> {
+        let origin = self.origin.as_mut().expect("only an origin answers");
+        let Some(conn) = &mut origin.conns[index] else { return Ok(()) };
+        let len = origin.answer.len() - conn.taken;
+        // SAFETY: less than the whole was taken.
+        let rest = unsafe { origin.answer.as_ptr().add(conn.taken) };
+        let silent = conn.owed == 1 && origin.answer.len() < LONG;
+        if silent {
+            (conn.owed, conn.taken) = (0, 0);
+        }
+        self.push_send(Tag::OriginSent, index, rest, len, silent)
+    }
+
+    /// A silent send that failed, or one that is not silent. The kernel ends a send early when its worker thread is
+    /// interrupted, and says how much it took.
+    fn origin_sent(&mut self, index: usize, result: i32) -> io::Result<()> {
+        let origin = self.origin.as_mut().expect("only an origin answers");
+        let Some(conn) = &mut origin.conns[index] else { return Ok(()) };
+        match taken(result) {
+            Some(len) => {
+                // Silent: it was taken for done.
+                conn.owed = conn.owed.max(1);
+                conn.taken += len;
+                if conn.taken >= origin.answer.len() {
+                    (conn.owed, conn.taken) = (conn.owed - 1, 0);
+                }
+                if conn.owed > 0 { self.answer(index) } else { Ok(()) }
+            }
+            // Whoever is behind it sees the end.
+            None => {
+                origin.conns[index] = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// A request was not taken whole, or not at all.
+    fn client_sent(&mut self, index: usize, result: i32) -> io::Result<()> {
+        let Some(len) = taken(result) else { return Err(io::Error::from_raw_os_error(-result)) };
+        let client = &mut self.clients[index];
+        client.taken += len;
+        let Some(rest) = self.spec.request.get(client.taken..).filter(|rest| !rest.is_empty()) else {
+            return Ok(());
+        };
+        let (rest, len) = (rest.as_ptr(), rest.len());
+        self.push_send(Tag::ClientSent, index, rest, len, true)
+    }
+
     fn arm_client(&mut self, index: usize) -> io::Result<()> {
         let fd = types::Fd(self.clients[index].stream.as_raw_fd());
-        let entry = opcode::RecvMulti::new(fd, CLIENT_GROUP).build();
+        let entry = opcode::RecvMulti::new(fd, CLIENT_GROUP).flags(self.receive_flags).build();
         self.push(entry.user_data(tagged(Tag::ClientRecv, index)))
     }
 
@@ -391,12 +495,23 @@ impl Generator {
         self.push(entry.user_data(tagged(Tag::OriginRecv, index)))
     }
 
-    fn push_send(&mut self, fd: i32, bytes: *const u8, len: usize) -> io::Result<()> {
-        let entry = opcode::Send::new(types::Fd(fd), bytes, len as u32)
+    fn push_send(
+        &mut self,
+        tag: Tag,
+        index: usize,
+        bytes: *const u8,
+        len: usize,
+        silent: bool,
+    ) -> io::Result<()> {
+        let fd = match (tag, &self.origin) {
+            (Tag::OriginSent, Some(origin)) => origin.conns[index].as_ref().map(|conn| conn.fd.as_raw_fd()),
+            _ => Some(self.clients[index].stream.as_raw_fd()),
+        };
+        let entry = opcode::Send::new(types::Fd(fd.unwrap_or(-1)), bytes, len as u32)
             .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
             .build()
-            .flags(squeue::Flags::SKIP_SUCCESS);
-        self.push(entry.user_data(tagged(Tag::Sent, 0)))
+            .flags(if silent { squeue::Flags::SKIP_SUCCESS } else { squeue::Flags::empty() });
+        self.push(entry.user_data(tagged(tag, index)))
     }
 
     fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
@@ -415,7 +530,7 @@ impl Drop for Generator {
     fn drop(&mut self) {
         // Closing the ring does not wait: the buffers must outlive what the kernel still does.
         for client in &self.clients {
-            let _ = client.stream.shutdown(std::net::Shutdown::Both);
+            let _ = client.stream.shutdown(Shutdown::Both);
         }
         let _ = self.ring.submitter().register_sync_cancel(
             Some(types::Timespec::from(Duration::from_secs(1))),
@@ -441,6 +556,23 @@ impl Sample {
     }
 }
 
+impl Client {
+    fn connect(to: SocketAddr) -> io::Result<Client> {
+        let stream = TcpStream::connect(to)?;
+        stream.set_nodelay(true)?;
+        Ok(Client { stream, taken: 0, missing: 0, since: Instant::now() })
+    }
+}
+
+/// How much of a send the kernel took; `None` when the connection is at its end.
+fn taken(result: i32) -> Option<usize> {
+    match result {
+        0.. => Some(result as usize),
+        _ if [libc::EAGAIN, libc::EINTR, libc::ECANCELED].contains(&-result) => Some(0),
+        _ => None,
+    }
+}
+
 fn tagged(tag: Tag, index: usize) -> u64 {
     (tag as u64) << 32 | index as u64
 }
@@ -451,6 +583,26 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    /// Answers used to be sent all at once, and a rest that the kernel had not taken was forgotten: the run then stalled.
+    #[test]
+    fn long_answers_come_whole_one_behind_the_other() {
+        let origin = Origin::bind(3 << 20).expect("a port");
+        let to = origin.address().expect("its address");
+        let request = crate::load::REQUEST.repeat(3);
+        let spec = LoadSpec { to, connections: 2, request, pipeline: 3, answer_len: None };
+        match Generator::connect(spec, Some(origin)) {
+            Ok(mut generator) => {
+                let sample = generator.closed_loop(Duration::from_millis(50)).expect("it is answered");
+                assert_eq!(sample.requests % 3, 0);
+                let origin = generator.origin.as_ref().expect("it is here");
+                assert_eq!(origin.asked as u64, sample.requests);
+                assert!(origin.conns.iter().flatten().all(|conn| (conn.owed, conn.taken) == (0, 0)));
+            }
+            // Past the harness, which would keep it to itself.
+            Err(error) => drop(writeln!(io::stderr(), "skipped: no io_uring here: {error}")),
+        }
+    }
 
     /// A turn in which no request was due used to take an idle connection and forget it, until one was left to carry the
     /// whole rate.

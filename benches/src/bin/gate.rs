@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use ringport_benches::load::Kind;
 use ringport_benches::metering::{self, Metered, Plan};
-use ringport_benches::peers::{self, PEERS, Peer};
+use ringport_benches::peers::{self, Peer};
+use ringport_benches::programs;
 use serde::Deserialize;
 
 /// Compares what a request costs ringport with the limits in `gate.toml`; exit status 1 when one is passed.
@@ -63,11 +64,12 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> io::Result<bool> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("gate.toml");
     if !cli.no_build {
-        peers::build_ringport()?;
+        programs::build_ringport()?;
     }
     let mut measured = Vec::new();
-    for peer in PEERS.iter().filter(|peer| peer.name.starts_with("ringport-")) {
-        measured.push((peer, metering::run(&plan(peer.kind), |origin| peer.start(origin))?));
+    for peer in [Kind::Echo, Kind::Hello, Kind::Proxy, Kind::Relay].into_iter().flat_map(peers::ours) {
+        let metered = metering::run(&plan(peer.kind), |origin| peer.start(origin))?;
+        measured.push((peer, metered));
     }
     if cli.write {
         return write(&path, &measured).map(|()| true);
@@ -118,7 +120,7 @@ const ONE_TURN: f64 = 1.0 / 16.0;
 /// What a proxy's timers allocate falls on few requests here, because a stepped server is slow: half of one is no fault.
 const TIMED_ALLOCATIONS: f64 = 0.5;
 
-fn write(path: &PathBuf, measured: &[(&Peer, Metered)]) -> io::Result<()> {
+fn write(path: &PathBuf, measured: &[(Peer, Metered)]) -> io::Result<()> {
     let mut text = String::from(HEADER);
     for (peer, metered) in measured {
         let Metered { instructions, syscalls, allocations, .. } = metered;

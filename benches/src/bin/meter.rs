@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use ringport_benches::load::Kind;
 use ringport_benches::metering::{self, Metered, Plan};
-use ringport_benches::peers::{self, PEERS};
 use ringport_benches::symbols::By;
+use ringport_benches::{peers, programs};
 
 /// Counts user-space instructions, system calls and heap allocations per request by single-stepping a server.
 ///
@@ -77,12 +77,12 @@ fn run(cli: &Cli) -> io::Result<()> {
         return Ok(());
     }
     if !cli.no_build {
-        peers::build()?;
+        programs::build()?;
     }
     let wanted = |name: &str| cli.peer.is_empty() || cli.peer.iter().any(|peer| peer == name);
-    for peer in PEERS.iter().filter(|peer| peer.kind == cli.load && wanted(peer.name)) {
+    for peer in peers::of(cli.load).into_iter().filter(|peer| wanted(&peer.name)) {
         match metering::run(&plan, |origin| peer.start(origin)) {
-            Ok(metered) => print(cli, peer.name, &metered),
+            Ok(metered) => print(cli, &peer.name, &metered),
             Err(error) => println!("{:<18} not measured: {error}", peer.name),
         }
     }

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::bench::{self, Pace};
-use crate::cost::{SyscallWatch, Watch};
+use crate::bench;
+use crate::cost::{self, SyscallWatch, Watch};
 use crate::cpu;
 use crate::load::{Kind, REQUEST, answer_len};
-use crate::peers::{PEERS, Peer, Server};
+use crate::pace::{Effort, Pace};
+use crate::peers::{self, Peer, Server};
 use crate::results::{Context, Report, Round, Row};
 use crate::ring::Sample;
+use crate::stop;
 
 const OPEN: usize = 64;
 
@@ -27,22 +29,25 @@ pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
     ringport_platform::process::raise_fd_limit()?;
     let context = Context::here(pace.quick, false);
     cpu::pin(load_cpu)?;
-    let mut runners: Vec<Runner> = PEERS
-        .iter()
-        .filter(|peer| peer.kind == Kind::Hello)
-        .map(|peer| Runner::start(peer, server_cpu))
-        .collect();
+    let mut runners: Vec<Runner> =
+        peers::of(Kind::Hello).iter().map(|peer| Runner::start(peer, server_cpu)).collect();
     runners.iter_mut().for_each(|runner| runner.attempt(|churner, row| churner.warm_up(pace.slice / 2, row)));
     for _ in 0..pace.rounds {
         runners.iter_mut().for_each(|runner| runner.attempt(|churner, row| churner.round(pace.slice, row)));
     }
-    let rows: Vec<Row> = runners.into_iter().map(|runner| runner.row).collect();
+    let rows: Vec<Row> = runners.into_iter().map(Runner::into_row).collect();
     println!("churn: {CONFIG}");
     rows.iter().for_each(bench::print);
     let about = "Connect from 127.0.0.2 to 127.0.0.20, one GET, its answer, close by RST: of the hello servers. Latency is \
                  from before the connect to the end of the answer. The client makes plain blocking calls, and the kernel \
                  does its half of a connect on the client's core: a server's core is seldom full here.";
     Ok(Report { question: "churn".to_owned(), about: about.to_owned(), context, rows, notes: Vec::new() })
+}
+
+/// What that takes.
+pub(crate) fn effort(_: Pace) -> Effort {
+    let peers = peers::of(Kind::Hello).len();
+    Effort { once: peers as f64, each_round: peers as f64, fixed: Duration::from_millis(100) * peers as u32 }
 }
 
 const CONFIG: &str = "64 connections at a time, one request on each";
@@ -54,15 +59,22 @@ struct Runner {
 
 impl Runner {
     fn start(peer: &Peer, server_cpu: usize) -> Runner {
-        let mut row = Row::new(CONFIG, peer.name);
+        let mut row = Row::new(CONFIG, &peer.name);
         let churner =
             Churner::start(peer, server_cpu).map_err(|error| row.failed = Some(error.to_string())).ok();
         Runner { row, churner }
     }
 
+    fn into_row(self) -> Row {
+        match self.row.rounds.is_empty() && self.row.failed.is_none() {
+            true => Row::unreached(CONFIG, &self.row.peer),
+            false => self.row,
+        }
+    }
+
     /// A peer that fails is left out from then on.
     fn attempt(&mut self, what: impl FnOnce(&mut Churner, &mut Row) -> io::Result<()>) {
-        let Some(churner) = &mut self.churner else { return };
+        let Some(churner) = self.churner.as_mut().filter(|_| !stop::asked()) else { return };
         if let Err(error) = what(churner, &mut self.row) {
             self.row.failed = Some(error.to_string());
             self.churner = None;
@@ -153,9 +165,10 @@ impl Churner {
     }
 
     fn round(&mut self, slice: Duration, row: &mut Row) -> io::Result<()> {
-        let before = self.watch.look()?;
+        let (before, load_before) = (self.watch.look()?, cost::thread_waited());
         let sample = self.run(slice)?;
-        row.rounds.push(Round::of(&sample, self.watch.look()?.since(before)));
+        let load_waited = cost::thread_waited().saturating_sub(load_before);
+        row.rounds.push(Round::of(&sample, self.watch.look()?.since(before), load_waited));
         Ok(())
     }
 }

@@ -2,8 +2,10 @@
 
 use std::io;
 
-use crate::bench::{self, Config, Pace};
+use crate::bench::{self, Config};
 use crate::load::Kind;
+use crate::pace::{Effort, Pace};
+use crate::peers;
 use crate::results::Report;
 
 /// Asks it.
@@ -12,7 +14,12 @@ use crate::results::Report;
 /// What hindered all of it.
 pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
     let about = "A message comes back. Cost of the server alone, its core pinned and busy.";
-    bench::run("echo", about, &configs(pace), pace)
+    bench::run("echo", about, &configs(pace), peers::of, pace)
+}
+
+/// What that takes.
+pub(crate) fn effort(pace: Pace) -> Effort {
+    bench::effort(&configs(pace), peers::of)
 }
 
 fn configs(pace: Pace) -> Vec<Config> {
@@ -23,7 +30,7 @@ fn configs(pace: Pace) -> Vec<Config> {
                 continue;
             }
             configs.push(Config {
-                name: format!("{size}, {connections} connections"),
+                name: format!("{size}, {}", bench::connections(connections)),
                 kind: Kind::Echo,
                 connections,
                 pipeline: 1,

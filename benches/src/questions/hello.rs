@@ -2,8 +2,10 @@
 
 use std::io;
 
-use crate::bench::{self, Config, Pace};
+use crate::bench::{self, Config};
 use crate::load::Kind;
+use crate::pace::{Effort, Pace};
+use crate::peers;
 use crate::results::Report;
 
 /// Asks it.
@@ -12,14 +14,19 @@ use crate::results::Report;
 /// What hindered all of it.
 pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
     let about = "GET / is answered with 13 bytes and a content type. Cost of the server alone, its core pinned and busy.";
-    bench::run("hello", about, &configs(pace), pace)
+    bench::run("hello", about, &configs(pace), peers::of, pace)
+}
+
+/// What that takes.
+pub(crate) fn effort(pace: Pace) -> Effort {
+    bench::effort(&configs(pace), peers::of)
 }
 
 fn configs(pace: Pace) -> Vec<Config> {
     let all = [(64, 1), (64, 16), (1, 1)];
     let taken = if pace.first_only { 1 } else { all.len() };
     let config = |(connections, pipeline)| Config {
-        name: format!("{connections} connections, {pipeline} in flight on each"),
+        name: format!("{}, {pipeline} in flight on each", bench::connections(connections)),
         kind: Kind::Hello,
         connections,
         pipeline,

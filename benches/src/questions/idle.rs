@@ -5,14 +5,15 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::bench::Pace;
 use crate::cost::Watch;
 use crate::cpu;
 use crate::load::{Kind, REQUEST};
 use crate::meter::descendants;
-use crate::peers::{PEERS, Peer};
+use crate::pace::{Effort, Pace};
+use crate::peers::{self, Peer};
 use crate::results::{Context, Report, Row, Spread};
 use crate::ring::{Generator, LoadSpec};
+use crate::stop;
 
 /// Asks it.
 ///
@@ -22,13 +23,13 @@ pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
     let (server_cpu, load_cpu) = cpu::pair()?;
     ringport_platform::process::raise_fd_limit()?;
     let context = Context::here(pace.quick, false);
-    let (few, many) = if pace.first_only { (1_000, 4_000) } else { (2_000, 18_000) };
+    let (few, many) = counts(pace);
     cpu::pin(load_cpu)?;
     let mut rows = Vec::new();
-    for peer in PEERS.iter().filter(|peer| matches!(peer.kind, Kind::Echo | Kind::Hello)) {
+    for peer in KINDS.into_iter().flat_map(peers::of) {
         let config = format!("{} with up to {many} idle connections", peer.kind);
-        let mut row = Row::new(&config, peer.name);
-        match measure(peer, server_cpu, few, many, pace) {
+        let mut row = Row::new(&config, &peer.name);
+        match measure(&peer, server_cpu, few, many, pace) {
             Ok(extra) => row.extra = extra,
             Err(error) => row.failed = Some(error.to_string()),
         }
@@ -38,6 +39,22 @@ pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
     let about = "Resident memory of the server for each connection that has been served once and is silent: the slope \
                  between few and many. Then what a request on one of 64 active connections costs beside the silent ones.";
     Ok(Report { question: "idle".to_owned(), about: about.to_owned(), context, rows, notes: Vec::new() })
+}
+
+/// What that takes.
+pub(crate) fn effort(pace: Pace) -> Effort {
+    let peers: usize = KINDS.into_iter().map(|kind| peers::of(kind).len()).sum();
+    let fixed = Duration::from_millis(100) + OPEN * counts(pace).1 as u32;
+    Effort { once: peers as f64, each_round: 2.0 * peers as f64, fixed: fixed * peers as u32 }
+}
+
+const KINDS: [Kind; 2] = [Kind::Echo, Kind::Hello];
+/// To open one connection, have it served, and close it.
+const OPEN: Duration = Duration::from_micros(150);
+
+/// Few and many.
+fn counts(pace: Pace) -> (usize, usize) {
+    if pace.first_only { (1_000, 4_000) } else { (2_000, 18_000) }
 }
 
 fn measure(
@@ -77,6 +94,7 @@ fn measure(
 fn request_cost(generator: &mut Generator, watch: &Watch, pace: Pace) -> io::Result<f64> {
     let mut costs = Vec::new();
     for _ in 0..pace.rounds {
+        stop::check()?;
         let before = watch.look()?;
         let sample = generator.closed_loop(pace.slice)?;
         costs.push(watch.look()?.since(before).cpu_ns as f64 / sample.requests as f64);
@@ -88,6 +106,7 @@ fn request_cost(generator: &mut Generator, watch: &Watch, pace: Pace) -> io::Res
 fn open(idle: &mut Vec<TcpStream>, to: SocketAddr, count: usize, request: &[u8]) -> io::Result<()> {
     let mut answer = [0; 4096];
     while idle.len() < count {
+        stop::check()?;
         let from = Ipv4Addr::new(127, 0, 0, 2 + (idle.len() % 16) as u8);
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         socket.bind(&SocketAddr::from((from, 0)).into())?;

@@ -2,8 +2,10 @@
 
 use std::io;
 
-use crate::bench::{self, Config, Pace};
+use crate::bench::{self, Config};
 use crate::load::Kind;
+use crate::pace::{Effort, Pace};
+use crate::peers;
 use crate::results::Report;
 
 /// Asks it.
@@ -13,7 +15,12 @@ use crate::results::Report;
 pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
     let about = "GET / goes through the proxy to a plain origin on the load's core, both sides kept alive. Cost of the \
                  proxy alone, its core pinned.";
-    bench::run("proxy", about, &configs(pace), pace)
+    bench::run("proxy", about, &configs(pace), peers::of, pace)
+}
+
+/// What that takes.
+pub(crate) fn effort(pace: Pace) -> Effort {
+    bench::effort(&configs(pace), peers::of)
 }
 
 fn configs(pace: Pace) -> Vec<Config> {

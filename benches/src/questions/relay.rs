@@ -2,8 +2,10 @@
 
 use std::io;
 
-use crate::bench::{self, Config, Pace};
+use crate::bench::{self, Config};
 use crate::load::Kind;
+use crate::pace::{Effort, Pace};
+use crate::peers;
 use crate::results::Report;
 
 /// Asks it.
@@ -11,24 +13,30 @@ use crate::results::Report;
 /// # Errors
 /// What hindered all of it.
 pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
-    let about = "The proxy's load through relays of plain TCP, one connection to the origin for each client. ringport's \
-                 is a task for each direction that sends on the views which it received; nobody here splices but HAProxy, \
-                 where it finds that worth while.";
-    let mut report = bench::run("relay", about, &configs(pace), pace)?;
-    if !crate::peers::nginx_stream_is_here() {
-        report.notes.push("nginx is not measured as a relay: its stream module is not installed.".to_owned());
-    }
-    Ok(report)
+    let about = "The proxy's load through relays of plain TCP, one connection to the origin for each client. A stream is a \
+                 connection on which answers of 1 MiB follow each other without a pause: its cost is that of 1 MiB.";
+    bench::run("relay", about, &configs(pace), peers::of, pace)
+}
+
+/// What that takes.
+pub(crate) fn effort(pace: Pace) -> Effort {
+    bench::effort(&configs(pace), peers::of)
 }
 
 fn configs(pace: Pace) -> Vec<Config> {
-    let all = [("13 B", 13), ("4 KiB", 4096), ("1 MiB", 1 << 20)];
+    // As the tables head it, bytes of an answer, connections, how many are asked for at once.
+    let all = [
+        ("13 B answers, 64 connections", 13, 64, 1),
+        ("4 KiB answers, 64 connections", 4 << 10, 64, 1),
+        ("1 MiB, 1 stream", 1 << 20, 1, 4),
+        ("1 MiB, 64 streams", 1 << 20, 64, 2),
+    ];
     let taken = if pace.first_only { 1 } else { all.len() };
-    let config = |(size, bytes)| Config {
-        name: format!("{size} answers, 64 connections"),
+    let config = |(name, bytes, connections, pipeline): (&str, usize, usize, usize)| Config {
+        name: name.to_owned(),
         kind: Kind::Relay,
-        connections: 64,
-        pipeline: 1,
+        connections,
+        pipeline,
         bytes,
         metered: bytes == 13,
         open_loop: bytes == 13,

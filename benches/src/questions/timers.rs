@@ -1,11 +1,13 @@
 //! What does it cost to move a deadline for every request, with a million deadlines pending?
 
 use std::io;
+use std::time::Duration;
 
-use crate::bench::Pace;
 use crate::cpu;
+use crate::pace::{Effort, Pace};
 use crate::peers;
 use crate::results::{Context, Report, Row, Spread};
+use crate::stop;
 
 const PENDING: usize = 1_000_000;
 
@@ -17,7 +19,7 @@ pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
     let (server_cpu, _) = cpu::pair()?;
     let context = Context::here(pace.quick, false);
     let mut rows = Vec::new();
-    for peer in ["ringport", "tokio"] {
+    for peer in PEERS {
         let mut row = Row::new("1,000,000 deadlines pending", peer);
         match measure(peer, server_cpu, pace) {
             Ok(extra) => row.extra = extra,
@@ -33,10 +35,21 @@ pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
     Ok(Report { question: "timers".to_owned(), about: about.to_owned(), context, rows, notes: Vec::new() })
 }
 
+/// What that takes.
+pub(crate) fn effort(pace: Pace) -> Effort {
+    Effort { fixed: Duration::from_millis(600) * (PEERS.len() * rounds(pace)) as u32, ..Effort::default() }
+}
+
+const PEERS: [&str; 2] = ["ringport", "tokio"];
+
+fn rounds(pace: Pace) -> usize {
+    if pace.quick { 3 } else { pace.rounds }
+}
+
 fn measure(peer: &str, server_cpu: usize, pace: Pace) -> io::Result<Vec<(String, f64)>> {
-    let rounds = if pace.quick { 3 } else { pace.rounds };
     let mut all: Vec<Vec<f64>> = vec![Vec::new(); NAMES.len()];
-    for _ in 0..rounds {
+    for _ in 0..rounds(pace) {
+        stop::check()?;
         let values = peers::run_timers(peer, server_cpu, PENDING)?;
         if values.len() != NAMES.len() {
             return Err(io::Error::other(format!("{peer} gives {} values", values.len())));
