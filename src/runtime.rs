@@ -13,7 +13,7 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use ringport_platform::buf::{RxQueue, TxQueue};
+use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 pub use ringport_platform::driver::ConnectAddr;
 pub use ringport_platform::socket::{ListenOptions, LocalAddr};
 pub use ringport_platform::sockets::TxLevel;
@@ -26,12 +26,21 @@ pub trait Transport: 'static {
     /// Taking bytes gives the peer credit for as many; bytes not taken hold the peer back.
     fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut RxQueue, max: usize) -> Poll<io::Result<bool>>;
 
+    /// The next contiguous received bytes, as they lie in the driver's buffer; `None` at the end, for good.
+    fn poll_recv_buf(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<PoolBuf>>>;
+
     /// Hands everything in `from` over for sending. Never waits and takes all: writers wait by [`Transport::poll_sent`],
     /// when they find the answer too high: the bytes that are unsent now.
     ///
     /// # Errors
     /// What an earlier send met; `from` is emptied all the same.
     fn send(&mut self, from: &mut TxQueue) -> io::Result<usize>;
+
+    /// As [`Transport::send`], for one segment.
+    ///
+    /// # Errors
+    /// What an earlier send met; the segment is dropped.
+    fn send_seg(&mut self, seg: Seg) -> io::Result<usize>;
 
     /// Waits until at most as much as `level` allows is handed over and unsent.
     fn poll_sent(&mut self, cx: &mut Context<'_>, level: TxLevel) -> Poll<io::Result<()>>;

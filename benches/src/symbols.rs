@@ -43,6 +43,8 @@ pub enum By {
     Inline,
     /// The line of the source.
     Line,
+    /// The instruction, as a disassembler numbers it.
+    Address,
 }
 
 /// The executable mappings of a process, read while it lives.
@@ -142,6 +144,7 @@ impl Symbols {
             By::Function => file.function(probe),
             By::Inline => file.inlined(probe).or_else(|| file.function(probe)),
             By::Line => file.line(probe),
+            By::Address => Some(format!("{probe:x}")),
         };
         named.unwrap_or_else(|| format!("({file_name}, no symbol)"))
     }

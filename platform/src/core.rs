@@ -139,6 +139,11 @@ impl Core {
         self.0.exec.spawn(future)
     }
 
+    /// As [`Core::spawn`], for a task that nobody waits for: one allocation.
+    pub fn spawn_detached(&self, future: impl Future<Output = ()> + 'static) {
+        self.0.exec.spawn_detached(future);
+    }
+
     /// Tasks alive.
     pub fn task_count(&self) -> usize {
         self.0.exec.task_count()
@@ -236,7 +241,7 @@ impl Core {
         self.0.remote.take(&mut messages);
         for message in messages.drain(..) {
             match message {
-                Message::Run(runnable) => self.0.exec.push_ready(runnable),
+                Message::Run(task) => self.0.exec.arrive(task),
                 Message::Call(call) => self.run_call(call),
             }
         }

@@ -2,12 +2,13 @@
 //!
 //! Tasks never leave their core. A wake from the core's own thread pushes to the run queue; a wake from elsewhere goes
 //! through the core's inbox. A task that panics is dropped at once (which closes its sockets) and its [`JoinHandle`]
-//! says so; the core lives on. When the core ends, every task is dropped on its own thread; a wake that comes later is
-//! leaked on purpose, because only that thread may drop the task.
+//! says so; the core lives on. When the core ends, every task is dropped on its own thread; a wake that comes later does
+//! nothing.
+
+mod task;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -17,10 +18,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use async_task::{FallibleTask, Runnable};
-
-use crate::remote::{Message, Remote};
+use crate::remote::Remote;
 use crate::stats::CoreStats;
+
+use task::{Ran, TaskPtr};
+
+pub(crate) use task::TaskRef;
 
 thread_local! {
     /// The run queue of this thread's core; null while it has none.
@@ -33,16 +36,39 @@ thread_local! {
 struct Local {
     /// The core's [`Remote::id`].
     id: u64,
-    ready: RefCell<VecDeque<Runnable>>,
+    /// In the order in which they were woken.
+    ready: RefCell<Vec<TaskPtr>>,
+    /// Those that were woken before, the next one last.
+    next: RefCell<Vec<TaskPtr>>,
 }
 
 impl Local {
-    fn push(&self, runnable: Runnable) {
-        self.ready.borrow_mut().push_back(runnable);
+    #[inline]
+    fn with(call: impl FnOnce(Option<&Local>)) {
+        // SAFETY: null, or a queue that lives (`LOCAL`), which no other thread sees.
+        call(unsafe { LOCAL.get().as_ref() });
     }
 
-    fn pop(&self) -> Option<Runnable> {
-        self.ready.borrow_mut().pop_front()
+    #[inline]
+    fn push(&self, task: TaskPtr) {
+        self.ready.borrow_mut().push(task);
+    }
+
+    #[inline]
+    fn pop(&self) -> Option<TaskPtr> {
+        let next = self.next.borrow_mut().pop();
+        if next.is_some() { next } else { self.refill() }
+    }
+
+    fn refill(&self) -> Option<TaskPtr> {
+        let mut next = self.next.borrow_mut();
+        std::mem::swap(&mut *next, &mut *self.ready.borrow_mut());
+        next.reverse();
+        next.pop()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ready.borrow().is_empty() && self.next.borrow().is_empty()
     }
 }
 
@@ -66,37 +92,55 @@ impl fmt::Display for JoinError {
 
 impl std::error::Error for JoinError {}
 
-/// Waits for a task. Dropping it lets the task run on.
-pub struct JoinHandle<T>(Option<FallibleTask<Result<T, JoinError>>>);
+/// Waits for a task of this core. Dropping it lets the task run on.
+pub struct JoinHandle<T> {
+    joined: Rc<Joined<T>>,
+    /// None where the core took no more tasks.
+    task: Option<(TaskRef, Rc<Local>)>,
+}
+
+/// What a task leaves for who waits for it.
+struct Joined<T> {
+    ended: Cell<bool>,
+    output: Cell<Option<Result<T, JoinError>>>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl<T> Joined<T> {
+    fn end(&self, output: Result<T, JoinError>) {
+        if !self.ended.replace(true) {
+            self.output.set(Some(output));
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+}
 
 impl<T> JoinHandle<T> {
     /// Drops the task's future on its core, soon; its sockets close.
-    pub fn abort(mut self) {
-        drop(self.0.take());
+    pub fn abort(self) {
+        if let Some((task, local)) = &self.task {
+            task.abort(local);
+        }
     }
 
     /// Whether the task has ended.
     pub fn is_finished(&self) -> bool {
-        self.0.as_ref().is_none_or(FallibleTask::is_finished)
+        self.joined.ended.get()
     }
 }
 
 impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.0.as_mut() {
-            Some(task) => Pin::new(task).poll(cx).map(|end| end.unwrap_or(Err(JoinError::Aborted))),
-            None => Poll::Ready(Err(JoinError::Aborted)),
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.joined.ended.get() {
+            // Polled again after it was ready, there is nothing to give.
+            return Poll::Ready(self.joined.output.take().unwrap_or(Err(JoinError::Aborted)));
         }
-    }
-}
-
-impl<T> Drop for JoinHandle<T> {
-    fn drop(&mut self) {
-        if let Some(task) = self.0.take() {
-            task.detach();
-        }
+        self.joined.waker.set(Some(cx.waker().clone()));
+        Poll::Pending
     }
 }
 
@@ -104,15 +148,15 @@ impl<T> Drop for JoinHandle<T> {
 pub(crate) struct Exec {
     remote: Arc<Remote>,
     local: Rc<Local>,
-    alive: Rc<RefCell<Alive>>,
+    living: RefCell<Living>,
     closed: Cell<bool>,
     stats: Arc<CoreStats>,
 }
 
-/// One waker per live task, so that the end of the core can reach them all.
+/// The tasks that are not done.
 #[derive(Default)]
-struct Alive {
-    wakers: Vec<Option<Waker>>,
+struct Living {
+    tasks: Vec<Option<TaskRef>>,
     free: Vec<usize>,
     count: usize,
 }
@@ -122,47 +166,49 @@ impl Exec {
     /// If this thread already runs a core.
     pub(crate) fn new(remote: Arc<Remote>, stats: Arc<CoreStats>) -> Self {
         assert!(LOCAL.get().is_null(), "one core a thread");
-        let local = Rc::new(Local { id: remote.id(), ready: RefCell::default() });
+        let local = Rc::new(Local { id: remote.id(), ready: RefCell::default(), next: RefCell::default() });
         LOCAL.set(Rc::as_ptr(&local));
-        Exec { remote, local, alive: Rc::default(), closed: Cell::new(false), stats }
+        Exec { remote, local, living: RefCell::default(), closed: Cell::new(false), stats }
     }
 
     pub(crate) fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
+        let joined = Rc::new(Joined {
+            ended: Cell::new(self.closed.get()),
+            output: Cell::new(None),
+            waker: Cell::new(None),
+        });
         if self.closed.get() {
-            return JoinHandle(None);
+            return JoinHandle { joined, task: None };
         }
-        let place = {
-            let mut alive = self.alive.borrow_mut();
-            alive.count += 1;
-            self.stats.tasks.set(alive.count as u64);
-            alive.free.pop().unwrap_or_else(|| {
-                alive.wakers.push(None);
-                alive.wakers.len() - 1
-            })
-        };
-        let seat = Seat { place, alive: self.alive.clone(), stats: self.stats.clone() };
-        let task = Caught { future: ManuallyDrop::new(future), seat };
-        let remote = self.remote.clone();
-        let schedule = move |runnable: Runnable| {
-            // SAFETY: null, or a queue that lives (`LOCAL`), which no other thread sees.
-            match unsafe { LOCAL.get().as_ref() } {
-                Some(local) if local.id == remote.id() => local.push(runnable),
-                _ => {
-                    remote.send(Message::Run(runnable));
-                }
-            }
-        };
-        // SAFETY: the future is not `Send`. Its `Runnable` is run and dropped on this thread only: `schedule` puts it on
-        // this thread's queue or into the core's inbox, which this thread drains, and which after the core's end
-        // leaks what arrives. The schedule function is `Send + Sync`, and both are `'static`.
-        let (runnable, task) = unsafe { async_task::spawn_unchecked(task, schedule) };
-        self.alive.borrow_mut().wakers[place] = Some(runnable.waker());
-        runnable.schedule();
-        JoinHandle(Some(task.fallible()))
+        let future = Caught::new(future, Some(joined.clone()), &self.stats);
+        let task = self.start(TaskRef::new(future, self.remote.clone()));
+        JoinHandle { joined, task: Some((task, self.local.clone())) }
+    }
+
+    /// As [`Exec::spawn`], for a task that nobody waits for.
+    pub(crate) fn spawn_detached(&self, future: impl Future<Output = ()> + 'static) {
+        if !self.closed.get() {
+            let future = Caught::new(future, None, &self.stats);
+            self.start(TaskRef::new(future, self.remote.clone()));
+        }
+    }
+
+    fn start(&self, task: TaskRef) -> TaskRef {
+        let mut living = self.living.borrow_mut();
+        let place = living.free.pop().unwrap_or(living.tasks.len());
+        if place == living.tasks.len() {
+            living.tasks.push(None);
+        }
+        task.header().place.set(place);
+        living.count += 1;
+        self.stats.tasks.set(living.count as u64);
+        living.tasks[place] = Some(task.clone());
+        task.schedule(&self.local);
+        task
     }
 
     pub(crate) fn task_count(&self) -> usize {
-        self.alive.borrow().count
+        self.living.borrow().count
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -170,37 +216,52 @@ impl Exec {
     }
 
     pub(crate) fn has_ready(&self) -> bool {
-        !self.local.ready.borrow().is_empty()
+        !self.local.is_empty()
     }
 
     /// Polls at most `limit` ready tasks.
     pub(crate) fn run_ready(&self, limit: usize) {
         for _ in 0..limit {
-            let Some(runnable) = self.local.pop() else { return };
-            runnable.run();
+            let Some(task) = self.local.pop() else { return };
+            self.run(task);
         }
     }
 
-    pub(crate) fn push_ready(&self, runnable: Runnable) {
-        self.local.push(runnable);
+    #[inline]
+    fn run(&self, task: TaskPtr) {
+        // SAFETY: just taken off this thread's run queue.
+        if unsafe { task.run(&self.local) } == Ran::Ended {
+            self.bury(task);
+        }
+    }
+
+    #[cold]
+    fn bury(&self, task: TaskPtr) {
+        let place = task.place();
+        let mut living = self.living.borrow_mut();
+        let alive = living.tasks[place].take();
+        living.free.push(place);
+        living.count -= 1;
+        self.stats.tasks.set(living.count as u64);
+        drop(living);
+        // The reference goes with `bury`.
+        std::mem::forget(alive);
+        // SAFETY: done, and off the list.
+        unsafe { task.bury() };
+    }
+
+    /// A task that the inbox has brought.
+    pub(crate) fn arrive(&self, task: TaskRef) {
+        task.arrive(&self.local);
     }
 
     /// Drops every task on this thread. No task can be spawned after it.
     pub(crate) fn close(&self) {
         self.closed.set(true);
-        loop {
-            let wakers: Vec<Waker> = self.alive.borrow().wakers.iter().flatten().cloned().collect();
-            for waker in wakers {
-                waker.wake();
-            }
-            let mut dropped = false;
-            while let Some(runnable) = self.local.pop() {
-                drop(runnable);
-                dropped = true;
-            }
-            if !dropped {
-                return;
-            }
+        let living: Vec<TaskRef> = self.living.borrow().tasks.iter().flatten().cloned().collect();
+        living.iter().for_each(|task| task.abort(&self.local));
+        while let Some(task) = self.local.pop() {
+            self.run(task);
         }
     }
 }
@@ -213,66 +274,68 @@ impl Drop for Exec {
     }
 }
 
-/// A task's place among the living; leaving it is the end of the task.
-struct Seat {
-    place: usize,
-    alive: Rc<RefCell<Alive>>,
+/// A task whose panics end it alone, those of its drop too, and which tells how it ended.
+struct Caught<F: Future> {
+    /// Dropped in place by `Caught::drop` and nowhere else.
+    future: ManuallyDrop<F>,
+    joined: Option<Rc<Joined<F::Output>>>,
     stats: Arc<CoreStats>,
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut alive = self.alive.borrow_mut();
-        let waker = alive.wakers[self.place].take();
-        alive.free.push(self.place);
-        alive.count -= 1;
-        self.stats.tasks.set(alive.count as u64);
-        drop(alive);
-        drop(waker);
+impl<F: Future> Caught<F> {
+    fn new(future: F, joined: Option<Rc<Joined<F::Output>>>, stats: &Arc<CoreStats>) -> Self {
+        Caught { future: ManuallyDrop::new(future), joined, stats: stats.clone() }
     }
-}
 
-/// A task whose panics end it alone, those of its drop too: async-task would abort the process.
-struct Caught<F> {
-    /// Dropped in place by `Caught::drop` and nowhere else.
-    future: ManuallyDrop<F>,
-    seat: Seat,
-}
-
-impl<F: Future> Future for Caught<F> {
-    type Output = Result<F::Output, JoinError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // SAFETY: `future` is never moved out of the pinned task; `seat` is not pinned and is only read.
-        let (future, seat) = unsafe {
-            let this = self.get_unchecked_mut();
-            (Pin::new_unchecked(&mut *this.future), &this.seat)
-        };
-        // A future that panicked is not polled again: the executor drops it when `Ready` is returned.
-        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-            Ok(poll) => poll.map(Ok),
-            Err(payload) => Poll::Ready(Err(JoinError::Panicked(seat.count_panic(payload)))),
-        }
-    }
-}
-
-impl<F> Drop for Caught<F> {
-    fn drop(&mut self) {
-        // SAFETY: this is the only drop of `future`, which stays where it was pinned until it is over.
-        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { ManuallyDrop::drop(&mut self.future) }));
-        if let Err(payload) = dropped {
-            self.seat.count_panic(payload);
-        }
-    }
-}
-
-impl Seat {
     /// Counts and logs a panic; returns its message.
+    #[cold]
     fn count_panic(&self, payload: Box<dyn Any + Send>) -> String {
         self.stats.task_panics.inc();
         let message = panic_message(payload);
         tracing::error!(message, "a task panicked");
         message
+    }
+
+    fn end(&self, output: Result<F::Output, JoinError>) {
+        // What runs here is the drop of a value that nobody waits for, and a waker: either may panic.
+        let told = catch_unwind(AssertUnwindSafe(|| match &self.joined {
+            Some(joined) => joined.end(output),
+            None => drop(output),
+        }));
+        if let Err(payload) = told {
+            self.count_panic(payload);
+        }
+    }
+}
+
+impl<F: Future> Future for Caught<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: `future` is never moved out of the pinned task; nothing else in it is pinned.
+        let this = unsafe { self.get_unchecked_mut() };
+        // SAFETY: the same.
+        let future = unsafe { Pin::new_unchecked(&mut *this.future) };
+        // A future that panicked is not polled again: it is dropped when `Ready` is returned.
+        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(output)) => this.end(Ok(output)),
+            Err(payload) => this.end(Err(JoinError::Panicked(this.count_panic(payload)))),
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<F: Future> Drop for Caught<F> {
+    fn drop(&mut self) {
+        // SAFETY: this is the only drop of `future`, which stays where it was pinned until it is over.
+        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { ManuallyDrop::drop(&mut self.future) }));
+        if let Err(payload) = dropped {
+            self.count_panic(payload);
+        }
+        if self.joined.as_ref().is_some_and(|joined| !joined.ended.get()) {
+            self.end(Err(JoinError::Aborted));
+        }
     }
 }
 
@@ -284,3 +347,6 @@ pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> String {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
     text.unwrap_or_else(|| "a value that is not text".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_task::Runnable;
-
 use crate::core::Core;
 use crate::driver::Unpark;
-use crate::park::{Inbox, Parker, SendError, Unparker};
+use crate::exec::TaskRef;
+use crate::park::{Inbox, Parker, Unparker};
 
 /// What other threads send to a core.
 pub(crate) enum Message {
     /// A task of that core was woken.
-    Run(Runnable),
+    Run(TaskRef),
     /// Work for the core.
     Call(Box<dyn FnOnce(&Core) + Send>),
 }
@@ -46,18 +45,11 @@ impl Remote {
 
     /// Hands a message over; false when the core has ended.
     pub(crate) fn send(&self, message: Message) -> bool {
-        match self.inbox.send(message) {
-            Ok(()) => {
-                self.unparker.unpark();
-                true
-            }
-            Err(SendError::Closed(Message::Run(runnable)) | SendError::Full(Message::Run(runnable))) => {
-                // Only the core's thread may drop a task, and it is gone.
-                std::mem::forget(runnable);
-                false
-            }
-            Err(SendError::Closed(Message::Call(_)) | SendError::Full(Message::Call(_))) => false,
+        let sent = self.inbox.send(message).is_ok();
+        if sent {
+            self.unparker.unpark();
         }
+        sent
     }
 
     /// Makes the core look at its flags soon.

@@ -22,7 +22,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::buf::{Pool, PoolBuf, RxQueue, TxQueue};
+use crate::buf::{Pool, PoolBuf, RxQueue, Seg, TxQueue};
 use crate::driver::{ConnectAddr, Driver, Sink};
 use crate::op::{Completion, Errno, OpKind, Outcome, SendMode, Token};
 use crate::stats::CoreStats;
@@ -263,16 +263,14 @@ impl Sockets {
         }
     }
 
+    #[inline]
     fn slot(&mut self, id: SockId) -> Option<&mut Slot> {
-        self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)
+        find(&mut self.slots, id)
     }
 
+    #[inline(always)]
     fn mark(&mut self, index: u32, work: u8) {
-        let slot = &mut self.slots[index as usize];
-        if slot.work == 0 {
-            self.dirty.push(index);
-        }
-        slot.work |= work;
+        mark(&mut self.dirty, &mut self.slots[index as usize], index, work);
     }
 
     pub(crate) fn raw_fd(&mut self, id: SockId) -> RawFd {
@@ -287,6 +285,7 @@ impl Sockets {
     }
 
     /// Moves received bytes to `into`; `Ready(Ok(true))` when some came, `Ready(Ok(false))` at the end.
+    #[inline(always)]
     pub(crate) fn poll_recv(
         &mut self,
         id: SockId,
@@ -295,10 +294,56 @@ impl Sockets {
         max: usize,
     ) -> Poll<Result<bool, Errno>> {
         let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
-        let moved = !slot.rx.is_empty() && into.take_from(&mut slot.rx, max);
-        let wants_arm = !slot.in_flight.recv && !slot.rx_parked && slot.rx_end.is_none();
-        if !slot.rx_wanted || wants_arm {
-            slot.rx_wanted = true;
+        if !slot.in_flight.recv {
+            return self.poll_unarmed(id, cx, into, max);
+        }
+        if !slot.rx.is_empty() && into.take_from(&mut slot.rx, max) {
+            return Poll::Ready(Ok(true));
+        }
+        register(&mut slot.rx_waker, cx);
+        Poll::Pending
+    }
+
+    /// As `poll_recv`, for the next contiguous bytes alone; `Ready(Ok(None))` at the end.
+    #[inline(always)]
+    pub(crate) fn poll_recv_buf(
+        &mut self,
+        id: SockId,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<PoolBuf>, Errno>> {
+        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
+        if !slot.in_flight.recv {
+            return self.poll_unarmed_buf(id, cx);
+        }
+        if let Some(buf) = slot.rx.pop(usize::MAX) {
+            return Poll::Ready(Ok(Some(buf)));
+        }
+        register(&mut slot.rx_waker, cx);
+        Poll::Pending
+    }
+
+    #[cold]
+    fn poll_unarmed_buf(&mut self, id: SockId, cx: &mut Context<'_>) -> Poll<Result<Option<PoolBuf>, Errno>> {
+        let max = self.slots[id.index as usize].rx.front().len().max(1);
+        let mut taken = RxQueue::new();
+        let more = std::task::ready!(self.poll_unarmed(id, cx, &mut taken, max))?;
+        debug_assert_eq!(more, !taken.is_empty());
+        Poll::Ready(Ok(taken.pop(usize::MAX)))
+    }
+
+    /// A socket that the driver does not receive on: at its start, when its credit is used up, and at its end.
+    #[cold]
+    fn poll_unarmed(
+        &mut self,
+        id: SockId,
+        cx: &mut Context<'_>,
+        into: &mut RxQueue,
+        max: usize,
+    ) -> Poll<Result<bool, Errno>> {
+        let slot = &mut self.slots[id.index as usize];
+        let moved = into.take_from(&mut slot.rx, max);
+        slot.rx_wanted = true;
+        if !slot.rx_parked && slot.rx_end.is_none() {
             self.mark(id.index, work::RECV);
         }
         if moved {
@@ -323,23 +368,50 @@ impl Sockets {
     }
 
     /// Appends everything in `from` to what waits to be sent; returns how many bytes that are now.
+    #[inline(always)]
     pub(crate) fn send(&mut self, id: SockId, from: &mut TxQueue) -> Result<usize, Errno> {
-        let Some(slot) =
-            self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)
-        else {
-            return Err(Errno(libc::EBADF));
-        };
+        let Some(slot) = find(&mut self.slots, id) else { return Err(Errno(libc::EBADF)) };
+        if slot.tx_stalled || slot.tx_failed.is_some() {
+            return self.send_late(id, from);
+        }
+        slot.tx.append(from);
+        let waiting = slot.tx.len();
+        if waiting > 0 && !slot.in_flight.send {
+            mark(&mut self.dirty, slot, id.index, work::SEND);
+        }
+        Ok(waiting)
+    }
+
+    /// As `send`, for one segment.
+    #[inline(always)]
+    pub(crate) fn send_seg(&mut self, id: SockId, seg: Seg) -> Result<usize, Errno> {
+        let Some(slot) = find(&mut self.slots, id) else { return Err(Errno(libc::EBADF)) };
+        if slot.tx_stalled || slot.tx_failed.is_some() {
+            let mut from = TxQueue::new(self.pool.clone());
+            from.push(seg);
+            return self.send_late(id, &mut from);
+        }
+        slot.tx.push(seg);
+        let waiting = slot.tx.len();
+        if waiting > 0 && !slot.in_flight.send {
+            mark(&mut self.dirty, slot, id.index, work::SEND);
+        }
+        Ok(waiting)
+    }
+
+    /// A send on a connection that is over, or that the kernel could not fill at once.
+    #[cold]
+    fn send_late(&mut self, id: SockId, from: &mut TxQueue) -> Result<usize, Errno> {
+        let slot = &mut self.slots[id.index as usize];
         if let Some(errno) = slot.tx_failed {
             from.clear();
             return Err(errno);
         }
-        if !from.is_empty() {
-            // It waits for a peer that does not read, and must not keep the pool from the others meanwhile.
-            if slot.tx_stalled && self.pool.under_pressure() {
-                from.compact();
-            }
-            slot.tx.append(from);
+        // It waits for a peer that does not read, and must not keep the pool from the others meanwhile.
+        if self.pool.under_pressure() {
+            from.compact();
         }
+        slot.tx.append(from);
         let waiting = slot.tx.len();
         if waiting > 0 && !slot.in_flight.send {
             self.mark(id.index, work::SEND);
@@ -439,7 +511,8 @@ impl Sockets {
         while let Some(&index) = self.dirty.get(at) {
             at += 1;
             match std::mem::take(&mut self.slots[index as usize].work) {
-                work::SEND => self.flush_send(index, driver),
+                // A close, or a connect, is never the only news of a slot that may not send.
+                work::SEND => self.start_send(index, driver),
                 _ => self.flush_slot(index, driver),
             }
         }
@@ -509,16 +582,25 @@ impl Sockets {
 
     fn flush_send(&mut self, index: u32, driver: &mut (impl Driver + ?Sized)) {
         let slot = &mut self.slots[index as usize];
-        if slot.in_flight.send {
+        if slot.in_flight.send || slot.in_flight.connect || slot.connect_to.is_some() {
             return;
         }
-        if slot.closing == Some(CloseMode::Reset) || slot.tx_failed.is_some() {
-            return slot.tx.clear();
+        if slot.closing == Some(CloseMode::Reset) {
+            slot.tx.clear();
         }
-        if slot.tx.is_empty() || slot.in_flight.connect || slot.connect_to.is_some() {
+        self.start_send(index, driver);
+    }
+
+    /// Sends what waits. Only for a slot that has no send in flight, and may send.
+    #[inline(always)]
+    fn start_send(&mut self, index: u32, driver: &mut (impl Driver + ?Sized)) {
+        let slot = &mut self.slots[index as usize];
+        // It may have failed since it was marked, and what waited has gone with that.
+        if slot.tx.is_empty() {
             return;
         }
-        debug_assert!(slot.fd.is_some(), "a free slot has nothing to send");
+        debug_assert!(slot.fd.is_some() && slot.tx_failed.is_none());
+        debug_assert!(!slot.in_flight.send && !slot.in_flight.connect);
         let mode = if slot.tx_stalled { SendMode::Wait } else { SendMode::Try };
         slot.in_flight.send = true;
         let token = slot.token(OpKind::Send, index);
@@ -586,18 +668,31 @@ impl Sockets {
         self.stats.open_sockets.set(self.open as u64);
     }
 
-    /// Bytes for a socket that closes, or has gone: they return to the pool.
+    /// The first bytes of a socket, or since the pool was relieved, the last of a receive, and those that nobody wants.
     #[cold]
-    fn received_by_nobody(&mut self, token: Token, buf: PoolBuf, more: bool) {
+    fn received_specially(&mut self, token: Token, buf: PoolBuf, more: bool) {
         let index = token.index();
         let current = self.slots.get_mut(index as usize);
         let Some(slot) = current.filter(|slot| slot.generation == token.generation()) else {
+            // Dropping them returns them to the pool.
             return self.stats.stale_completions.inc();
         };
-        debug_assert!(slot.in_flight.recv && slot.closing.is_some());
-        slot.in_flight.recv &= more;
+        debug_assert!(slot.in_flight.recv, "bytes that nobody asked for");
+        slot.in_flight.recv = more;
         self.stats.received_bytes.add(buf.len() as u64);
-        self.mark(index, work::ANY);
+        if slot.closing.is_some() {
+            return self.mark(index, work::ANY);
+        }
+        slot.rx.push(buf);
+        if !std::mem::replace(&mut slot.rx_holding, true) {
+            self.holding.push(index);
+        }
+        if let Some(waker) = &slot.rx_waker {
+            waker.wake_by_ref();
+        }
+        if !more {
+            self.mark(index, work::RECV);
+        }
     }
 
     fn complete_recv(&mut self, index: u32, outcome: Outcome) {
@@ -668,37 +763,43 @@ impl Sockets {
 /// Wakes tasks, runs none.
 impl Sink for Sockets {
     fn received(&mut self, token: Token, buf: PoolBuf, more: bool) {
-        let index = token.index();
-        let current = self.slots.get_mut(index as usize).filter(|slot| {
-            slot.generation == token.generation() && slot.closing.is_none() && slot.in_flight.recv
-        });
-        let Some(slot) = current else {
-            return self.received_by_nobody(token, buf, more);
-        };
-        self.stats.received_bytes.add(buf.len() as u64);
-        slot.rx.push(buf);
-        if let Some(waker) = &slot.rx_waker {
-            waker.wake_by_ref();
-        }
-        if !std::mem::replace(&mut slot.rx_holding, true) {
-            self.holding.push(index);
-        }
-        if !more {
-            slot.in_flight.recv = false;
-            self.mark(index, work::RECV);
+        match self.slots.get_mut(token.index() as usize) {
+            Some(slot)
+                if slot.generation == token.generation()
+                    && slot.closing.is_none()
+                    && slot.rx_holding
+                    && more =>
+            {
+                debug_assert!(slot.in_flight.recv, "bytes that nobody asked for");
+                self.stats.received_bytes.add(buf.len() as u64);
+                slot.rx.push(buf);
+                if let Some(waker) = &slot.rx_waker {
+                    waker.wake_by_ref();
+                }
+            }
+            Some(_) | None => self.received_specially(token, buf, more),
         }
     }
 
     fn sent(&mut self, token: Token, count: usize) {
         let index = token.index();
-        let current =
-            self.slots.get(index as usize).is_some_and(|slot| slot.generation == token.generation());
-        debug_assert!(current, "a slot is not reused while a send is in flight");
-        if !current {
-            return self.stats.stale_completions.inc();
+        let slot = match self.slots.get_mut(index as usize) {
+            Some(slot) if slot.generation == token.generation() && slot.in_flight.send => slot,
+            // A slot is not reused while a send is in flight.
+            Some(_) | None => {
+                debug_assert!(false, "a send that nobody made: {token:?}");
+                return self.stats.stale_completions.inc();
+            }
+        };
+        slot.in_flight.send = false;
+        if count == slot.tx.len() && slot.tx_waker.is_none() && slot.closing.is_none() {
+            // The usual case: it was all, and nobody waits for that.
+            slot.tx_stalled = false;
+            slot.tx.clear();
+            self.stats.sent_bytes.add(count as u64);
+        } else {
+            self.complete_sent(index, count, false);
         }
-        self.slots[index as usize].in_flight.send = false;
-        self.complete_sent(index, count, false);
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -759,11 +860,34 @@ impl Drop for Sockets {
     }
 }
 
+/// The slot of `id`, unless that has gone.
+#[inline(always)]
+fn find(slots: &mut [Slot], id: SockId) -> Option<&mut Slot> {
+    match slots.get_mut(id.index as usize) {
+        Some(slot) if slot.generation == id.generation => Some(slot),
+        Some(_) | None => None,
+    }
+}
+
+#[inline(always)]
+fn mark(dirty: &mut Vec<u32>, slot: &mut Slot, index: u32, work: u8) {
+    if slot.work == 0 {
+        dirty.push(index);
+    }
+    slot.work |= work;
+}
+
+#[inline]
 fn register(slot: &mut Option<Waker>, cx: &Context<'_>) {
     match slot {
         Some(waker) if waker.will_wake(cx.waker()) => {}
-        _ => *slot = Some(cx.waker().clone()),
+        _ => register_anew(slot, cx),
     }
+}
+
+#[cold]
+fn register_anew(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    *slot = Some(cx.waker().clone());
 }
 
 /// Makes the coming close send RST instead of FIN. socket(7) `SO_LINGER`.

@@ -91,15 +91,22 @@ impl<T: Transport> Stream<T> {
     /// # Errors
     /// What the peer or the kernel did: `ECONNRESET`, `ETIMEDOUT`. What came before is given first; then the same error
     /// again.
-    pub async fn recv(&mut self) -> io::Result<Option<PoolBuf>> {
-        loop {
-            if let Some(buf) = self.rx.pop(usize::MAX) {
-                return Ok(Some(buf));
-            }
-            if !self.fill().await? {
-                return Ok(None);
-            }
+    pub fn recv(&mut self) -> impl Future<Output = io::Result<Option<PoolBuf>>> {
+        poll_fn(|cx| self.poll_recv(cx))
+    }
+
+    /// As [`Stream::recv`].
+    #[inline(always)]
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<PoolBuf>>> {
+        if !self.rx.is_empty() {
+            return Poll::Ready(Ok(self.rx.pop(usize::MAX)));
         }
+        if self.eof {
+            return Poll::Ready(Ok(None));
+        }
+        let buf = std::task::ready!(self.transport.poll_recv_buf(cx))?;
+        self.eof = buf.is_none();
+        Poll::Ready(Ok(buf))
     }
 
     /// Copies exactly `into.len()` bytes.
@@ -131,8 +138,22 @@ impl<T: Transport> Stream<T> {
     /// What the peer or the kernel did: `EPIPE`, `ECONNRESET`; what was unsent is dropped. An error shows at the first
     /// send or flush after the kernel has told it. `EPIPE` after [`Stream::shutdown`].
     pub async fn send(&mut self, seg: impl Into<Seg>) -> io::Result<()> {
+        self.start_seg(seg.into())?;
+        if self.unsent <= HIGH_WATER {
+            return Ok(());
+        }
+        poll_fn(|cx| self.transport.poll_sent(cx, TxLevel::Below(HIGH_WATER))).await
+    }
+
+    /// Hands over one segment, behind what waits in [`Stream::tx`].
+    #[inline(always)]
+    fn start_seg(&mut self, seg: Seg) -> io::Result<()> {
+        if self.tx.is_empty() {
+            self.unsent = self.transport.send_seg(seg)?;
+            return Ok(());
+        }
         self.tx.push(seg);
-        self.send_queued().await
+        self.start_send()
     }
 
     /// Takes several segments as one send.
@@ -143,10 +164,6 @@ impl<T: Transport> Stream<T> {
         for seg in segs {
             self.tx.push(seg);
         }
-        self.send_queued().await
-    }
-
-    async fn send_queued(&mut self) -> io::Result<()> {
         self.start_send()?;
         if self.unsent <= HIGH_WATER {
             return Ok(());

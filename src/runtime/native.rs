@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 pub use ringport_platform::buf::PoolSpec;
-use ringport_platform::buf::{RxQueue, TxQueue};
+use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 use ringport_platform::core::{Accepted, Connecting, ListenSock, StreamSock};
 pub use ringport_platform::core::{Core, CoreSpec, Sleep};
 pub use ringport_platform::driver::{DriverChoice, DriverKind, Mechanisms};
@@ -64,8 +64,7 @@ impl Runtime for Native {
     }
 
     fn spawn(&self, future: impl Future<Output = ()> + 'static) {
-        // Dropping the handle lets the task run on.
-        drop(self.core.spawn(future));
+        self.core.spawn_detached(future);
     }
 
     fn connect(&self, addr: &ConnectAddr) -> impl Future<Output = io::Result<NativeStream>> + 'static {
@@ -113,12 +112,24 @@ impl NativeStream {
 }
 
 impl Transport for NativeStream {
+    #[inline(always)]
     fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut RxQueue, max: usize) -> Poll<io::Result<bool>> {
         self.0.poll_recv(cx, into, max)
     }
 
+    #[inline(always)]
+    fn poll_recv_buf(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<PoolBuf>>> {
+        self.0.poll_recv_buf(cx)
+    }
+
+    #[inline(always)]
     fn send(&mut self, from: &mut TxQueue) -> io::Result<usize> {
         self.0.send(from)
+    }
+
+    #[inline(always)]
+    fn send_seg(&mut self, seg: Seg) -> io::Result<usize> {
+        self.0.send_seg(seg)
     }
 
     fn poll_sent(&mut self, cx: &mut Context<'_>, level: TxLevel) -> Poll<io::Result<()>> {

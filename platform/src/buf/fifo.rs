@@ -37,12 +37,18 @@ impl<T> Fifo<T> {
         if self.rest.is_empty() { self.first.as_mut() } else { self.rest.back_mut() }
     }
 
+    #[inline]
     pub(super) fn push_back(&mut self, element: T) {
         if self.first.is_none() {
             self.first = Some(element);
         } else {
-            self.rest.push_back(element);
+            self.push_behind(element);
         }
+    }
+
+    #[cold]
+    fn push_behind(&mut self, element: T) {
+        self.rest.push_back(element);
     }
 
     pub(super) fn push_front(&mut self, element: T) {
@@ -51,8 +57,14 @@ impl<T> Fifo<T> {
         }
     }
 
+    #[inline]
     pub(super) fn pop_front(&mut self) -> Option<T> {
-        let next = if self.rest.is_empty() { None } else { self.rest.pop_front() };
+        if self.rest.is_empty() { self.first.take() } else { self.pop_of_several() }
+    }
+
+    #[cold]
+    fn pop_of_several(&mut self) -> Option<T> {
+        let next = self.rest.pop_front();
         std::mem::replace(&mut self.first, next)
     }
 
@@ -62,23 +74,36 @@ impl<T> Fifo<T> {
     }
 
     /// Moves everything of `other` to the end.
+    #[inline]
     pub(super) fn append(&mut self, other: &mut Fifo<T>) {
+        if self.first.is_none() && other.rest.is_empty() {
+            std::mem::swap(&mut self.first, &mut other.first);
+        } else {
+            self.append_several(other);
+        }
+    }
+
+    #[cold]
+    fn append_several(&mut self, other: &mut Fifo<T>) {
         if self.is_empty() {
-            self.first = other.first.take();
-            if !other.rest.is_empty() {
-                std::mem::swap(&mut self.rest, &mut other.rest);
-            }
+            std::mem::swap(self, other);
         } else if let Some(first) = other.first.take() {
             self.rest.push_back(first);
             self.rest.append(&mut other.rest);
         }
     }
 
+    #[inline(always)]
     pub(super) fn clear(&mut self) {
         self.first = None;
         if !self.rest.is_empty() {
-            self.rest.clear();
+            self.clear_rest();
         }
+    }
+
+    #[cold]
+    fn clear_rest(&mut self) {
+        self.rest.clear();
     }
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {

@@ -253,17 +253,28 @@ impl Chunk {
 
     /// # Safety
     /// The caller gives up one reference that it owned.
+    #[inline]
     pub(super) unsafe fn release(chunk: NonNull<Chunk>) {
         // SAFETY: the caller's reference keeps the chunk alive up to here.
         let header = unsafe { chunk.as_ref() };
         let left = header.refs.get() - 1;
         header.refs.set(left);
         if left == 0 {
-            match header.pool.upgrade() {
-                Some(pool) => pool.put_back(chunk),
-                // SAFETY: that was the last reference, and no pool knows the chunk.
-                None => unsafe { Chunk::free(chunk) },
-            }
+            // SAFETY: that was the last reference.
+            unsafe { Self::give_back(chunk) };
+        }
+    }
+
+    /// # Safety
+    /// No reference to the chunk is left.
+    #[cold]
+    unsafe fn give_back(chunk: NonNull<Chunk>) {
+        // SAFETY: only the pool, or this function, frees the chunk, and neither has.
+        let pool = unsafe { chunk.as_ref() }.pool.upgrade();
+        match pool {
+            Some(pool) => pool.put_back(chunk),
+            // SAFETY: no pool knows the chunk, and the caller says that nobody else does.
+            None => unsafe { Chunk::free(chunk) },
         }
     }
 }

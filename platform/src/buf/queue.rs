@@ -32,7 +32,17 @@ impl RxQueue {
     }
 
     /// Appends received bytes; empty views are dropped.
+    #[inline]
     pub fn push(&mut self, buf: PoolBuf) {
+        if self.bufs.is_empty() && !buf.is_empty() {
+            self.len = buf.len();
+            self.bufs.push_back(buf);
+        } else {
+            self.push_behind(buf);
+        }
+    }
+
+    fn push_behind(&mut self, buf: PoolBuf) {
         if buf.is_empty() {
             return;
         }
@@ -47,6 +57,7 @@ impl RxQueue {
     }
 
     /// Moves at most `max` bytes from the front of `other` to the end; whether any were there. No copy.
+    #[inline]
     pub fn take_from(&mut self, other: &mut RxQueue, max: usize) -> bool {
         if self.is_empty() && other.len <= max {
             // The usual case, without a look at any view.
@@ -54,6 +65,11 @@ impl RxQueue {
             self.bufs.append(&mut other.bufs);
             return self.len > 0;
         }
+        self.take_some(other, max)
+    }
+
+    #[cold]
+    fn take_some(&mut self, other: &mut RxQueue, max: usize) -> bool {
         let mut left = max;
         while left > 0
             && let Some(buf) = other.pop(left)
@@ -83,6 +99,7 @@ impl RxQueue {
     }
 
     /// Takes the first contiguous bytes, at most `max`.
+    #[inline]
     pub fn pop(&mut self, max: usize) -> Option<PoolBuf> {
         let front = self.bufs.front_mut()?;
         let buf = if front.len() <= max { self.bufs.pop_front()? } else { front.split_to(max) };
@@ -323,8 +340,19 @@ impl TxQueue {
     }
 
     /// Appends a segment without copying it; empty ones are dropped.
+    #[inline]
     pub fn push(&mut self, seg: impl Into<Seg>) {
-        let mut seg = seg.into();
+        let seg = seg.into();
+        let len = seg.len();
+        if self.segs.is_empty() && len > 0 {
+            self.len = len;
+            self.segs.push_back(seg);
+        } else {
+            self.push_behind(seg);
+        }
+    }
+
+    fn push_behind(&mut self, mut seg: Seg) {
         if seg.is_empty() {
             return;
         }
@@ -353,13 +381,18 @@ impl TxQueue {
     ///
     /// # Panics
     /// If fewer wait.
-    pub fn advance(&mut self, mut count: usize) {
+    #[inline]
+    pub fn advance(&mut self, count: usize) {
+        if count == self.len {
+            self.clear();
+        } else {
+            self.advance_in_part(count);
+        }
+    }
+
+    fn advance_in_part(&mut self, mut count: usize) {
         assert!(count <= self.len, "advance past the end");
         self.len -= count;
-        if self.len == 0 {
-            self.head_sent = 0;
-            return self.segs.clear();
-        }
         while count > 0 {
             let Some(front) = self.segs.front() else { break };
             let left = front.len() - self.head_sent;
@@ -379,13 +412,17 @@ impl TxQueue {
     }
 
     /// The unsent bytes, where they lie in one segment.
+    #[inline]
     pub(crate) fn only_slice(&self) -> Option<&[u8]> {
         self.segs.only().map(|seg| &seg[self.head_sent..])
     }
 
     /// Moves everything of `other` to the end of this queue.
+    #[inline]
     pub fn append(&mut self, other: &mut TxQueue) {
-        other.settle_head();
+        if other.head_sent != 0 {
+            other.settle_head();
+        }
         self.len += std::mem::take(&mut other.len);
         // Without a look at any segment: the bytes themselves stay where they are.
         self.segs.append(&mut other.segs);
@@ -419,12 +456,14 @@ impl TxQueue {
     }
 
     /// Drops everything unsent.
+    #[inline]
     pub fn clear(&mut self) {
         self.segs.clear();
         self.head_sent = 0;
         self.len = 0;
     }
 
+    #[cold]
     fn settle_head(&mut self) {
         if self.head_sent == 0 {
             return;

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::Core;
-use crate::buf::{RxQueue, TxQueue};
+use crate::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 use crate::driver::ConnectAddr;
 use crate::op::Errno;
 use crate::socket::{self, ListenOptions, LocalAddr};
@@ -226,9 +226,17 @@ impl StreamSock {
     /// Moves at most `max` received bytes to `into`. `Ok(true)`: some came; `Ok(false)`: the peer's end, for good.
     ///
     /// Taking bytes gives the credit for as many back to the peer.
+    #[inline(always)]
     pub fn poll_recv(&self, cx: &mut Context<'_>, into: &mut RxQueue, max: usize) -> Poll<io::Result<bool>> {
         let mut sockets = self.owned.core.0.sockets.borrow_mut();
         sockets.poll_recv(self.owned.id, cx, into, max).map_err(io::Error::from)
+    }
+
+    /// The next contiguous received bytes; `Ok(None)`: the peer's end, for good. Taking them gives credit back.
+    #[inline(always)]
+    pub fn poll_recv_buf(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<PoolBuf>>> {
+        let mut sockets = self.owned.core.0.sockets.borrow_mut();
+        sockets.poll_recv_buf(self.owned.id, cx).map_err(io::Error::from)
     }
 
     /// Hands over what `from` holds; it goes out with this turn. Never waits: see [`StreamSock::poll_sent`]. Returns how
@@ -236,6 +244,7 @@ impl StreamSock {
     ///
     /// # Errors
     /// What an earlier send met: `EPIPE`, `ECONNRESET`. `from` is emptied all the same.
+    #[inline(always)]
     pub fn send(&self, from: &mut TxQueue) -> io::Result<usize> {
         // Nothing to send is no fault: a flush or a second shutdown behind the first comes here too.
         if self.shut && !from.is_empty() {
@@ -243,6 +252,18 @@ impl StreamSock {
             return Err(Errno(libc::EPIPE).into());
         }
         Ok(self.owned.core.0.sockets.borrow_mut().send(self.owned.id, from)?)
+    }
+
+    /// As [`StreamSock::send`], for one segment.
+    ///
+    /// # Errors
+    /// What an earlier send met. The segment is dropped all the same.
+    #[inline(always)]
+    pub fn send_seg(&self, seg: Seg) -> io::Result<usize> {
+        if self.shut && !seg.is_empty() {
+            return Err(Errno(libc::EPIPE).into());
+        }
+        Ok(self.owned.core.0.sockets.borrow_mut().send_seg(self.owned.id, seg)?)
     }
 
     /// Waits until little enough waits here to be sent.

@@ -30,7 +30,9 @@ use io_uring::types::{CancelBuilder, Timespec};
 
 use self::bufring::{BufRing, GROUP};
 use self::queue::Queue;
-use self::slots::{AcceptOp, Address, Cancel, ConnectOp, Message, RecvOp, SendOp, Slab, Table, gather};
+use self::slots::{
+    AcceptOp, Address, Cancel, ConnectOp, MAX_SEGMENT_BYTES, Message, RecvOp, SendOp, Slab, Table, gather,
+};
 use self::sqe::SendStyle;
 use super::{ConnectAddr, Driver, DriverKind, Mechanisms, Sink, Unpark, Wait};
 use crate::buf::{Pool, TxQueue};
@@ -75,13 +77,15 @@ pub struct UringDriver {
     refused: Vec<(Token, Errno)>,
     /// Silent sends in submission order.
     silent: Vec<Silent>,
+    /// How many silent sends were settled before the first in the list; it wraps.
+    silent_settled: u32,
     /// Whether the last turn could not settle all of them. Somebody may wait for one, so the next turn does not sleep
     /// even where silent sends may linger.
     silent_left: bool,
     /// Closes that the kernel may not have taken yet, in submission order.
     closing: VecDeque<(u64, RawFd)>,
-    /// Slots whose descriptor may send silently.
-    quiet: Vec<bool>,
+    /// By slot.
+    lanes: Vec<Lane>,
     in_flight: usize,
     wake: Arc<OwnedFd>,
     wake_armed: bool,
@@ -96,9 +100,25 @@ struct Kernel {
     addresses: Slab<Address>,
 }
 
+/// A send that makes no completion when it succeeds.
 struct Silent {
     seq: u64,
     token: Token,
+    /// A first segment of 1 GiB is the most.
+    taken: u32,
+    /// In the slab of messages; `None` where it was one segment.
+    message: Option<u32>,
+    /// A completion came: it failed, or went through in part.
+    ended: bool,
+}
+
+/// What the driver knows of a slot's way to send.
+#[derive(Clone, Copy, Default)]
+struct Lane {
+    /// Whether its sends may be silent.
+    quiet: bool,
+    /// The place of its silent send among all that were ever staged.
+    silent_at: u32,
 }
 
 /// The mechanisms in use: found working, and not switched off.
@@ -150,23 +170,16 @@ impl UringDriver {
             cancels: Vec::new(),
             refused: Vec::new(),
             silent: Vec::new(),
+            silent_settled: 0,
             silent_left: false,
             closing: VecDeque::new(),
-            quiet: Vec::new(),
+            lanes: Vec::new(),
             in_flight: 0,
             wake,
             wake_armed: false,
             lazy_sends: false,
         };
         Ok((driver, report))
-    }
-
-    fn style(&self, token: Token, mode: SendMode) -> SendStyle {
-        match mode {
-            SendMode::Wait => SendStyle::Wait,
-            SendMode::Try if self.quiet.get(token.index() as usize) == Some(&true) => SendStyle::Silent,
-            SendMode::Try => SendStyle::Try,
-        }
     }
 
     /// Whether the self-test of the descriptor's family stands for it: not for MPTCP, raw and other sockets.
@@ -181,6 +194,17 @@ impl UringDriver {
             }
             _ => false,
         }
+    }
+
+    /// A send that makes a completion.
+    #[inline(never)]
+    fn send_aloud(&mut self, fd: RawFd, token: Token, queue: &TxQueue, mode: SendMode) -> usize {
+        let (what, taken) = gather(queue, &mut self.kernel.messages);
+        let style = if mode == SendMode::Wait { SendStyle::Wait } else { SendStyle::Try };
+        let op = SendOp { fd, cancel: Cancel::No, style, taken: taken as u32, what };
+        self.stage_send(token, &op);
+        self.sends.insert(token, op);
+        taken
     }
 
     /// Cancels everything and reaps until nothing is in flight, for at most [`DROP_DEADLINE`].
@@ -225,12 +249,11 @@ impl Driver for UringDriver {
 
     fn attach(&mut self, fd: RawFd, index: u32) -> io::Result<()> {
         let at = index as usize;
-        if at >= self.quiet.len() {
-            self.quiet.resize(at + 1, false);
+        if at >= self.lanes.len() {
+            self.lanes.resize(at + 1, Lane::default());
             self.recvs.grow(at + 1);
-            self.sends.grow(at + 1);
         }
-        self.quiet[at] = self.may_be_quiet(fd);
+        self.lanes[at].quiet = self.may_be_quiet(fd);
         Ok(())
     }
 
@@ -255,13 +278,19 @@ impl Driver for UringDriver {
     }
 
     unsafe fn send(&mut self, fd: RawFd, token: Token, queue: &TxQueue, mode: SendMode) -> usize {
-        let (what, taken) = gather(queue, &mut self.kernel.messages);
-        let style = self.style(token, mode);
         self.in_flight += 1;
-        let mut op = SendOp { fd, cancel: Cancel::No, style, taken: taken as u32, what, seq: 0 };
-        self.stage_send(token, &mut op);
-        self.sends.insert(token, op);
-        taken
+        let lane = self.lanes.get_mut(token.index() as usize);
+        if let (SendMode::Try, Some(lane @ Lane { quiet: true, .. })) = (mode, lane) {
+            lane.silent_at = self.silent_settled.wrapping_add(self.silent.len() as u32);
+            return match queue.only_slice() {
+                Some(only) if only.len() <= MAX_SEGMENT_BYTES => {
+                    let entry = sqe::send(fd, only.as_ptr(), only.len() as u32, SendStyle::Silent);
+                    self.stage_silent(token, entry, only.len(), None)
+                }
+                Some(_) | None => self.send_message_silently(fd, token, queue),
+            };
+        }
+        self.send_aloud(fd, token, queue, mode)
     }
 
     fn connect(&mut self, fd: RawFd, token: Token, addr: &ConnectAddr) {
@@ -294,8 +323,8 @@ impl Driver for UringDriver {
     }
 
     fn close(&mut self, fd: OwnedFd, index: u32) {
-        if let Some(quiet) = self.quiet.get_mut(index as usize) {
-            *quiet = false;
+        if let Some(lane) = self.lanes.get_mut(index as usize) {
+            lane.quiet = false;
         }
         // SAFETY: a close names no memory.
         let seq = unsafe { self.kernel.queue.push(sqe::close(fd.as_raw_fd()), &self.stats) };

@@ -202,16 +202,17 @@ impl BufRing {
         }
     }
 
-    /// Takes what the kernel wrote: `len` bytes of buffer `bid`, of which it keeps the rest if `more`.
+    /// Takes what the kernel wrote: `len` bytes (perhaps none) of buffer `bid`, of which it keeps the rest if `more`.
     ///
     /// Completions are taken in the order the kernel made them, which is the order in the chunk (self-test `inc`).
-    pub(super) fn take(&mut self, bid: u16, len: u32, more: bool) -> Option<PoolBuf> {
+    #[inline(always)]
+    pub(super) fn take(&mut self, bid: u16, len: u32, more: bool) -> PoolBuf {
         let view = match &mut self.lent {
             Lent::Chunks(by_id) => {
                 let lent = &mut by_id[usize::from(bid)];
                 let chunk = lent.as_ref().expect("the kernel used a chunk that was not published");
                 // SAFETY: the kernel reported the next `len` bytes of the chunk as written, and goes on behind them.
-                let view = (len > 0).then(|| unsafe { chunk.view(len) });
+                let view = unsafe { chunk.view(len) };
                 if !more {
                     *lent = None;
                 }
@@ -224,7 +225,7 @@ impl BufRing {
                 free_ids.push(bid);
                 slice.truncate(len as usize);
                 slice.show();
-                (len > 0).then_some(slice)
+                slice
             }
         };
         if !more {

@@ -3,6 +3,7 @@
 //! They run on a small ring of their own with the same flags, so that nothing of them is left in the driver's.
 
 use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
@@ -202,7 +203,7 @@ impl Lab {
             let wait = if seen.len() < count { Wait::AtMost(left) } else { Wait::Poll };
             let failed = self.queue.submit(wait, &self.stats).is_err();
             let before = seen.len();
-            seen.extend(std::iter::from_fn(|| self.queue.pop()));
+            seen.extend_from_slice(self.queue.take(&mut [const { MaybeUninit::uninit() }; _]));
             let ended = seen[before..]
                 .iter()
                 .filter(|entry| entry.user_data() != sqe::CANCEL && !cqueue::more(entry.flags()));

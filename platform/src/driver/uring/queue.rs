@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use io_uring::types::{SubmitArgs, Timespec};
@@ -19,6 +20,9 @@ pub(super) struct Queue {
     pushed: u64,
     wait_flags: EnterFlags,
 }
+
+/// Room for the completions that are taken at once.
+pub(super) type Taken = [MaybeUninit<cqueue::Entry>; 64];
 
 /// How an enter ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +45,13 @@ impl Queue {
     ///
     /// # Safety
     /// What the entry names stays valid until its completion (a silent send: until it is settled).
+    #[inline(always)]
     pub(super) unsafe fn push(&mut self, entry: squeue::Entry, stats: &CoreStats) -> u64 {
         self.pushed += 1;
         // SAFETY: the caller's promise.
         if !self.backlog.is_empty() || unsafe { self.ring.submission().push(&entry) }.is_err() {
             // SAFETY: the same.
-            unsafe { self.push_full(entry, stats) };
+            unsafe { self.push_full(&entry, stats) };
         }
         self.pushed
     }
@@ -54,16 +59,16 @@ impl Queue {
     /// # Safety
     /// As [`Queue::push`].
     #[cold]
-    unsafe fn push_full(&mut self, entry: squeue::Entry, stats: &CoreStats) {
+    unsafe fn push_full(&mut self, entry: &squeue::Entry, stats: &CoreStats) {
         if self.backlog.is_empty() {
             stats.sq_full.inc();
             // Counted as staged already, but in no queue: the backlog holds it while the others go.
-            self.backlog.push_back(entry);
+            self.backlog.push_back(entry.clone());
             // An error shows again at the next turn, which can report it; until then the entry waits in the backlog.
             let _ = self.enter(Wait::Poll, stats);
             self.refill();
         } else {
-            self.backlog.push_back(entry);
+            self.backlog.push_back(entry.clone());
         }
     }
 
@@ -107,14 +112,9 @@ impl Queue {
         self.ring.submission().cq_overflow()
     }
 
-    /// Completions that can be taken now.
-    pub(super) fn visible(&mut self) -> usize {
-        self.ring.completion().len()
-    }
-
-    /// Takes the first of them.
-    pub(super) fn pop(&mut self) -> Option<cqueue::Entry> {
-        self.ring.completion().next()
+    /// Takes completions that are visible now, as many as `into` holds at most.
+    pub(super) fn take<'a>(&mut self, into: &'a mut Taken) -> &'a [cqueue::Entry] {
+        self.ring.completion().fill(into)
     }
 
     fn refill(&mut self) {

@@ -44,8 +44,6 @@ pub(super) struct SendOp {
     /// A first segment of 1 GiB is the most, [`MAX_SEGMENT_BYTES`].
     pub(super) taken: u32,
     pub(super) what: Gathered,
-    /// Its place among all submissions.
-    pub(super) seq: u64,
 }
 
 pub(super) struct ConnectOp {
@@ -91,12 +89,8 @@ impl<T> Table<T> {
     }
 
     pub(super) fn remove(&mut self, token: Token) -> Option<T> {
-        self.remove_if(token, |_| true)
-    }
-
-    pub(super) fn remove_if(&mut self, token: Token, is_meant: impl FnOnce(&T) -> bool) -> Option<T> {
         let slot = self.slots.get_mut(token.index() as usize)?;
-        let (_, op) = slot.take_if(|(owner, op)| *owner == token && is_meant(op))?;
+        let (_, op) = slot.take_if(|(owner, _)| *owner == token)?;
         self.len -= 1;
         Some(op)
     }
@@ -120,7 +114,7 @@ pub(super) enum Gathered {
 }
 
 /// Bytes of a segment that one send takes at most, so that the kernel's answer fits its type.
-const MAX_SEGMENT_BYTES: usize = 1 << 30;
+pub(super) const MAX_SEGMENT_BYTES: usize = 1 << 30;
 
 /// Gathers the front of `queue`; returns the bytes taken.
 pub(super) fn gather(queue: &TxQueue, messages: &mut Slab<Message>) -> (Gathered, usize) {

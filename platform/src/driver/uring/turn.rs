@@ -1,14 +1,15 @@
 //! A turn: what is staged goes in, what completed comes out.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use io_uring::cqueue;
+use io_uring::{cqueue, squeue};
 
-use super::slots::{Cancel, Gathered, RecvOp, SendOp};
+use super::slots::{Cancel, Gathered, RecvOp, SendOp, gather};
 use super::sqe::{self, SendStyle};
 use super::{Silent, UringDriver};
-use crate::buf::PoolBuf;
+use crate::buf::{PoolBuf, TxQueue};
 use crate::driver::{Reports, Sink, Wait, concerns_one_connection};
 use crate::op::{Burst, Completion, Errno, OpKind, Outcome, Token};
 
@@ -118,17 +119,31 @@ impl UringDriver {
     }
 
     pub(super) fn reap(&mut self, out: &mut Reports<'_>) {
-        // Those that are visible now: the kernel may go on while these are taken.
-        let count = self.kernel.queue.visible();
-        self.stats.completions.add(count as u64);
-        for _ in 0..count {
-            let Some(entry) = self.kernel.queue.pop() else { return };
-            self.complete(&entry, out);
+        let mut room = [const { MaybeUninit::uninit() }; _];
+        loop {
+            let taken = self.kernel.queue.take(&mut room);
+            self.stats.completions.add(taken.len() as u64);
+            for entry in taken {
+                self.complete(entry, out);
+            }
+            // What the kernel adds meanwhile is for the next turn: only a full list says that there was more.
+            if taken.len() < room.len() {
+                return;
+            }
         }
     }
 
+    #[inline]
     fn complete(&mut self, entry: &cqueue::Entry, out: &mut Reports<'_>) {
         let token = Token::from_bits(entry.user_data());
+        if token.kind() == Some(OpKind::Recv) {
+            self.complete_recv(token, entry, out);
+        } else {
+            self.complete_other(token, entry, out);
+        }
+    }
+
+    fn complete_other(&mut self, token: Token, entry: &cqueue::Entry, out: &mut Reports<'_>) {
         let more = cqueue::more(entry.flags());
         match token.kind() {
             Some(OpKind::Accept) => self.complete_accept(token, entry.result(), more, out),
@@ -188,10 +203,30 @@ impl UringDriver {
         self.finish(token, outcome, out);
     }
 
+    #[inline(always)]
     fn complete_recv(&mut self, token: Token, entry: &cqueue::Entry, out: &mut Reports<'_>) {
         let (result, flags) = (entry.result(), entry.flags());
+        let buffer = cqueue::buffer_select(flags);
+        if let (Some(bid), true, true) = (buffer, cqueue::more(flags), result > 0)
+            && let Some(op) = self.recvs.get_mut(token)
+            && op.left > result as u32
+            && op.held.is_none()
+        {
+            // The usual case: the kernel goes on.
+            op.left -= result as u32;
+            let received = self.kernel.bufs.take(bid, result as u32, cqueue::buffer_more(flags));
+            return out.received(token, received, true);
+        }
+        self.complete_last_recv(token, result, flags, out);
+    }
+
+    /// A receive that the kernel has ended, or that is to end.
+    #[cold]
+    fn complete_last_recv(&mut self, token: Token, result: i32, flags: u32, out: &mut Reports<'_>) {
+        let len = result.max(0) as u32;
         let received = cqueue::buffer_select(flags)
-            .and_then(|bid| self.kernel.bufs.take(bid, result.max(0) as u32, cqueue::buffer_more(flags)));
+            .map(|bid| self.kernel.bufs.take(bid, len, cqueue::buffer_more(flags)))
+            .filter(|received| !received.is_empty());
         debug_assert_eq!(received.is_some(), result > 0, "bytes come in a buffer, and only bytes");
         let Some(op) = self.recvs.get_mut(token) else {
             self.stats.stale_completions.inc();
@@ -201,10 +236,6 @@ impl UringDriver {
         let armed = op.armed;
         if let Some(received) = received {
             op.left = op.left.saturating_sub(received.len() as u32);
-            if armed && op.left > 0 && op.held.is_none() {
-                // The usual case: the kernel goes on.
-                return out.received(token, received, true);
-            }
             return self.deliver(token, received, out);
         }
         if armed {
@@ -271,29 +302,56 @@ impl UringDriver {
     }
 
     fn complete_send(&mut self, token: Token, result: i32, out: &mut Reports<'_>) {
-        let Some(mut op) = self.sends.remove(token) else {
-            self.stats.stale_completions.inc();
-            return;
+        let Some(op) = self.sends.remove(token) else {
+            return self.complete_silent(token, result, out);
         };
-        let (taken, canceled) = (op.taken as usize, op.cancel != Cancel::No);
+        let canceled = op.cancel != Cancel::No;
+        if result == -libc::EINTR && !canceled {
+            self.stage_send(token, &op);
+            return self.sends.insert(token, op);
+        }
+        if let Gathered::Message(at) = op.what {
+            self.kernel.messages.put_back(at);
+        }
+        self.finish_send(token, result, op.taken as usize, false, out);
+    }
+
+    /// A silent send that has a completion: it failed, or the socket was full.
+    fn complete_silent(&mut self, token: Token, result: i32, out: &mut Reports<'_>) {
+        let at = self.lanes.get(token.index() as usize).map_or(0, |lane| lane.silent_at);
+        let at = at.wrapping_sub(self.silent_settled) as usize;
+        let Some(silent) = self.silent.get_mut(at).filter(|silent| silent.token == token && !silent.ended)
+        else {
+            return self.stats.stale_completions.inc();
+        };
+        silent.ended = true;
+        if let Some(message) = silent.message {
+            self.kernel.messages.put_back(message);
+        }
+        let taken = silent.taken as usize;
+        self.finish_send(token, result, taken, true, out);
+    }
+
+    fn finish_send(&mut self, token: Token, result: i32, taken: usize, silent: bool, out: &mut Reports<'_>) {
         let outcome = match -result {
             errno if errno <= 0 => match result as usize {
                 sent if sent < taken => Outcome::Stalled(sent),
                 sent => Outcome::Sent(sent),
             },
             libc::EAGAIN => Outcome::Stalled(0),
-            libc::EINTR if !canceled => {
-                self.stage_send(token, &mut op);
-                return self.sends.insert(token, op);
-            }
+            // A signal: nothing was sent.
+            libc::EINTR if silent => Outcome::Stalled(0),
             libc::EINTR | libc::ECANCELED => Outcome::Canceled,
             errno => Outcome::Failed(Errno(errno)),
         };
-        self.finish_send(token, &op, outcome, out);
+        if matches!(outcome, Outcome::Stalled(_)) {
+            self.stats.stalled_sends.inc();
+        }
+        self.finish(token, outcome, out);
     }
 
     /// Stages a send for the first time, or again after a signal.
-    pub(super) fn stage_send(&mut self, token: Token, op: &mut SendOp) {
+    pub(super) fn stage_send(&mut self, token: Token, op: &SendOp) {
         let entry = match op.what {
             Gathered::One(base, len) => sqe::send(op.fd, base, len, op.style),
             Gathered::Message(at) => {
@@ -303,36 +361,57 @@ impl UringDriver {
         // SAFETY: the caller of `send` keeps the segments until the terminal completion. The message belongs to the
         // operation until then, in a page that does not move; a cancel changes neither, and `Drop` leaks the pages
         // unless every send has ended.
-        op.seq = unsafe { self.kernel.queue.push(entry.user_data(token.to_bits()), &self.stats) };
-        if op.style == SendStyle::Silent {
-            self.silent.push(Silent { seq: op.seq, token });
-        }
+        unsafe { self.kernel.queue.push(entry.user_data(token.to_bits()), &self.stats) };
+    }
+
+    /// Stages the front of `queue`, which lies in several segments, as a send that makes no completion if it succeeds.
+    #[inline(never)]
+    pub(super) fn send_message_silently(&mut self, fd: RawFd, token: Token, queue: &TxQueue) -> usize {
+        let (what, taken) = gather(queue, &mut self.kernel.messages);
+        let (entry, message) = match what {
+            Gathered::One(base, len) => (sqe::send(fd, base, len, SendStyle::Silent), None),
+            Gathered::Message(at) => {
+                let header = self.kernel.messages.at(at).cast::<libc::msghdr>();
+                (sqe::send_msg(fd, header, SendStyle::Silent), Some(at))
+            }
+        };
+        self.stage_silent(token, entry, taken, message)
+    }
+
+    /// Stages a send that makes no completion if it succeeds; returns the bytes taken.
+    #[inline(always)]
+    pub(super) fn stage_silent(
+        &mut self,
+        token: Token,
+        entry: squeue::Entry,
+        taken: usize,
+        message: Option<u32>,
+    ) -> usize {
+        // SAFETY: as in `stage_send`, with the end of a silent send in the place of its completion.
+        let seq = unsafe { self.kernel.queue.push(entry.user_data(token.to_bits()), &self.stats) };
+        self.silent.push(Silent { seq, token, taken: taken as u32, message, ended: false });
+        taken
     }
 
     /// Ends the silent sends up to place `settled` that made no completion: they succeeded.
     fn settle_sends(&mut self, settled: u64, out: &mut Reports<'_>) {
-        let count = self.silent.iter().take_while(|silent| silent.seq <= settled).count();
-        let mut succeeded = 0;
-        for Silent { token, seq } in self.silent.drain(..count) {
-            let Some(op) = self.sends.remove_if(token, |op| op.seq == seq) else { continue };
-            if let Gathered::Message(at) = op.what {
-                self.kernel.messages.put_back(at);
+        let mut loud = 0;
+        let count = self.silent.partition_point(|silent| silent.seq <= settled);
+        for silent in &self.silent[..count] {
+            if silent.ended {
+                loud += 1;
+                continue;
             }
-            succeeded += 1;
-            out.sent(token, op.taken as usize);
+            if let Some(message) = silent.message {
+                self.kernel.messages.put_back(message);
+            }
+            out.sent(silent.token, silent.taken as usize);
         }
+        let succeeded = count - loud;
+        self.silent.drain(..count);
+        self.silent_settled = self.silent_settled.wrapping_add(count as u32);
         self.in_flight -= succeeded;
         self.stats.silent_sends.add(succeeded as u64);
-    }
-
-    fn finish_send(&mut self, token: Token, op: &SendOp, outcome: Outcome, out: &mut Reports<'_>) {
-        if let Gathered::Message(at) = op.what {
-            self.kernel.messages.put_back(at);
-        }
-        if matches!(outcome, Outcome::Stalled(_)) {
-            self.stats.stalled_sends.inc();
-        }
-        self.finish(token, outcome, out);
     }
 
     fn complete_connect(&mut self, token: Token, result: i32, out: &mut Reports<'_>) {
