@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -168,6 +168,26 @@ pub fn start_command(words: &[String], origin: Option<SocketAddr>) -> io::Result
     })
 }
 
+/// Removes the folders of runs that were killed.
+///
+/// # Errors
+/// When the folder of temporary files cannot be read.
+pub fn clear_leftovers() -> io::Result<()> {
+    for entry in fs::read_dir(env::temp_dir())? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(pid) = name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next()) else { continue };
+        if pid.parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Another run may be removing it, too.
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+    Ok(())
+}
+
+/// A server's folder goes on with the number of the process that made it.
+const FOLDER: &str = "ringport-benches-";
+
 fn start(
     origin: Option<SocketAddr>,
     cpu: Option<usize>,
@@ -175,7 +195,7 @@ fn start(
     command: impl FnOnce(&Place) -> io::Result<Command>,
 ) -> io::Result<Server> {
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let folder = env::temp_dir().join(format!("ringport-benches-{}-{}", std::process::id(), address.port()));
+    let folder = env::temp_dir().join(format!("{FOLDER}{}-{}", std::process::id(), address.port()));
     fs::create_dir_all(&folder)?;
     let place = Place { address, origin, folder: folder.clone() };
     let spawned = command(&place).and_then(|command| spawn(command, &folder, cpu, ended_by));
@@ -196,7 +216,7 @@ fn start(
 
 fn spawn(
     mut command: Command,
-    folder: &std::path::Path,
+    folder: &Path,
     cpu: Option<usize>,
     ended_by: libc::c_int,
 ) -> io::Result<Child> {

@@ -1,13 +1,12 @@
 //! Asks every question, one after the other, and renders the page.
 
-use std::env;
 use std::io;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use ringport_benches::pace::{Effort, Pace};
-use ringport_benches::{cpu, programs, questions, render, results, stop};
+use ringport_benches::{cpu, peers, programs, questions, render, results, stop};
 
 /// Measures everything and writes `RESULTS.md` and `results/`.
 ///
@@ -69,6 +68,7 @@ fn main() -> io::Result<ExitCode> {
     if cli.estimate {
         return Ok(ExitCode::SUCCESS);
     }
+    peers::clear_leftovers()?;
     if cli.real_time {
         cpu::go_first()?;
     }
@@ -130,7 +130,8 @@ fn ask_all(asked: &[&str], pace: Pace, cli: &Cli) -> io::Result<bool> {
 /// A question is a process of its own: pinned, and with all its memory and descriptors gone when the next one starts. It
 /// hears a Ctrl-C itself.
 fn ask_apart(question: &str, pace: Pace, cli: &Cli) -> io::Result<bool> {
-    let mut command = Command::new(env::current_exe()?);
+    // Not by its path: it may be built anew meanwhile.
+    let mut command = Command::new("/proc/self/exe");
     command.args(["--only", question, "--pace"]);
     command.args([pace.rounds.to_string(), pace.slice.as_millis().to_string()]);
     if cli.quick {

@@ -154,9 +154,9 @@ pub(crate) fn haproxy_relay(of: &Packaged, place: &Place) -> io::Result<Command>
     haproxy(of, place, &HAPROXY_RELAY.replace("{splice}", ""))
 }
 
-/// HAProxy that passes on bytes, and lets the kernel move them where there are many.
+/// HAProxy that passes on bytes by letting the kernel move them, always: of `splice-auto` 2.6 makes no use on some streams.
 pub(crate) fn haproxy_splice(of: &Packaged, place: &Place) -> io::Result<Command> {
-    haproxy(of, place, &HAPROXY_RELAY.replace("{splice}", "option splice-auto"))
+    haproxy(of, place, &HAPROXY_RELAY.replace("{splice}", HAPROXY_SPLICE))
 }
 
 fn haproxy(of: &Packaged, place: &Place, backend: &str) -> io::Result<Command> {
@@ -192,8 +192,10 @@ http {
 const NGINX_UPSTREAM: &str =
     "upstream origin { server {origin}; keepalive 1024; keepalive_requests 1000000000; }";
 
+/// Buffers above the usual ones, and no files: long answers are neither chopped nor written to a disk.
 const NGINX_PROXY: &str =
-    "proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\";";
+    "proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\";
+    proxy_buffer_size 16k; proxy_buffers 16 32k; proxy_busy_buffers_size 256k; proxy_max_temp_file_size 0;";
 
 const NGINX_RELAY: &str = "
 load_module {module};
@@ -203,7 +205,7 @@ worker_rlimit_nofile 20000;
 error_log stderr error;
 pid nginx.pid;
 events { worker_connections 19900; multi_accept on; }
-stream { server { listen {address} backlog=4096; tcp_nodelay on; proxy_pass {origin}; } }
+stream { server { listen {address} backlog=4096; tcp_nodelay on; proxy_buffer_size 64k; proxy_pass {origin}; } }
 ";
 
 /// The watchdog is left on: it is what everybody runs.
@@ -231,6 +233,9 @@ const HAPROXY_HELLO: &str =
 const HAPROXY_PROXY: &str = "    default_backend origin
 backend origin
     server one {origin} maxconn 19000";
+
+const HAPROXY_SPLICE: &str = "option splice-request
+    option splice-response";
 
 /// The last `mode` of a section holds; the backend's must be the frontend's.
 const HAPROXY_RELAY: &str = "    mode tcp

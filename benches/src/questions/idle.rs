@@ -10,7 +10,7 @@ use crate::cpu;
 use crate::load::{Kind, REQUEST};
 use crate::meter::descendants;
 use crate::pace::{Effort, Pace};
-use crate::peers::{self, Peer};
+use crate::peers::{self, Peer, Server};
 use crate::results::{Context, Report, Row, Spread};
 use crate::ring::{Generator, LoadSpec};
 use crate::stop;
@@ -37,7 +37,9 @@ pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
         rows.push(row);
     }
     let about = "Resident memory of the server for each connection that has been served once and is silent: the slope \
-                 between few and many. Then what a request on one of 64 active connections costs beside the silent ones.";
+                 between few and many; what it reserves for all of them when it starts is not in that. Then what a \
+                 request on one of 64 active connections costs beside the silent ones, and with none, in turn: the last \
+                 column is the median of the rounds' ratios.";
     Ok(Report { question: "idle".to_owned(), about: about.to_owned(), context, rows, notes: Vec::new() })
 }
 
@@ -64,56 +66,80 @@ fn measure(
     many: usize,
     pace: Pace,
 ) -> io::Result<Vec<(String, f64)>> {
-    let server = peer.start_on(server_cpu, None)?;
-    let (request, answer_len) = match peer.kind {
-        Kind::Echo => (vec![b'e'; 64], Some(64)),
-        Kind::Hello | Kind::Proxy | Kind::Relay => (REQUEST.to_vec(), None),
-    };
-    let spec =
-        LoadSpec { to: server.address, connections: 64, request: request.clone(), pipeline: 1, answer_len };
-    let mut generator = Generator::connect(spec, None)?;
-    let watch = Watch::new(server.pid())?;
-    generator.closed_loop(pace.slice)?;
-    let before = request_cost(&mut generator, &watch, pace)?;
+    let mut alone = Active::start(peer, server_cpu, pace)?;
+    let mut beside = Active::start(peer, server_cpu, pace)?;
     let mut idle = Vec::with_capacity(many);
-    open(&mut idle, server.address, few, &request)?;
-    let with_few = resident_bytes(server.pid())?;
-    open(&mut idle, server.address, many, &request)?;
-    let with_many = resident_bytes(server.pid())?;
-    let beside = request_cost(&mut generator, &watch, pace)?;
-    let slope = (with_many - with_few) / (many - few) as f64;
+    open(&mut idle, &beside, few)?;
+    let with_few = resident_bytes(beside.server.pid())?;
+    open(&mut idle, &beside, many)?;
+    let with_many = resident_bytes(beside.server.pid())?;
+    let mut costs = [Vec::new(), Vec::new(), Vec::new()];
+    for _ in 0..pace.rounds {
+        stop::check()?;
+        let (none, some) = (alone.request_cost(pace)?, beside.request_cost(pace)?);
+        for (costs, value) in costs.iter_mut().zip([none, some, 100.0 * (some / none - 1.0)]) {
+            costs.push(value);
+        }
+    }
+    let [none, some, more] = costs.map(|costs| Spread::of(costs).map_or(f64::NAN, |spread| spread.median));
     Ok(vec![
-        ("bytes per idle connection".to_owned(), slope),
-        ("ns per request, none idle".to_owned(), before),
-        (format!("ns per request, {many} idle"), beside),
-        ("of it more, %".to_owned(), 100.0 * (beside / before - 1.0)),
+        ("bytes per idle connection".to_owned(), (with_many - with_few) / (many - few) as f64),
+        ("ns per request, none idle".to_owned(), none),
+        (format!("ns per request, {many} idle"), some),
+        ("of it more, %".to_owned(), more),
     ])
 }
 
-/// Processor time per request: the median of the rounds.
-fn request_cost(generator: &mut Generator, watch: &Watch, pace: Pace) -> io::Result<f64> {
-    let mut costs = Vec::new();
-    for _ in 0..pace.rounds {
-        stop::check()?;
-        let before = watch.look()?;
-        let sample = generator.closed_loop(pace.slice)?;
-        costs.push(watch.look()?.since(before).cpu_ns as f64 / sample.requests as f64);
+/// A server that 64 connections ask without a pause. There are two of each peer, so that one with and one without idle
+/// connections are asked in turn.
+struct Active {
+    /// Dropped before the server, which would otherwise be seen to close.
+    generator: Generator,
+    watch: Watch,
+    server: Server,
+    request: Vec<u8>,
+}
+
+impl Active {
+    fn start(peer: &Peer, server_cpu: usize, pace: Pace) -> io::Result<Active> {
+        let server = peer.start_on(server_cpu, None)?;
+        let (request, answer_len) = match peer.kind {
+            Kind::Echo => (vec![b'e'; 64], Some(64)),
+            Kind::Hello | Kind::Proxy | Kind::Relay => (REQUEST.to_vec(), None),
+        };
+        let spec = LoadSpec {
+            to: server.address,
+            connections: 64,
+            request: request.clone(),
+            pipeline: 1,
+            answer_len,
+        };
+        let mut generator = Generator::connect(spec, None)?;
+        let watch = Watch::new(server.pid())?;
+        generator.closed_loop(pace.slice / 2)?;
+        Ok(Active { generator, watch, server, request })
     }
-    Ok(Spread::of(costs).map_or(f64::NAN, |spread| spread.median))
+
+    /// Processor time per request in one round.
+    fn request_cost(&mut self, pace: Pace) -> io::Result<f64> {
+        let before = self.watch.look()?;
+        let sample = self.generator.closed_loop(pace.slice)?;
+        Ok(self.watch.look()?.since(before).cpu_ns as f64 / sample.requests as f64)
+    }
 }
 
 /// Opens connections until there are `count`, spread over addresses so that ports last, and has each served once.
-fn open(idle: &mut Vec<TcpStream>, to: SocketAddr, count: usize, request: &[u8]) -> io::Result<()> {
+fn open(idle: &mut Vec<TcpStream>, server: &Active, count: usize) -> io::Result<()> {
     let mut answer = [0; 4096];
     while idle.len() < count {
         stop::check()?;
         let from = Ipv4Addr::new(127, 0, 0, 2 + (idle.len() % 16) as u8);
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         socket.bind(&SocketAddr::from((from, 0)).into())?;
-        socket.connect(&to.into())?;
+        socket.connect(&server.server.address.into())?;
         let mut stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(request)?;
+        stream.write_all(&server.request)?;
         if stream.read(&mut answer)? == 0 {
             return Err(io::Error::other(format!("the server closes connection {}", idle.len())));
         }
