@@ -2,8 +2,10 @@
 
 mod compat;
 mod peer_filter;
+mod relay;
 mod stream;
 
 pub use compat::CompatStream;
 pub use peer_filter::PeerFilter;
+pub use relay::{Relay, RelayError, Relayed, relay};
 pub use stream::{ReadHalf, Stream, WriteHalf, accept, connect};

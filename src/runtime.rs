@@ -17,6 +17,7 @@ use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 pub use ringport_platform::driver::ConnectAddr;
 pub use ringport_platform::socket::{ListenOptions, LocalAddr};
 pub use ringport_platform::sockets::TxLevel;
+pub use ringport_platform::splice::{Moved, Splice, SpliceError};
 use ringport_platform::timer::later;
 
 /// A connected byte stream. Dropping it sends what was handed over, within the runtime's linger, then closes.
@@ -50,6 +51,15 @@ pub trait Transport: 'static {
 
     /// Whether bytes wait, or the peer has ended or reset, as far as is known without asking the kernel.
     fn has_news(&self) -> bool;
+
+    /// Begins to pass what comes here on to `to` past user space; see [`Splice`] for the order of calls. `None` where this
+    /// runtime cannot, or not with these two: copy then.
+    fn splice_to(&self, _to: &Self) -> Option<Splice>
+    where
+        Self: Sized,
+    {
+        None
+    }
 
     /// How many received bytes may wait before the peer is held back. Default 64 KiB; at least 1.
     ///

@@ -96,7 +96,13 @@ pub fn ours(kind: Kind) -> Vec<Peer> {
             ringport(place, kind, driver, Mechanisms::NONE)
         })
     };
-    vec![driver("uring"), driver("epoll")]
+    let mut ours = vec![driver("uring"), driver("epoll")];
+    if kind == Kind::Relay {
+        let copying = Mechanisms::NONE.with(Mechanism::Splice);
+        let command = move |place: &Place| ringport(place, kind, "uring", copying);
+        ours.push(Peer::new("ringport-uring, copying", kind, command));
+    }
+    ours
 }
 
 /// ringport on io_uring with all mechanisms, without each of them in turn, and without any.
@@ -106,10 +112,11 @@ pub fn without_mechanisms(kind: Kind) -> Vec<Peer> {
     };
     let none = Mechanism::ALL.into_iter().fold(Mechanisms::NONE, Mechanisms::with);
     let mut peers = vec![peer("ringport-uring".to_owned(), Mechanisms::NONE)];
-    let each = Mechanism::ALL.into_iter();
+    // What splices is a relay.
+    let each = Mechanism::ALL.into_iter().filter(|one| kind == Kind::Relay || *one != Mechanism::Splice);
     peers.extend(each.map(|one| peer(format!("without {}", one.name()), Mechanisms::NONE.with(one))));
     peers.push(peer("without any".to_owned(), none));
-    peers.extend(ours(kind).into_iter().skip(1));
+    peers.extend(ours(kind).into_iter().skip(1).take(1));
     peers
 }
 

@@ -54,7 +54,7 @@ enum Command {
 const ENVIRONMENT: &str = "\
 Environment:
   RINGPORT_DRIVER=auto|uring|epoll   which driver; wins over the config, never falls back when forced
-  RINGPORT_DISABLE=LIST              io_uring mechanisms to do without: credit,defer,inc,multishot,silent
+  RINGPORT_DISABLE=LIST              mechanisms to do without: credit,defer,inc,multishot,silent of io_uring, and splice
   RUST_LOG=info|debug|..             what is logged to standard error
 
 Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGHUP opens the access log anew.

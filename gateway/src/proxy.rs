@@ -31,7 +31,7 @@ use ringport::spec::{OriginAddress, ProxySpec};
 use ringport_platform::blocking::{BlockingPool, resolve};
 use ringport_platform::buf::PoolSpec;
 use ringport_platform::core::{Core, CoreRemote, CoreSpec, ListenSock};
-use ringport_platform::driver::{DriverChoice, Mechanisms, OpenError, open};
+use ringport_platform::driver::{DriverChoice, Mechanism, Mechanisms, OpenError, open};
 use ringport_platform::launch::{CoreContext, DrainSignal, LaunchSpec, Launched, launch};
 use ringport_platform::process;
 use ringport_platform::signal::{Signal, Signals};
@@ -83,6 +83,7 @@ impl Shared {
     /// Closes the kept connections to origins, all of this core: descriptors are short, and these are in no use. False if
     /// there were none; otherwise returns when they are gone, which takes a few turns.
     pub(crate) async fn give_up_idle(&self) -> bool {
+        self.core.close_idle_pipes();
         let (now, open) = (self.core.now(), self.core.socket_count());
         let kept = usize::try_from(self.stats.origin_idle.load()).unwrap_or(0);
         if kept > 0 {
@@ -233,7 +234,9 @@ fn launch_spec(spec: &ProxySpec, cores: usize, settings: DriverSettings) -> (Lau
         }
         Ok(opened.driver)
     };
-    let core = CoreSpec { linger: spec.timeouts().write_idle, ..CoreSpec::default() };
+    let defaults = CoreSpec::default();
+    let max_pipes = if settings.disable.contains(Mechanism::Splice) { 0 } else { defaults.max_pipes };
+    let core = CoreSpec { linger: spec.timeouts().write_idle, max_pipes, ..defaults };
     (LaunchSpec { cores, pin: runtime.affinity, pool, core, open: Arc::new(open) }, why)
 }
 

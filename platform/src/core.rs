@@ -30,6 +30,7 @@ use crate::exec::{Exec, JoinHandle, panic_message};
 use crate::park::Parker;
 use crate::remote::{self, Message, Remote};
 use crate::sockets::{CloseMode, SockId, Sockets};
+use crate::splice::Pipes;
 use crate::stats::CoreStats;
 use crate::timer::{Tick, later};
 
@@ -42,28 +43,33 @@ pub struct CoreSpec {
     pub linger: Duration,
     /// Polls of ready tasks in one turn. Default 256.
     pub polls_per_turn: usize,
+    /// Pipes for [`splice`](crate::splice), two descriptors each; a relay beyond them copies. Default 64; 0 always copies.
+    pub max_pipes: usize,
 }
 
 impl Default for CoreSpec {
     fn default() -> Self {
-        CoreSpec { linger: Duration::from_secs(10), polls_per_turn: 256 }
+        CoreSpec { linger: Duration::from_secs(10), polls_per_turn: 256, max_pipes: 64 }
     }
 }
 
 /// A handle to this thread's core. Cheap to clone; never leaves its thread.
 #[derive(Clone)]
-pub struct Core(Rc<Inner>);
+pub struct Core(pub(crate) Rc<Inner>);
 
-struct Inner {
+pub(crate) struct Inner {
     // The order of the fields is the order of the drops: tasks, then the driver (which reaps), then the sockets.
     exec: Exec,
     driver: RefCell<Box<dyn Driver>>,
-    sockets: RefCell<Sockets>,
+    pub(crate) sockets: RefCell<Sockets>,
     timers: RefCell<Timers>,
+    pub(crate) pipes: RefCell<Pipes>,
+    /// Tasks that have used up their share of this turn.
+    next_turn: RefCell<Vec<Waker>>,
     pool: Pool,
     remote: Arc<Remote>,
     parker: Parker<remote::Wake>,
-    stats: Arc<CoreStats>,
+    pub(crate) stats: Arc<CoreStats>,
     spec: CoreSpec,
     started: Instant,
     now: Cell<Instant>,
@@ -102,6 +108,8 @@ impl Core {
             driver: RefCell::new(driver),
             sockets: RefCell::new(Sockets::new(pool.clone(), stats.clone())),
             timers: RefCell::new(Timers::new(now)),
+            pipes: RefCell::new(Pipes::new(spec.max_pipes)),
+            next_turn: RefCell::default(),
             pool,
             remote,
             parker,
@@ -222,6 +230,7 @@ impl Core {
             || root_woken.load(Ordering::Relaxed)
             || inner.exec.has_ready()
             || inner.sockets.borrow().has_work()
+            || !inner.next_turn.borrow().is_empty()
             // An ending core waits for its sockets: the last one may have gone with this flush.
             || (inner.exec.is_closed() && self.socket_count() == 0);
         let has_work = || inner.remote.has_messages() || root_woken.load(Ordering::Relaxed);
@@ -232,8 +241,26 @@ impl Core {
             inner.parker.finish_park();
         }
         inner.now.set(Instant::now());
+        inner.next_turn.borrow_mut().drain(..).for_each(Waker::wake);
         self.fire_timers();
         turned
+    }
+
+    /// Which turn this is, for who bounds what it does in one.
+    pub(crate) fn turn_number(&self) -> u64 {
+        self.0.stats.turns.load()
+    }
+
+    /// Wakes a task once the driver has been turned: the others, and what has come meanwhile, are first.
+    pub(crate) fn wake_next_turn(&self, waker: &Waker) {
+        self.0.next_turn.borrow_mut().push(waker.clone());
+    }
+
+    /// Closes pipes that nobody uses, for who is short of descriptors.
+    pub fn close_idle_pipes(&self) {
+        let mut pipes = self.0.pipes.borrow_mut();
+        pipes.close_idle();
+        self.0.stats.pipes.set(pipes.open_count() as u64);
     }
 
     fn take_inbox(&self) {
@@ -287,6 +314,7 @@ impl Core {
     fn arm_accept_retry(&self) {
         if !self.0.retry_armed.get() && self.0.sockets.borrow().has_accept_retry() {
             self.0.retry_armed.set(true);
+            self.close_idle_pipes();
             let at = self.tick_of(self.now() + ACCEPT_RETRY);
             self.0.timers.borrow_mut().accept_retry(at);
         }

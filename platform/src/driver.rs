@@ -190,6 +190,13 @@ pub trait Driver {
     /// Connects a fresh non-blocking socket.
     fn connect(&mut self, fd: RawFd, token: Token, addr: &ConnectAddr);
 
+    /// Reports once when a socket is ready, as the kind of `token` says (`Readable` or `Writable`), and also
+    /// at an end or an error, which the next call on the socket tells.
+    ///
+    /// For whoever makes the system calls himself: arm it after one has said EAGAIN, in the same turn. A socket that was
+    /// ready all the while need not be reported.
+    fn watch(&mut self, fd: RawFd, token: Token);
+
     /// Asks for the end of an operation that has not ended. Never lost; the terminal completion follows.
     fn cancel(&mut self, fd: RawFd, token: Token);
 

@@ -18,5 +18,6 @@ pub mod socket;
 pub mod sockets;
 #[cfg(target_os = "linux")]
 pub mod sockopt;
+pub mod splice;
 pub mod stats;
 pub mod timer;

@@ -5,6 +5,7 @@
 //! Recv     armed -> Received* -> Received(last) | Eof | Starved | Failed | Canceled   (owned by a socket)
 //! Send     issued -> Sent | Stalled | Failed | Canceled                    (owned by a socket)
 //! Connect  issued -> Connected | Failed | Canceled                         (owned by a dialling slot)
+//! Readable, Writable   armed -> Ready | Failed | Canceled                  (owned by a socket)
 //! ```
 //!
 //! Every operation ends with exactly one completion whose [`Completion::more`] is false: the terminal one. Until then
@@ -28,6 +29,10 @@ pub enum OpKind {
     Send = 3,
     /// Connect a stream socket.
     Connect = 4,
+    /// Wait until a socket has something to read.
+    Readable = 5,
+    /// Wait until a socket takes something.
+    Writable = 6,
 }
 
 impl OpKind {
@@ -37,6 +42,8 @@ impl OpKind {
             2 => Some(OpKind::Recv),
             3 => Some(OpKind::Send),
             4 => Some(OpKind::Connect),
+            5 => Some(OpKind::Readable),
+            6 => Some(OpKind::Writable),
             _ => None,
         }
     }
@@ -126,6 +133,8 @@ pub enum Outcome {
     Stalled(usize),
     /// The connection stands. Terminal.
     Connected,
+    /// Reading, or writing, is worth another try. Terminal.
+    Ready,
     /// Ended by a cancel; nothing was lost. Terminal.
     Canceled,
     /// The kernel refused. Terminal.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::LazyLock;
 
 use socket2::{SockAddr, SockRef};
@@ -138,6 +138,22 @@ pub fn set_nodelay(fd: BorrowedFd<'_>) {
 /// `ENOTCONN` when the peer is gone.
 pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).shutdown(std::net::Shutdown::Write)
+}
+
+/// Bytes in the kernel's send queue that the peer has not acknowledged; 0 where it does not tell. tcp(7), `SIOCOUTQ`.
+pub fn unacknowledged(fd: BorrowedFd<'_>) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: `TIOCOUTQ` is the same number; the kernel writes an `int` to `count` during the call only.
+    let told = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if told == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
+}
+
+/// Whether a read would bring something, an end or an error included. poll(2).
+pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let events = libc::POLLIN | libc::POLLRDHUP;
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // SAFETY: one entry, which the kernel writes during the call only.
+    unsafe { libc::poll(&raw mut entry, 1, 0) == 1 }
 }
 
 /// The peer's address. One system call.

@@ -4,6 +4,7 @@
 //! receive   Idle --arm--> Armed --bytes*--> Armed | Idle (credit used) | Parked (pool empty) | Ended (eof, error)
 //! send      Idle --flush--> Busy --Sent--> Idle | Busy (more waits)      --Stalled--> Busy (waits for the peer)
 //! accept    see `accept`
+//! readiness see `watch`
 //! close     Open --close--> Closing: flush what waits (or drop it), cancel what is armed, reap to zero --> fd closed
 //! ```
 //!
@@ -16,6 +17,7 @@
 //! reader stops its own socket and never the pool.
 
 mod accept;
+mod watch;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -29,6 +31,7 @@ use crate::stats::CoreStats;
 
 pub use accept::ACCEPT_QUEUE_LIMIT;
 use accept::Listen;
+use watch::Watches;
 
 /// Bytes that may wait in a socket for their reader, unless set otherwise.
 pub const DEFAULT_RX_LIMIT: u32 = 64 * 1024;
@@ -84,11 +87,13 @@ struct InFlight {
     send: bool,
     accept: bool,
     connect: bool,
+    readable: bool,
+    writable: bool,
 }
 
 impl InFlight {
     fn any(&self) -> bool {
-        self.recv || self.send || self.accept || self.connect
+        self.recv || self.send || self.accept || self.connect || self.readable || self.writable
     }
 
     fn slot(&mut self, kind: OpKind) -> &mut bool {
@@ -97,6 +102,8 @@ impl InFlight {
             OpKind::Recv => &mut self.recv,
             OpKind::Send => &mut self.send,
             OpKind::Connect => &mut self.connect,
+            OpKind::Readable => &mut self.readable,
+            OpKind::Writable => &mut self.writable,
         }
     }
 
@@ -106,6 +113,8 @@ impl InFlight {
             self.send.then_some(OpKind::Send),
             self.accept.then_some(OpKind::Accept),
             self.connect.then_some(OpKind::Connect),
+            self.readable.then_some(OpKind::Readable),
+            self.writable.then_some(OpKind::Writable),
         ]
         .into_iter()
         .flatten()
@@ -146,6 +155,8 @@ struct Slot {
     connect: Option<Result<(), Errno>>,
     connect_to: Option<Box<ConnectAddr>>,
     listen: Option<Box<Listen>>,
+    /// Of a socket that somebody else reads from or writes to, or did.
+    watches: Option<Box<Watches>>,
 }
 
 impl Slot {
@@ -260,6 +271,7 @@ impl Sockets {
             connect: None,
             connect_to: None,
             listen: None,
+            watches: None,
         }
     }
 
@@ -466,6 +478,8 @@ impl Sockets {
     /// Starts the end of a socket; the slot is reused once nothing is in flight. Returns whether bytes still wait.
     pub(crate) fn close(&mut self, id: SockId, mode: CloseMode) -> bool {
         let Some(slot) = self.slot(id) else { return false };
+        let truncated = slot.watches.take().is_some_and(|watches| watches.truncated);
+        let mode = if truncated { CloseMode::Reset } else { mode };
         slot.rx_waker = None;
         slot.tx_waker = None;
         slot.rx = RxQueue::new();
@@ -575,6 +589,9 @@ impl Sockets {
         self.flush_accept(index, driver);
         self.flush_send(index, driver);
         self.flush_recv(index, driver);
+        if self.slots[index as usize].watches.is_some() {
+            self.flush_watches(index, driver);
+        }
         if self.slots[index as usize].closing.is_some() {
             self.flush_close(index, driver);
         }
@@ -616,6 +633,9 @@ impl Sockets {
         let slot = &mut self.slots[index as usize];
         let idle = !slot.in_flight.recv && !slot.rx_parked && !slot.in_flight.connect;
         if !slot.rx_wanted || !idle || slot.rx_end.is_some() || slot.closing.is_some() {
+            return;
+        }
+        if slot.watches.as_ref().is_some_and(|watches| watches.held) {
             return;
         }
         let queued = slot.rx.len();
@@ -700,13 +720,15 @@ impl Sockets {
         match outcome {
             Outcome::Eof => slot.rx_end = Some(RxEnd::Eof),
             Outcome::Failed(errno) => slot.rx_end = Some(RxEnd::Failed(errno)),
+            // It is not armed before somebody releases it: no chunk to wait for.
+            Outcome::Starved if slot.watches.as_ref().is_some_and(|watches| watches.held) => {}
             Outcome::Starved => {
                 self.park(index);
                 self.relieve_pool();
                 return;
             }
-            // A cancel is only asked for by a close.
-            _ => return,
+            // Canceled: by a close, which has taken the waker away, or because somebody else reads now, or just did.
+            _ => self.mark(index, work::RECV),
         }
         let slot = &mut self.slots[index as usize];
         if let Some(waker) = &slot.rx_waker {
@@ -841,6 +863,7 @@ impl Sink for Sockets {
                 }
                 self.mark(index, work::ANY);
             }
+            OpKind::Readable | OpKind::Writable => self.complete_watch(index, kind, &outcome),
         }
         if self.slots[index as usize].closing.is_some() {
             self.mark(index, work::ANY);

@@ -80,6 +80,8 @@ core_stats! {
     received_bytes,
     /// Bytes sent.
     sent_bytes,
+    /// Bytes that went from socket to socket by splice(2); they are among those received and those sent, too.
+    spliced_bytes,
     /// Completions for a slot that had moved on.
     stale_completions,
     /// Cancels asked for.
@@ -100,4 +102,6 @@ core_stats! {
     pool_live_bytes,
     /// Sockets that wait for a pool chunk now (gauge).
     pool_parked,
+    /// Pipes for splice(2) that exist now (gauge).
+    pipes,
 }

@@ -20,5 +20,7 @@ mod lives;
 mod pressure;
 #[path = "core/rig.rs"]
 mod rig;
+#[path = "core/splice.rs"]
+mod splice;
 #[path = "core/timers.rs"]
 mod timers;

@@ -21,6 +21,8 @@ mod streams;
 mod turns;
 #[path = "driver/uring.rs"]
 mod uring;
+#[path = "driver/watches.rs"]
+mod watches;
 
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ pub use ringport_platform::driver::{DriverChoice, DriverKind, Mechanisms};
 pub use ringport_platform::launch::{CoreContext, Launched};
 
 pub use self::start::{NativeSpec, block_on};
-use super::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime, Timer, Transport, TxLevel};
+use super::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime, Splice, Timer, Transport, TxLevel};
 
 /// This thread's core as a [`Runtime`].
 #[derive(Clone)]
@@ -142,6 +142,10 @@ impl Transport for NativeStream {
 
     fn has_news(&self) -> bool {
         self.0.has_news()
+    }
+
+    fn splice_to(&self, to: &Self) -> Option<Splice> {
+        self.0.splice_to(&to.0)
     }
 
     fn set_rx_limit(&mut self, bytes: u32) {

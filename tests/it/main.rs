@@ -15,5 +15,6 @@ mod http_hyper;
 mod http_own;
 mod hyper_io;
 mod pressure;
+mod relay;
 mod rig;
 mod streams;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Parser;
 use http::StatusCode;
 use ringport::http::ServerStream;
-use ringport::net::{ReadHalf, Stream, WriteHalf};
+use ringport::net::Stream;
 use ringport::proto::http1::{Limits, ServerEvent};
 use ringport::runtime::native::{Native, NativeStream};
 use ringport::runtime::{ConnectAddr, ListenOptions, Listener, Runtime, TxLevel};
@@ -17,7 +17,7 @@ use ringport_benches::cost::thread_time;
 use ringport_benches::serve::{HELLO, Work};
 use ringport_platform::buf::{Pool, PoolSpec};
 use ringport_platform::core::{Core, CoreSpec, ListenSock};
-use ringport_platform::driver::{DriverChoice, Mechanisms, open};
+use ringport_platform::driver::{DriverChoice, Mechanism, Mechanisms, open};
 use ringport_platform::launch::{CoreContext, LaunchSpec, launch};
 use ringport_platform::process;
 use ringport_platform::socket;
@@ -39,7 +39,7 @@ struct Cli {
     /// auto, uring or epoll.
     #[arg(long, default_value = "auto")]
     driver: DriverChoice,
-    /// Mechanisms of io_uring to do without.
+    /// Mechanisms to do without; `splice` makes a relay copy.
     #[arg(long, default_value = "")]
     disable: String,
 }
@@ -57,11 +57,15 @@ fn main() -> io::Result<()> {
         let opened = open(cli.driver, disable, &pool, &stats);
         opened.map(|opened| opened.driver).map_err(|error| io::Error::other(error.to_string()))
     };
+    let mut core = CoreSpec::default();
+    if disable.contains(Mechanism::Splice) {
+        core.max_pipes = 0;
+    }
     let spec = LaunchSpec {
         cores: 1,
         pin: false,
         pool: PoolSpec::default(),
-        core: CoreSpec::default(),
+        core,
         open: Arc::new(open),
     };
     let launched = launch(spec, move |context| {
@@ -113,23 +117,12 @@ async fn echo(mut stream: Stream<NativeStream>) {
     }
 }
 
-/// A task for each direction; what was received is sent as it lies. An end is passed on, and an error ends both.
+/// The library's relay. An end is passed on, and an error ends both.
 async fn relay(runtime: Native, client: NativeStream, origin: SocketAddr) {
-    let Ok(origin) = ringport::net::connect(&runtime, &ConnectAddr::Inet(origin)).await else { return };
-    let (client_read, client_write) = Stream::new(&runtime, client).split();
-    let (origin_read, origin_write) = origin.split();
-    runtime.spawn(pass_on(client_read, origin_write));
-    pass_on(origin_read, client_write).await;
-}
-
-async fn pass_on(mut from: ReadHalf<NativeStream>, mut to: WriteHalf<NativeStream>) {
-    while let Ok(Some(buf)) = from.recv().await {
-        if to.send(buf).await.is_err() {
-            return;
-        }
-    }
-    // The other side may be gone already, and then it needs no end.
-    let _ = to.shutdown().await;
+    let Ok(mut origin) = ringport::net::connect(&runtime, &ConnectAddr::Inet(origin)).await else { return };
+    let mut client = Stream::new(&runtime, client);
+    // Who failed is of no interest: both are closed.
+    let _ = ringport::net::relay(&mut client, &mut origin).await;
 }
 
 /// Makes the deadlines, moves each in turn as a request on its connection would, drops them, and prints what that took.

@@ -136,7 +136,7 @@ fn variants(each: bool) -> Vec<Variant> {
     };
     let mut all = vec![only("uring".to_owned(), DriverKind::Uring, Mechanisms::NONE)];
     if each {
-        all.extend(Mechanism::ALL.into_iter().map(|mechanism| {
+        all.extend(Mechanism::of_uring().map(|mechanism| {
             let name = format!("uring without {}", mechanism.name());
             only(name, DriverKind::Uring, Mechanisms::NONE.with(mechanism))
         }));

@@ -280,7 +280,7 @@ impl<'a> Exchange<'a> {
         shared.stats.tunnels_active.inc();
         let mut tunnel = Tunnel::new(self.session, &mut leg.stream);
         let end = poll_fn(|cx| tunnel.poll(cx)).await;
-        relay.body_bytes = tunnel.body_bytes;
+        relay.body_bytes = tunnel.body_bytes();
         shared.stats.tunnels_active.dec();
         match end {
             TunnelEnd::Both => Ok(Flow::Close),

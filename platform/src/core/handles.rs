@@ -12,6 +12,7 @@ use crate::driver::ConnectAddr;
 use crate::op::Errno;
 use crate::socket::{self, ListenOptions, LocalAddr};
 use crate::sockets::{CloseMode, Role, SockId, TxLevel};
+use crate::splice::Splice;
 
 /// A slot with its owner; dropping it closes the socket.
 struct Owned {
@@ -277,6 +278,18 @@ impl StreamSock {
         self.owned.core.0.sockets.borrow_mut().unsent(self.owned.id)
     }
 
+    /// Bytes that the kernel has, and that the peer has not acknowledged: whether it takes any shows in this. One system
+    /// call; 0 where the kernel does not tell. tcp(7), `SIOCOUTQ`.
+    pub fn unacknowledged(&self) -> usize {
+        self.owned.with_fd(socket::unacknowledged)
+    }
+
+    /// Whether the peer has said something, or ended, that no receive has brought: exact where [`StreamSock::has_news`]
+    /// is not, as just after a splice. One system call.
+    pub fn has_unread(&self) -> bool {
+        self.owned.with_fd(socket::is_readable)
+    }
+
     /// Sends what waits, then tells the peer that no more comes. Idempotent.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.shut {
@@ -285,6 +298,17 @@ impl StreamSock {
         std::task::ready!(self.poll_sent(cx, TxLevel::Empty))?;
         self.shut = true;
         Poll::Ready(self.owned.with_fd(socket::shutdown_write))
+    }
+
+    /// Begins to pass what comes here to `sink` past user space. `None` where that is switched off, the two are of different
+    /// cores, or it has been begun already.
+    pub fn splice_to(&self, sink: &StreamSock) -> Option<Splice> {
+        let core = &self.owned.core;
+        let together = std::rc::Rc::ptr_eq(&core.0, &sink.owned.core.0);
+        if !together || sink.shut {
+            return None;
+        }
+        Splice::new(core.clone(), self.owned.id, sink.owned.id)
     }
 
     /// Whether bytes wait, or the peer has ended or reset: an idle connection with news must not be reused.

@@ -6,6 +6,7 @@
 //! receive   armed --readable--> recv until EAGAIN | credit used | 16 rounds (then behind the others, next turn)
 //! accept    armed --readable--> accept4 until EAGAIN | 64 connections (then behind the others, next turn)
 //! connect   at once; EINPROGRESS --edge--> SO_ERROR
+//! watch     armed --the bit of its side--> ready
 //! ```
 //!
 //! A bit stays set until the kernel says EAGAIN, so a receive that paused for credit goes on without a new edge. Nothing
@@ -125,6 +126,9 @@ impl EpollDriver {
             self.run_accept(index, out);
             self.run_send(index, out);
             self.run_recv(index, out);
+            while let Some((token, outcome)) = self.slots[index as usize].take_watch() {
+                self.end(token, outcome, out);
+            }
         }
     }
 
@@ -380,6 +384,18 @@ impl Driver for EpollDriver {
             result => Some(result),
         };
         slot.connect = Some(Connect { token, result, canceled: false });
+    }
+
+    fn watch(&mut self, fd: RawFd, token: Token) {
+        debug_assert!(matches!(token.kind(), Some(OpKind::Readable | OpKind::Writable)));
+        self.in_flight += 1;
+        let index = token.index();
+        let slot = &mut self.slots[index as usize];
+        debug_assert_eq!(slot.fd, fd, "a watch on a descriptor that was not attached");
+        slot.watch(token);
+        if slot.can_go_on() {
+            self.push_ready(index);
+        }
     }
 
     fn cancel(&mut self, _fd: RawFd, token: Token) {

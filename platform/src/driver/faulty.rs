@@ -296,6 +296,11 @@ impl<D: Driver + ?Sized> Driver for Faulty<D> {
         self.inner.connect(fd, token, addr);
     }
 
+    fn watch(&mut self, fd: RawFd, token: Token) {
+        self.live.insert(token, (fd, true));
+        self.inner.watch(fd, token);
+    }
+
     fn cancel(&mut self, fd: RawFd, token: Token) {
         let (Some((_, true)), Some(kind)) = (self.live.get(&token), token.kind()) else { return };
         let count = self.cancels.entry(kind).or_default();

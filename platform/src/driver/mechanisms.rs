@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// One mechanism of the io_uring driver.
+/// One mechanism: of the io_uring driver, but for `splice`, which is of a core on any driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mechanism {
     /// The kernel enforces the receive credit (`optlen`); off: counted in user space, ended by a cancel.
@@ -16,12 +16,25 @@ pub enum Mechanism {
     Multishot,
     /// Sends that succeed at once make no completion entry; off: each makes one.
     Silent,
+    /// Relays and long bodies go from socket to socket by splice(2); off: through the pool.
+    Splice,
 }
 
 impl Mechanism {
     /// Every mechanism.
-    pub const ALL: [Mechanism; 5] =
-        [Mechanism::Credit, Mechanism::Defer, Mechanism::Inc, Mechanism::Multishot, Mechanism::Silent];
+    pub const ALL: [Mechanism; 6] = [
+        Mechanism::Credit,
+        Mechanism::Defer,
+        Mechanism::Inc,
+        Mechanism::Multishot,
+        Mechanism::Silent,
+        Mechanism::Splice,
+    ];
+
+    /// Those of the io_uring driver: the others make no difference between drivers.
+    pub fn of_uring() -> impl Iterator<Item = Mechanism> {
+        Self::ALL.into_iter().filter(|mechanism| *mechanism != Mechanism::Splice)
+    }
 
     /// The word in configuration and logs.
     pub fn name(self) -> &'static str {
@@ -31,6 +44,7 @@ impl Mechanism {
             Mechanism::Inc => "inc",
             Mechanism::Multishot => "multishot",
             Mechanism::Silent => "silent",
+            Mechanism::Splice => "splice",
         }
     }
 }
@@ -126,6 +140,6 @@ mod tests {
     #[test]
     fn an_unknown_word_is_named() {
         let error = UnknownMechanism("x".to_owned()).to_string();
-        assert_eq!(error, "unknown mechanism \"x\" (known: credit, defer, inc, multishot, silent)");
+        assert_eq!(error, "unknown mechanism \"x\" (known: credit, defer, inc, multishot, silent, splice)");
     }
 }

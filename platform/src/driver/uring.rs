@@ -31,12 +31,13 @@ use io_uring::types::{CancelBuilder, Timespec};
 use self::bufring::{BufRing, GROUP};
 use self::queue::Queue;
 use self::slots::{
-    AcceptOp, Address, Cancel, ConnectOp, MAX_SEGMENT_BYTES, Message, RecvOp, SendOp, Slab, Table, gather,
+    AcceptOp, Address, Cancel, ConnectOp, MAX_SEGMENT_BYTES, Message, RecvOp, SendOp, Slab, Table, WatchOp,
+    gather,
 };
 use self::sqe::SendStyle;
 use super::{ConnectAddr, Driver, DriverKind, Mechanisms, Sink, Unpark, Wait};
 use crate::buf::{Pool, TxQueue};
-use crate::op::{Burst, Completion, Errno, SendMode, Token};
+use crate::op::{Burst, Completion, Errno, OpKind, SendMode, Token};
 use crate::stats::CoreStats;
 
 pub use self::probe::{Feature, UringReport};
@@ -69,6 +70,8 @@ pub struct UringDriver {
     recvs: Table<RecvOp>,
     sends: Table<SendOp>,
     connects: Table<ConnectOp>,
+    readables: Table<WatchOp>,
+    writables: Table<WatchOp>,
     /// Receives that the kernel does not have: they wait for a buffer until the next turn.
     staged: Vec<Token>,
     /// Cancels to stage behind everything else.
@@ -166,6 +169,8 @@ impl UringDriver {
             recvs: Table::new(),
             sends: Table::new(),
             connects: Table::new(),
+            readables: Table::new(),
+            writables: Table::new(),
             staged: Vec::new(),
             cancels: Vec::new(),
             refused: Vec::new(),
@@ -239,6 +244,8 @@ impl UringDriver {
         self.recvs.iter_mut().for_each(|(_, op)| op.cancel = Cancel::ByCaller);
         self.sends.iter_mut().for_each(|(_, op)| op.cancel = Cancel::ByCaller);
         self.connects.iter_mut().for_each(|(_, op)| op.cancel = Cancel::ByCaller);
+        self.readables.iter_mut().for_each(|(_, op)| op.cancel = Cancel::ByCaller);
+        self.writables.iter_mut().for_each(|(_, op)| op.cancel = Cancel::ByCaller);
     }
 }
 
@@ -313,6 +320,17 @@ impl Driver for UringDriver {
         // SAFETY: the operation owns the slot until its terminal completion, cancelled or not; `Drop` leaks the pages
         // unless every connect has ended.
         unsafe { self.kernel.queue.push(entry, &self.stats) };
+    }
+
+    fn watch(&mut self, fd: RawFd, token: Token) {
+        self.in_flight += 1;
+        let (table, events) = match token.kind() {
+            Some(OpKind::Writable) => (&mut self.writables, libc::POLLOUT),
+            _ => (&mut self.readables, libc::POLLIN | libc::POLLRDHUP),
+        };
+        table.insert(token, WatchOp { cancel: Cancel::No });
+        // SAFETY: a poll names no memory.
+        unsafe { self.kernel.queue.push(sqe::poll(fd, events).user_data(token.to_bits()), &self.stats) };
     }
 
     fn cancel(&mut self, _fd: RawFd, token: Token) {

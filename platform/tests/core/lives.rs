@@ -205,6 +205,8 @@ impl Driver for Stuck {
 
     fn connect(&mut self, _fd: RawFd, _token: Token, _addr: &ConnectAddr) {}
 
+    fn watch(&mut self, _fd: RawFd, _token: Token) {}
+
     fn cancel(&mut self, _fd: RawFd, _token: Token) {}
 
     fn close(&mut self, _fd: OwnedFd, _index: u32) {}

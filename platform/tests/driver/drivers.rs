@@ -38,8 +38,8 @@ pub(crate) fn drivers() -> Vec<Candidate> {
         }
     };
     let counted = report.features.iter().any(|feature| feature.name == "credit" && feature.available);
-    let single = Mechanism::ALL.map(|mechanism| Mechanisms::NONE.with(mechanism));
-    let all = Mechanism::ALL.into_iter().fold(Mechanisms::NONE, Mechanisms::with);
+    let single = Mechanism::of_uring().map(|mechanism| Mechanisms::NONE.with(mechanism));
+    let all = Mechanism::of_uring().fold(Mechanisms::NONE, Mechanisms::with);
     for disable in [Mechanisms::NONE].into_iter().chain(single).chain([all]) {
         let spec = UringSpec { disable, ..UringSpec::default() };
         let without = if disable == Mechanisms::NONE { "" } else { " without " };

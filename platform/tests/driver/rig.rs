@@ -114,6 +114,12 @@ impl Rig {
         taken
     }
 
+    /// Waits for the readiness that `kind` names.
+    pub(crate) fn watch(&mut self, kind: OpKind, index: u32) {
+        let (fd, token) = self.start(kind, index);
+        self.driver.watch(fd, token);
+    }
+
     pub(crate) fn cancel(&mut self, kind: OpKind, index: u32) {
         let (fd, token) = (self.fd(index), self.token(kind, index));
         self.driver.cancel(fd, token);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ringport_platform::buf::{Pool, PoolSpec};
 use ringport_platform::core::{Core, CoreSpec};
-use ringport_platform::driver::{Driver, DriverChoice, Mechanisms, open};
+use ringport_platform::driver::{Driver, DriverChoice, Mechanism, Mechanisms, open};
 use ringport_platform::launch::{CoreContext, LaunchSpec, Launched, launch};
 use ringport_platform::stats::CoreStats;
 
@@ -41,7 +41,7 @@ where
 pub struct NativeSpec {
     /// Which driver. Default: io_uring where it works, else epoll.
     pub driver: DriverChoice,
-    /// io_uring mechanisms to do without. Default none.
+    /// Mechanisms to do without. Default none.
     pub disable: Mechanisms,
     /// The receive memory of each core. Default 1 to 32 MiB.
     pub pool: PoolSpec,
@@ -91,7 +91,7 @@ impl NativeSpec {
     {
         let (pool, stats) = (Pool::new(self.pool), Arc::new(CoreStats::default()));
         let driver = open_driver(self.driver, self.disable, &pool, &stats)?;
-        let core = Ending(Core::new(driver, pool, stats, self.core));
+        let core = Ending(Core::new(driver, pool, stats, self.core()));
         let value = core.0.block_on(main(Native::new(core.0.clone())))?;
         core.0.shutdown(self.core.linger)?;
         Ok(value)
@@ -117,10 +117,15 @@ impl NativeSpec {
             cores,
             pin: false,
             pool: self.pool,
-            core: self.core,
+            core: self.core(),
             open: Arc::new(move |pool, stats| open_driver(driver, disable, &pool, &stats)),
         };
         launch(spec, move |context| main(Native::new(context.core.clone()), context))
+    }
+
+    fn core(&self) -> CoreSpec {
+        let off = self.disable.contains(Mechanism::Splice);
+        CoreSpec { max_pipes: if off { 0 } else { self.core.max_pipes }, ..self.core }
     }
 }
 

@@ -18,10 +18,21 @@ pub(super) struct Slot {
     pub(super) trust_short_reads: bool,
     /// An end, an error or an urgent mark was seen: no edge will come for what lies behind, so read until EAGAIN.
     hangup: bool,
+    /// An urgent mark was seen since a watch began: what is behind it may have come before.
+    urgent: bool,
     pub(super) recv: Option<Recv>,
     pub(super) send: Option<Send>,
     pub(super) accept: Option<Accept>,
     pub(super) connect: Option<Connect>,
+    pub(super) watch_read: Option<Watch>,
+    pub(super) watch_write: Option<Watch>,
+}
+
+/// Somebody else reads from the descriptor, or writes to it, and waits.
+#[derive(Clone, Copy)]
+pub(super) struct Watch {
+    pub(super) token: Token,
+    pub(super) canceled: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -97,10 +108,13 @@ impl Default for Slot {
             writable: false,
             trust_short_reads: false,
             hangup: false,
+            urgent: false,
             recv: None,
             send: None,
             accept: None,
             connect: None,
+            watch_read: None,
+            watch_write: None,
         }
     }
 }
@@ -120,7 +134,12 @@ impl Slot {
     }
 
     pub(super) fn busy(&self) -> bool {
-        self.recv.is_some() || self.send.is_some() || self.accept.is_some() || self.connect.is_some()
+        let watched = self.watch_read.is_some() || self.watch_write.is_some();
+        self.recv.is_some()
+            || self.send.is_some()
+            || self.accept.is_some()
+            || self.connect.is_some()
+            || watched
     }
 
     pub(super) fn take_edge(&mut self, events: u32) {
@@ -129,11 +148,39 @@ impl Slot {
         self.readable |= has(libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLRDHUP | over);
         self.writable |= has(libc::EPOLLOUT | over);
         self.hangup |= has(libc::EPOLLPRI | libc::EPOLLRDHUP | over);
+        self.urgent |= has(libc::EPOLLPRI);
+    }
+
+    /// Whoever begins to wait has just been told EAGAIN, so what was seen before is stale. At a mark splice(2) says EAGAIN
+    /// although there is more, for which no edge comes: worth one look.
+    pub(super) fn watch(&mut self, token: Token) {
+        let watch = Some(Watch { token, canceled: false });
+        if token.kind() == Some(OpKind::Writable) {
+            debug_assert!(self.watch_write.is_none());
+            (self.watch_write, self.writable) = (watch, false);
+        } else {
+            debug_assert!(self.watch_read.is_none());
+            (self.watch_read, self.readable) = (watch, std::mem::take(&mut self.urgent));
+        }
+    }
+
+    /// A watch that has come to its end.
+    pub(super) fn take_watch(&mut self) -> Option<(Token, Outcome)> {
+        let read = self.watch_read.take_if(|watch| watch.canceled || self.readable);
+        let ended = match read {
+            Some(watch) => Some((watch, self.readable)),
+            None => {
+                let write = self.watch_write.take_if(|watch| watch.canceled || self.writable);
+                write.map(|watch| (watch, self.writable))
+            }
+        };
+        let (watch, is_ready) = ended?;
+        Some((watch.token, if is_ready { Outcome::Ready } else { Outcome::Canceled }))
     }
 
     pub(super) fn can_go_on(&self) -> bool {
-        let read = self.recv.is_some() || self.accept.is_some();
-        let write = self.send.is_some() || self.connect.is_some();
+        let read = self.recv.is_some() || self.accept.is_some() || self.watch_read.is_some();
+        let write = self.send.is_some() || self.connect.is_some() || self.watch_write.is_some();
         self.readable && read || self.writable && write
     }
 
@@ -155,6 +202,8 @@ impl Slot {
                 Some(Send::Ended { .. }) | None => None,
             },
             Some(OpKind::Connect) => self.connect.as_mut().map(|op| (op.token, &mut op.canceled)),
+            Some(OpKind::Readable) => self.watch_read.as_mut().map(|op| (op.token, &mut op.canceled)),
+            Some(OpKind::Writable) => self.watch_write.as_mut().map(|op| (op.token, &mut op.canceled)),
             None => None,
         };
         match canceled {

@@ -52,6 +52,10 @@ pub(super) struct ConnectOp {
     pub(super) addr: u32,
 }
 
+pub(super) struct WatchOp {
+    pub(super) cancel: Cancel,
+}
+
 /// The operations of one kind, by slot index. Slots are dense, so it is a vector.
 pub(super) struct Table<T> {
     slots: Vec<Option<(Token, T)>>,

@@ -84,6 +84,11 @@ pub(super) fn connect(fd: RawFd, addr: *const libc::sockaddr, len: libc::socklen
     opcode::Connect::new(Fd(fd), addr, len).build()
 }
 
+/// Once; an end or an error of the socket counts as ready, too.
+pub(super) fn poll(fd: RawFd, events: i16) -> squeue::Entry {
+    opcode::PollAdd::new(Fd(fd), events as u32).build()
+}
+
 /// Only failures make an entry: nothing to cancel (ENOENT), or too late (EALREADY).
 pub(super) fn cancel(user_data: u64) -> squeue::Entry {
     opcode::AsyncCancel2::new(CancelBuilder::user_data(user_data))

@@ -150,6 +150,7 @@ impl UringDriver {
             Some(OpKind::Recv) => self.complete_recv(token, entry, out),
             Some(OpKind::Send) => self.complete_send(token, entry.result(), out),
             Some(OpKind::Connect) => self.complete_connect(token, entry.result(), out),
+            Some(OpKind::Readable | OpKind::Writable) => self.complete_watch(token, entry.result(), out),
             None if entry.user_data() == sqe::WAKE => self.wake_armed = more,
             // A cancel that came too late, or a failed close: the descriptor is gone either way.
             None => debug_assert!(matches!(entry.user_data(), sqe::CANCEL | sqe::CLOSE)),
@@ -430,6 +431,25 @@ impl UringDriver {
         self.finish(token, outcome, out);
     }
 
+    fn complete_watch(&mut self, token: Token, result: i32, out: &mut Reports<'_>) {
+        let table = match token.kind() {
+            Some(OpKind::Writable) => &mut self.writables,
+            _ => &mut self.readables,
+        };
+        let Some(op) = table.remove(token) else {
+            self.stats.stale_completions.inc();
+            return;
+        };
+        let outcome = match -result {
+            // Which events is not to be relied on: a wake-up tells those that it may be about (sock_def_readable).
+            events if events <= 0 => Outcome::Ready,
+            libc::ECANCELED => Outcome::Canceled,
+            libc::EINTR | libc::EAGAIN if op.cancel != Cancel::No => Outcome::Canceled,
+            errno => Outcome::Failed(Errno(errno)),
+        };
+        self.finish(token, outcome, out);
+    }
+
     fn finish(&mut self, token: Token, outcome: Outcome, out: &mut Reports<'_>) {
         self.in_flight -= 1;
         out.push(Completion::last(token, outcome));
@@ -445,6 +465,8 @@ impl UringDriver {
             OpKind::Recv => self.recvs.get_mut(token).map(|op| &mut op.cancel),
             OpKind::Send => self.sends.get_mut(token).map(|op| &mut op.cancel),
             OpKind::Connect => self.connects.get_mut(token).map(|op| &mut op.cancel),
+            OpKind::Readable => self.readables.get_mut(token).map(|op| &mut op.cancel),
+            OpKind::Writable => self.writables.get_mut(token).map(|op| &mut op.cancel),
         }
     }
 }
