@@ -5,6 +5,8 @@
 
 #[path = "sockopt/behaviour.rs"]
 mod behaviour;
+#[path = "sockopt/defects.rs"]
+mod defects;
 #[path = "sockopt/faults.rs"]
 mod faults;
 #[path = "sockopt/open.rs"]

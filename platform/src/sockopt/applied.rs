@@ -157,6 +157,12 @@ impl ApplyError {
         let reason = os::reason(opt, errno);
         ApplyError { opt, asked: asked.clone(), target, errno, reason }
     }
+
+    /// Whether this kernel lacks the option. Where a spec asks to be warned about that instead of refused, take it out of the
+    /// set ([`super::OptSet::remove`]) and make the socket anew.
+    pub fn is_unsupported(&self) -> bool {
+        self.reason == Reason::Unknown
+    }
 }
 
 /// `SO_MARK = 42 on a tcp4 listener: EPERM: Operation not permitted; it needs CAP_NET_ADMIN or CAP_NET_RAW`.

@@ -17,18 +17,18 @@ use socket2::{SockRef, Socket};
 
 use super::rig::{BACKLOG, in_namespace, inet, ip, open, privileged, raw_int, readable, set_of, skipped};
 
-fn listener(text: &str, set: &OptSet) -> Result<Opened, OpenError> {
+pub(super) fn listener(text: &str, set: &OptSet) -> Result<Opened, OpenError> {
     open_listener(&ConnectAddr::Inet(text.parse().unwrap()), Kind::Stream, BACKLOG, set)
 }
 
-fn dialled(to: SocketAddr, local: Option<&str>, set: &OptSet) -> Result<Opened, OpenError> {
+pub(super) fn dialled(to: SocketAddr, local: Option<&str>, set: &OptSet) -> Result<Opened, OpenError> {
     let local = local.map(|text| ConnectAddr::Inet(text.parse().unwrap()));
     let options = DialOptions { kind: Kind::Stream, local: local.as_ref(), options: set, read_back: true };
     open_dialled(&ConnectAddr::Inet(to), options)
 }
 
 /// A connection of a listener and a dialled socket with these options each; the accepted one has what belongs there.
-fn pair(listening: &OptSet, dialling: &OptSet) -> (OwnedFd, Socket) {
+pub(super) fn pair(listening: &OptSet, dialling: &OptSet) -> (OwnedFd, Socket) {
     let opened = listener("127.0.0.1:0", listening).unwrap();
     let client = Socket::from(dialled(inet(opened.fd.as_fd()), None, dialling).unwrap().fd);
     client.set_nonblocking(false).unwrap();
@@ -40,7 +40,7 @@ fn pair(listening: &OptSet, dialling: &OptSet) -> (OwnedFd, Socket) {
     (accepted, client)
 }
 
-fn connect(opened: Opened, to: SocketAddr) -> std::io::Result<Socket> {
+pub(super) fn connect(opened: Opened, to: SocketAddr) -> std::io::Result<Socket> {
     let socket = Socket::from(opened.fd);
     socket.set_nonblocking(false)?;
     socket.connect(&to.into())?;
@@ -51,7 +51,7 @@ fn ports(low: u16, high: u16) -> Setting {
     Setting::Value(OptValue::Ports { low, high })
 }
 
-fn seconds(count: u64) -> Setting {
+pub(super) fn seconds(count: u64) -> Setting {
     Setting::from(Duration::from_secs(count))
 }
 
@@ -173,6 +173,27 @@ fn connections_are_steered_to_the_socket_of_their_core() {
     };
     assert_eq!(connect_on(cores[1]), [20, 0]);
     assert_eq!(connect_on(cores[0]), [0, 20]);
+
+    // Of datagrams too; there the group is in the order of bind.
+    let udp = |addr| open_packet(&PacketEnds::Udp(Ends::Bound(addr)), &set).unwrap();
+    let first = udp("127.0.0.1:0".parse().unwrap());
+    let addr = inet(first.fd.as_fd());
+    let second = udp(addr);
+    let send_on = |core: usize| {
+        std::thread::spawn(move || {
+            pin_to_core(core).unwrap();
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            (0..20).for_each(|_| assert_eq!(socket.send_to(b"x", addr).unwrap(), 1));
+        })
+        .join()
+        .unwrap();
+        [&first, &second].map(|one| {
+            let mut got = [std::mem::MaybeUninit::uninit(); 8];
+            std::iter::from_fn(|| SockRef::from(&one.fd).recv(&mut got).ok()).count()
+        })
+    };
+    assert_eq!(send_on(cores[1]), [20, 0]);
+    assert_eq!(send_on(cores[0]), [0, 20]);
 }
 
 /// A core that is in no list goes by its number.
@@ -489,6 +510,7 @@ fn single_options_are_checked_too() {
     let words = "TCP_NODELAY = on on a tcp4 listener: ENOPROTOOPT: Protocol not available (os error 92); this kernel \
                  does not know it";
     assert_eq!((error.reason, error.to_string().as_str()), (Reason::Unknown, words));
+    assert!(error.is_unsupported());
     let error = set
         .apply_unread(packets.fd.as_fd(), Stage::PreConnect, Target::tcp_listener(Family::V4))
         .unwrap_err();
@@ -497,4 +519,5 @@ fn single_options_are_checked_too() {
     let error = set.apply(file.as_fd(), Stage::PreConnect, Target::tcp_listener(Family::V4)).unwrap_err();
     let words = "TCP_NODELAY = on on a tcp4 listener: ENOTSOCK: Socket operation on non-socket (os error 88)";
     assert_eq!((error.reason, error.to_string().as_str()), (Reason::Other, words));
+    assert!(!error.is_unsupported());
 }

@@ -15,8 +15,8 @@ use ringport_platform::sockopt::{self, Family, Kind, Opt, OptSet, Reason, Role, 
 use socket2::{SockAddr, SockRef, Socket};
 
 use super::rig::{
-    BACKLOG, in_namespace, inet, leaked_fds, open, opts_of, privileged, readable, set_of, unnamed,
-    without_privilege,
+    BACKLOG, closed_on_exec, in_namespace, inet, leaked_fds, open, opts_of, privileged, readable, set_of,
+    unnamed, without_privilege,
 };
 
 fn addr(text: &str) -> ConnectAddr {
@@ -59,6 +59,7 @@ fn a_listener_has_defaults_that_options_overrule() {
     assert!(matches!(local_addr(unix.as_fd()).unwrap(), LocalAddr::Unix(name) if name[0] == 0));
     let fd = stream_for(&addr("127.0.0.1:1")).unwrap();
     assert!(flag(&fd, Opt::TcpNodelay) && SockRef::from(&fd).nonblocking().unwrap());
+    assert!(closed_on_exec(fd.as_fd()));
     let off = dial(&addr("127.0.0.1:1"), None, &set_of(&[(Opt::TcpNodelay, Setting::Off)])).unwrap();
     assert!(!flag(&off.fd, Opt::TcpNodelay));
     assert!(stream_for(&unnamed("none")).is_ok());

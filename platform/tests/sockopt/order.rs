@@ -87,6 +87,45 @@ fn options_come_before_what_they_influence() {
     assert!(set_at(&dialled, Opt::TcpQuickack).unwrap() > connect);
 }
 
+/// What the order above is measured by: where the manual pages say that an option must be set.
+#[test]
+fn the_table_knows_what_bind_and_connect_look_at() {
+    let before_bind = [
+        (Opt::SoBindtodevice, LISTENER),
+        (Opt::SoIncomingCpu, LISTENER),
+        (Opt::SoMark, LISTENER),
+        (Opt::SoReuseaddr, LISTENER),
+        (Opt::SoReuseport, LISTENER),
+        (Opt::SoRcvbuf, LISTENER),
+        (Opt::IpBindAddressNoPort, DIALLED),
+        (Opt::IpFreebind, DIALLED),
+        (Opt::IpLocalPortRange, DIALLED),
+        (Opt::IpTransparent, DIALLED),
+        (Opt::Ipv6V6only, LISTENER),
+        (Opt::Ipv6Freebind, LISTENER),
+        (Opt::Ipv6Transparent, LISTENER),
+        (Opt::UdpGro, Target::udp(Family::V4)),
+        (Opt::IpPktinfo, Target::udp(Family::V4)),
+    ];
+    for (opt, target) in before_bind {
+        assert_eq!(opt.stage_on(target), Some(Stage::PreBind), "{opt}");
+    }
+    let before_the_first_packet = [
+        (Opt::TcpDeferAccept, LISTENER),
+        (Opt::TcpFastopen, LISTENER),
+        (Opt::TcpFastopenConnect, DIALLED),
+        (Opt::TcpMaxseg, DIALLED),
+        (Opt::TcpSyncnt, DIALLED),
+        (Opt::TcpWindowClamp, DIALLED),
+        (Opt::TcpUserTimeout, DIALLED),
+        (Opt::TcpCongestion, DIALLED),
+        (Opt::SoKeepalive, LISTENER),
+    ];
+    for (opt, target) in before_the_first_packet {
+        assert_eq!(opt.stage_on(target), Some(Stage::PreConnect), "{opt}");
+    }
+}
+
 fn check(calls: &[String], target: Target, bind: &str, open: &str) {
     let at = |start: &str| {
         calls

@@ -82,6 +82,13 @@ pub(crate) fn raw_int(fd: BorrowedFd<'_>, level: i32, number: i32) -> i32 {
     value
 }
 
+/// Whether a program that is executed does not get the descriptor.
+pub(crate) fn closed_on_exec(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: asks for a flag and touches no memory.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) };
+    flags & libc::FD_CLOEXEC != 0
+}
+
 /// Waits until a socket can be read, for 10 s.
 pub(crate) fn readable(fd: BorrowedFd<'_>) {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
