@@ -37,7 +37,7 @@ impl Native {
         &self.core
     }
 
-    /// A stream from a connection that was accepted elsewhere; it sends small segments at once, as if accepted here.
+    /// A stream from a connection that was accepted elsewhere, with the options that it has.
     ///
     /// # Errors
     /// When the driver cannot watch it.
@@ -45,7 +45,8 @@ impl Native {
         NativeStream::over(&self.core, accepted)
     }
 
-    /// A listener from a listening socket that was made elsewhere. It must be non-blocking.
+    /// A listener from a listening socket that was made elsewhere. It must be non-blocking. Its streams have its options,
+    /// `TCP_NODELAY` among them.
     ///
     /// # Errors
     /// When the driver cannot watch it.
@@ -100,9 +101,8 @@ pub struct NativeStream(StreamSock);
 
 impl NativeStream {
     fn over(core: &Core, accepted: Accepted) -> io::Result<Self> {
-        let sock = StreamSock::new(core, accepted)?;
-        sock.set_nodelay();
-        Ok(NativeStream(sock))
+        // Its options are its listener's: TCP carries them over, so they cost no system call here.
+        StreamSock::new(core, accepted).map(NativeStream)
     }
 
     /// The socket itself.
@@ -165,7 +165,8 @@ impl Transport for NativeStream {
     }
 }
 
-/// A listening socket on a core. Its streams send small segments at once (`TCP_NODELAY`).
+/// A listening socket on a core. Its streams have its options; one that was made by `listen` sends small segments at once
+/// (`TCP_NODELAY`).
 pub struct NativeListener {
     core: Core,
     sock: ListenSock,

@@ -7,7 +7,9 @@ use ringport::buf::Seg;
 use ringport::net;
 use ringport::runtime::native::Native;
 use ringport::runtime::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime, Transport};
-use ringport_platform::core::Accepted;
+use ringport_platform::core::{Accepted, ListenSock};
+use ringport_platform::socket::open_listener;
+use ringport_platform::sockopt::{Kind, Opt, OptSet};
 
 use super::rig::{
     Pattern, Random, TcpStream, any_port, each, families, join, now, pair, pair_at, read_all, turn,
@@ -30,6 +32,24 @@ fn an_adopted_connection_sends_at_once() {
         let mut read = [0; 5];
         served.read_exact(&mut read).await.expect("all of it comes");
         assert_eq!(&read, b"hello");
+    });
+}
+
+/// A listener's options are its connections', "off" included: nothing of ours is set on top.
+#[test]
+fn a_connection_has_its_listeners_options() {
+    each(async |runtime| {
+        let set = OptSet::new().with(Opt::TcpNodelay, false).expect("a flag");
+        let opened =
+            open_listener(&any_port(), Kind::Stream, ListenOptions::default(), &set).expect("a free port");
+        let sock = ListenSock::from_fd(runtime.core(), opened.fd).expect("the driver watches it");
+        let mut listener = runtime.adopt_listener(sock);
+        let addr = ConnectAddr::from(listener.local_addr().expect("it listens"));
+        let _client = net::connect(&runtime, &addr).await.expect("it listens");
+        let fd = poll_fn(|cx| listener.poll_accept_raw(cx)).await.expect("a client").into_fd();
+        let look = std::net::TcpStream::from(fd.try_clone().expect("a descriptor"));
+        let _adopted = runtime.adopt(Accepted::from_fd(fd)).expect("the driver watches it");
+        assert!(!look.nodelay().expect("an open socket"));
     });
 }
 
