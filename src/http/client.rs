@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
-use ringport_platform::buf::{RxQueue, Seg};
+use ringport_platform::buf::{PoolBuf, RxQueue, Seg};
 
 use crate::net::Stream;
 use crate::proto::http1::{
@@ -106,6 +106,11 @@ impl<T: Transport> ClientStream<T> {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Takes the whole body of a small response that has come with its head: see [`ClientConn::take_body`].
+    pub fn take_body(&mut self) -> Option<PoolBuf> {
+        self.conn.take_body(self.stream.rx())
     }
 
     /// Whether another request may be sent: the last exchange ended cleanly and nothing came since.

@@ -231,13 +231,22 @@ impl<T: Transport> ServerStream<T> {
         fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
         body: impl Into<Seg>,
     ) -> Result<(), SendError> {
-        let body = body.into();
-        let bodyless = self.conn.answers_head() || status == StatusCode::NOT_MODIFIED;
-        self.send_head(status, fields, BodyLen::Length(body.len() as u64))?;
-        if !bodyless {
-            self.send_data(body)?;
-        }
-        self.finish()
+        self.respond_with(status, body, |out| {
+            fields.into_iter().try_for_each(|(name, value)| out.put(name, value))
+        })
+    }
+
+    /// [`respond`](Self::respond) with fields that `write` puts.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn respond_with(
+        &mut self,
+        status: StatusCode,
+        body: impl Into<Seg>,
+        write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
+        self.conn.send_response_with(status, body, self.stream.tx(), write)
     }
 
     /// [`poll_event`](Self::poll_event) as a future. Dropping it loses no event.

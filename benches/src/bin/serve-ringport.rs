@@ -10,7 +10,7 @@ use clap::Parser;
 use http::StatusCode;
 use ringport::http::ServerStream;
 use ringport::net::Stream;
-use ringport::proto::http1::{Limits, ServerEvent};
+use ringport::proto::http1::{FieldBlock, Limits, ServerEvent};
 use ringport::runtime::native::{Native, NativeStream};
 use ringport::runtime::{ConnectAddr, ListenOptions, Listener, Runtime, TxLevel};
 use ringport_benches::cost::thread_time;
@@ -151,6 +151,8 @@ async fn timers(core: &Core, pending: usize) {
 async fn hello(runtime: Native, stream: NativeStream) {
     let mut client = ServerStream::new(&runtime, stream, Limits::default());
     let mut timer = runtime.timer(runtime.now() + IDLE);
+    let mut fields = FieldBlock::default();
+    fields.fill(|out| out.put("content-type", b"text/plain")).expect("visible ASCII");
     loop {
         timer.reset(runtime.now() + IDLE);
         let event = poll_fn(|cx| match client.poll_event(cx) {
@@ -160,7 +162,10 @@ async fn hello(runtime: Native, stream: NativeStream) {
         let answered = match event.await {
             Some(Ok(ServerEvent::Head(..))) => {
                 client.conn().take_end();
-                client.respond(StatusCode::OK, [("content-type", b"text/plain".as_slice())], HELLO)
+                client.respond_with(StatusCode::OK, HELLO, |out| {
+                    out.put_block(&fields);
+                    Ok(())
+                })
             }
             Some(Ok(_)) => Ok(()),
             Some(Err(_)) | None => return,

@@ -37,11 +37,18 @@ struct Leg {
     active: ActiveRequest,
 }
 
-/// Whether a kept connection may be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kept {
-    Welcome,
-    Shunned,
+/// What an exchange has tried.
+struct Attempts {
+    tried: Vec<Rc<Origin>>,
+    /// Whether no kept connection is used any more.
+    shuns_kept: bool,
+    last: Trouble,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Attempts { tried: Vec::new(), shuns_kept: false, last: Trouble::NoOrigin }
+    }
 }
 
 /// Addresses of one name that are tried for one attempt.
@@ -91,35 +98,40 @@ impl<'a> Exchange<'a> {
     }
 
     /// Answers the request.
-    pub(super) async fn run(mut self) -> Flow {
-        let flow = self.answer_or_relay().await;
+    pub(super) async fn run(&mut self) -> Flow {
+        let flow = match self.route() {
+            Ok(route) => {
+                let mut relay = Relay::new(self.session.shared.core.now());
+                match self.attempts(&route, &mut relay).await {
+                    Ok(flow) => {
+                        self.log(relay.status, relay.body_bytes, "ok");
+                        flow
+                    }
+                    Err(trouble) => self.settle(&trouble, &relay),
+                }
+            }
+            Err(flow) => flow,
+        };
         self.settled = true;
         flow
     }
 
-    async fn answer_or_relay(&mut self) -> Flow {
-        let route = self.session.shared.routes.find(&self.head).cloned();
-        let Some(route) = route else {
+    /// Where the request goes; `Err` if it goes nowhere and has been answered.
+    fn route(&mut self) -> Result<Rc<Route>, Flow> {
+        let Some(route) = self.session.shared.routes.find(&self.head).cloned() else {
             let flow = self.answer(StatusCode::NOT_FOUND, "no route for this host and path");
             self.log(404, 0, "no-route");
-            return flow;
+            return Err(flow);
         };
         if *self.head.method() == Method::CONNECT && !route.connect {
             let flow = self.answer(StatusCode::FORBIDDEN, "CONNECT is not passed on here");
             self.log(403, 0, "no-connect");
-            return flow;
+            return Err(flow);
         }
         if max_forwards(&self.head) == Some(0) {
-            return self.answer_as_last();
+            return Err(self.answer_as_last());
         }
-        let mut relay = Relay::new(self.session.shared.core.now());
-        match self.attempts(&route, &mut relay).await {
-            Ok(flow) => {
-                self.log(relay.status, relay.body_bytes, "ok");
-                flow
-            }
-            Err(trouble) => self.settle(&trouble, &relay),
-        }
+        Ok(route)
     }
 
     /// Answers what may not be passed on any further.
@@ -132,54 +144,79 @@ impl<'a> Exchange<'a> {
     }
 
     /// Tries origins until one answers. `Err` when none did, or the response was cut.
+    ///
+    /// A client's connection carries the memory of what is awaited here also between two requests: what waits for a
+    /// connection to an origin, or goes on for long, is put aside.
     async fn attempts(&mut self, route: &Route, relay: &mut Relay) -> Result<Flow, Trouble> {
-        let retries = route.pool.spec().retries;
-        let mut tried: Vec<Rc<Origin>> = Vec::new();
-        let mut kept = Kept::Welcome;
-        let mut last = Trouble::NoOrigin;
-        while tried.len() <= retries as usize {
-            let now = self.session.shared.core.now();
-            // All origins tried: the same ones may be asked again.
-            let Some(origin) = route.pool.pick(now, &tried).or_else(|| route.pool.pick(now, &[])) else {
-                return Err(last);
+        let mut attempts = Attempts::default();
+        loop {
+            let Some(origin) = self.pick(route, &attempts) else { return Err(attempts.last) };
+            let kept = if attempts.shuns_kept { None } else { self.take_kept(route, &origin) };
+            let reused = kept.is_some();
+            let leg = match kept {
+                Some(leg) => Ok(leg),
+                None => Box::pin(self.connect(route, &origin)).await,
             };
-            self.asked.push(&origin);
-            let kept_leg = if kept == Kept::Welcome { self.take_kept(route, &origin) } else { None };
-            let reused = kept_leg.is_some();
-            // What waits for a connection, or goes on for long, is put aside: a connection between two requests carries
-            // the memory of what is written here.
-            let result = match kept_leg {
-                Some(leg) => self.relay(route, leg, relay).await,
-                None => Box::pin(self.connect_and_relay(route, &origin, relay)).await,
+            let end = match leg.and_then(|mut leg| self.ask(route, &mut leg, relay).map(|()| leg)) {
+                Ok(mut leg) => {
+                    let response_timeout = route.pool.spec().response_timeout;
+                    let end = poll_fn(|cx| self.poll_relay(cx, &mut leg, relay, response_timeout)).await;
+                    match self.part(route, leg, relay, end) {
+                        Ok(None) => Ok(Flow::Continue),
+                        Ok(Some(leg)) => Box::pin(self.tunnel(leg, relay)).await,
+                        Err(trouble) => Err(trouble),
+                    }
+                }
+                Err(trouble) => Err(trouble),
             };
-            let trouble = match result {
+            match end {
                 Ok(flow) => {
                     route.pool.succeeded(&origin);
                     return Ok(flow);
                 }
-                Err(trouble) => trouble,
-            };
-            if reused && trouble.is_silent_end() && self.may_repeat(relay) {
-                // The origin closed a kept connection just as it was used: no fault of either side, and its others may
-                // be as old.
-                kept = Kept::Shunned;
-                self.session.shared.stats.retries.inc();
-                continue;
+                Err(trouble) => self.go_on(route, &mut attempts, origin, reused, relay, trouble)?,
             }
-            if trouble.blames_origin() {
-                route.pool.failed(&origin, self.session.shared.core.now());
-            }
-            let broken = matches!(trouble, Trouble::Broken(_) | Trouble::Unpassable(_));
-            tried.push(origin);
-            if !(trouble.is_unsent() || broken && self.may_repeat(relay)) {
-                return Err(trouble);
-            }
-            if tried.len() <= retries as usize {
-                self.session.shared.stats.retries.inc();
-            }
-            last = trouble;
         }
-        Err(last)
+    }
+
+    /// The origin to ask next. When all were tried the same ones may be asked again.
+    fn pick(&mut self, route: &Route, attempts: &Attempts) -> Option<Rc<Origin>> {
+        let now = self.session.shared.core.now();
+        let origin = route.pool.pick(now, &attempts.tried).or_else(|| route.pool.pick(now, &[]))?;
+        self.asked.push(&origin);
+        Some(origin)
+    }
+
+    /// Decides what follows an attempt that failed: another one, or the end with that trouble.
+    fn go_on(
+        &mut self,
+        route: &Route,
+        attempts: &mut Attempts,
+        origin: Rc<Origin>,
+        reused: bool,
+        relay: &Relay,
+        trouble: Trouble,
+    ) -> Result<(), Trouble> {
+        let retries = route.pool.spec().retries as usize;
+        let stats = &self.session.shared.stats;
+        if reused && trouble.is_silent_end() && self.may_repeat(relay) {
+            // The origin closed a kept connection just as it was used: no fault of either side, and its others may be as
+            // old.
+            attempts.shuns_kept = true;
+            stats.retries.inc();
+            return Ok(());
+        }
+        if trouble.blames_origin() {
+            route.pool.failed(&origin, self.session.shared.core.now());
+        }
+        let broken = matches!(trouble, Trouble::Broken(_) | Trouble::Unpassable(_));
+        attempts.tried.push(origin);
+        if !(trouble.is_unsent() || broken && self.may_repeat(relay)) || attempts.tried.len() > retries {
+            return Err(trouble);
+        }
+        stats.retries.inc();
+        attempts.last = trouble;
+        Ok(())
     }
 
     /// Whether sending the request again cannot do harm: nothing of a response was passed on, the method is idempotent
@@ -197,16 +234,6 @@ impl<'a> Exchange<'a> {
         let stream = route.pool.take_idle(origin, shared.core.now())?;
         shared.stats.origin_reused.inc();
         Some(Leg { stream, active: origin.begin() })
-    }
-
-    async fn connect_and_relay(
-        &mut self,
-        route: &Route,
-        origin: &Rc<Origin>,
-        relay: &mut Relay,
-    ) -> Result<Flow, Trouble> {
-        let leg = self.connect(route, origin).await?;
-        self.relay(route, leg, relay).await
     }
 
     async fn connect(&mut self, route: &Route, origin: &Rc<Origin>) -> Result<Leg, Trouble> {
@@ -244,9 +271,9 @@ impl<'a> Exchange<'a> {
         Err(last)
     }
 
-    /// Sends the request over `leg` and passes bytes both ways until the response has ended.
-    async fn relay(&mut self, route: &Route, mut leg: Leg, relay: &mut Relay) -> Result<Flow, Trouble> {
-        self.send_request(route, &mut leg).map_err(Trouble::Unsendable)?;
+    /// Sends the request over `leg`, as far as it is there.
+    fn ask(&mut self, route: &Route, leg: &mut Leg, relay: &mut Relay) -> Result<(), Trouble> {
+        self.send_request(route, leg).map_err(Trouble::Unsendable)?;
         relay.request_ended |= self.session.client.conn().take_end();
         if relay.request_ended {
             // There is no body, or an earlier attempt has read the request: there is no more to wait for.
@@ -255,22 +282,32 @@ impl<'a> Exchange<'a> {
         relay.origin_full = false;
         leg.stream.start_send().map_err(|error| Trouble::Broken(error.into()))?;
         relay.last_progress = self.session.shared.core.now();
-        let response_timeout = route.pool.spec().response_timeout;
-        let end = poll_fn(|cx| self.poll_relay(cx, &mut leg, relay, response_timeout)).await;
+        Ok(())
+    }
+
+    /// Lets go of a connection whose relay has ended; gives it back where a tunnel follows.
+    fn part(
+        &mut self,
+        route: &Route,
+        mut leg: Leg,
+        relay: &Relay,
+        end: Result<(), Trouble>,
+    ) -> Result<Option<Leg>, Trouble> {
         if !relay.request_ended {
             // What waits to be sent is worth nothing without its end, which will not come.
             leg.stream.stream().transport().reset_on_drop();
         }
         end?;
         if relay.tunnel {
-            return Box::pin(self.tunnel(leg, relay)).await;
+            return Ok(Some(leg));
         }
         let shared = &self.session.shared;
-        shared.stats.responded(relay.status, shared.core.now().duration_since(self.started));
+        let now = shared.core.now();
+        shared.stats.responded(relay.status, now.duration_since(self.started));
         if relay.request_ended && !shared.is_draining() {
-            route.pool.put_idle(leg.active.origin(), leg.stream, shared.core.now());
+            route.pool.put_idle(leg.active.origin(), leg.stream, now);
         }
-        Ok(Flow::Continue)
+        Ok(None)
     }
 
     /// Passes bytes both ways until the tunnel ends.

@@ -12,6 +12,7 @@ use ringport::proto::http1::Authority;
 use ringport::runtime::ConnectAddr;
 use ringport::runtime::native::NativeStream;
 use ringport::spec::{Balance, OriginAddress, OriginPoolSpec};
+use ringport_platform::timer::later;
 
 use super::stats::ProxyStats;
 
@@ -38,6 +39,7 @@ pub(crate) struct Origin {
     active: Cell<u32>,
     failures: RefCell<VecDeque<Instant>>,
     ejected_until: Cell<Option<Instant>>,
+    /// With the time until which each may be used.
     idle: RefCell<VecDeque<(Instant, OriginStream)>>,
 }
 
@@ -84,9 +86,9 @@ impl OriginPool {
     /// A kept connection to `origin` that is alive as far as this core knows.
     pub(crate) fn take_idle(&self, origin: &Origin, now: Instant) -> Option<OriginStream> {
         loop {
-            let (since, stream) = origin.idle.borrow_mut().pop_back()?;
+            let (until, stream) = origin.idle.borrow_mut().pop_back()?;
             self.stats.origin_idle.dec();
-            if now.duration_since(since) < self.spec.idle_timeout && stream.is_reusable() {
+            if now < until && stream.is_reusable() {
                 return Some(stream);
             }
         }
@@ -96,7 +98,7 @@ impl OriginPool {
     pub(crate) fn put_idle(&self, origin: &Origin, stream: OriginStream, now: Instant) {
         let mut idle = origin.idle.borrow_mut();
         if idle.len() < self.spec.max_idle_per_core && stream.is_reusable() {
-            idle.push_back((now, stream));
+            idle.push_back((later(now, self.spec.idle_timeout), stream));
             self.stats.origin_idle.inc();
         }
     }
@@ -106,9 +108,7 @@ impl OriginPool {
         for origin in &self.origins {
             let mut idle = origin.idle.borrow_mut();
             let before = idle.len();
-            idle.retain(|(since, stream)| {
-                now.duration_since(*since) < self.spec.idle_timeout && stream.is_reusable()
-            });
+            idle.retain(|(until, stream)| now < *until && stream.is_reusable());
             (idle.len()..before).for_each(|_| self.stats.origin_idle.dec());
         }
     }

@@ -59,8 +59,8 @@ impl Routes {
 
     /// The route for a request, or `None` (answered 404).
     pub(crate) fn find(&self, head: &RequestHead) -> Option<&Rc<Route>> {
-        let path = head.path();
-        let under_prefix = |route: &&Rc<Route>| under(path, &route.path_prefix);
+        let under_prefix =
+            |route: &&Rc<Route>| route.path_prefix == "/" || under(head.path(), &route.path_prefix);
         if !self.hosts.is_empty() {
             let host = head.authority().map_or("", host_of);
             let by_host = self.hosts.iter().filter(|(pattern, _)| matches(pattern, host));

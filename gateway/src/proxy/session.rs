@@ -117,9 +117,11 @@ impl Session {
             if last || self.shared.is_draining() {
                 self.client.conn().close_after_response();
             }
-            match Exchange::new(self, head, len).run().await {
-                Flow::Continue => {}
-                end => return end,
+            let mut exchange = Exchange::new(self, head, len);
+            let flow = exchange.run().await;
+            drop(exchange);
+            if flow != Flow::Continue {
+                return flow;
             }
             // The end is told before what is left of a body is read: the client may wait for it.
             if self.client.conn().wants_close()

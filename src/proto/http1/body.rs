@@ -27,6 +27,8 @@ pub(super) struct Decoder {
     ext_bytes: usize,
     /// Bytes that the body may still have.
     allowed: u64,
+    /// Whether a part of the body was taken.
+    begun: bool,
     scan: HeadScan,
 }
 
@@ -76,7 +78,7 @@ impl Decoder {
             BodyLen::Chunked => NEXT_CHUNK,
             BodyLen::UntilClose => State::UntilClose,
         };
-        Ok(Decoder { state, line_bytes: 0, ext_bytes: 0, allowed, scan: HeadScan::default() })
+        Ok(Decoder { state, line_bytes: 0, ext_bytes: 0, allowed, begun: false, scan: HeadScan::default() })
     }
 
     /// Whether everything up to the end has been taken.
@@ -128,12 +130,21 @@ impl Decoder {
         }
     }
 
+    /// The body, if its length was announced and it lies in the first view; its limit was looked at with its length.
+    pub(super) fn take_whole(&mut self, rx: &mut RxQueue) -> Option<PoolBuf> {
+        let State::Length(len) = self.state else { return None };
+        let len = usize::try_from(len).ok().filter(|len| !self.begun && *len <= rx.front().len())?;
+        self.state = State::Done;
+        rx.pop(len)
+    }
+
     /// Takes what has arrived of `left` bytes.
     fn data(&mut self, rx: &mut RxQueue, left: u64, limits: &Limits) -> Result<(PoolBuf, u64), Error> {
         let max = usize::try_from(left).unwrap_or(usize::MAX);
         let data = rx.pop(max).unwrap_or_else(|| PoolBuf::copied(&[]));
         debug_assert!(!data.is_empty() && data.len() <= max);
         let taken = data.len() as u64;
+        self.begun = true;
         if limits.body_bytes.is_some() {
             self.allowed = self.allowed.checked_sub(taken).ok_or(Error::BodyTooLarge)?;
         }

@@ -276,6 +276,15 @@ impl ClientConn {
         self.eof || self.failed.is_some() || matches!(self.rx, Rx::End | Rx::Closed)
     }
 
+    /// Takes the whole body if its length is known, it lies in the first view of `rx` and nothing of it was taken: the
+    /// response has ended then. Asked behind the head, it saves two events where a small response came at once.
+    pub fn take_body(&mut self, rx: &mut RxQueue) -> Option<PoolBuf> {
+        let Rx::Body(decoder) = &mut self.rx else { return None };
+        let body = decoder.take_whole(rx)?;
+        self.end_response();
+        Some(body)
+    }
+
     /// Takes [`ClientEvent::End`] if it is what comes next, which is known with the head of a response without body and
     /// with the last part of a body of known length: who asks behind each event need not poll for the end.
     pub fn take_end(&mut self) -> bool {

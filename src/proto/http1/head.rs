@@ -421,9 +421,9 @@ impl Table {
 
     /// The fields in order, each with the place behind its line. There are no folded lines, and the empty line is last.
     pub(super) fn lines(&self) -> impl Iterator<Item = (FieldPos, usize)> {
-        let end = self.buf.len() - b"\r\n".len();
-        let next = self.record.fields.iter().skip(1).map(|field| usize::from(field.name.at)).chain([end]);
-        self.record.fields.iter().copied().zip(next)
+        let (fields, end) = (&self.record.fields[..], self.buf.len() - b"\r\n".len());
+        let line_end = move |at: usize| fields.get(at + 1).map_or(end, |next| usize::from(next.name.at));
+        fields.iter().enumerate().map(move |(at, field)| (*field, line_end(at)))
     }
 
     /// Whether the line of a field is `name: value`, with just that one space.

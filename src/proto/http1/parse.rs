@@ -9,7 +9,7 @@ use ringport_platform::buf::{PoolBuf, RxQueue, SharedBuf};
 
 use super::error::Error;
 use super::head::{Facts, FieldPos, Kind, Record, RequestHead, ResponseHead, Span, Spare, Table, Trailers};
-use super::plain;
+use super::plain::{self, FieldLine};
 use super::target::{is_authority, parse_target};
 use super::{BodyLen, Limits};
 
@@ -289,19 +289,24 @@ impl<'a> Collect<'a> {
     }
 
     /// Adds the fields from `at` to the empty line, if all are written plainly and without fault; the length of the head.
-    fn add_plain(&mut self, buf: &[u8], mut at: usize, limits: &Limits) -> Option<usize> {
-        while buf.get(at..at + 2)? != b"\r\n" {
+    fn add_plain(&mut self, buf: &[u8], at: usize, limits: &Limits) -> Option<usize> {
+        let mut lines = buf.get(at..)?;
+        loop {
+            if let [b'\r', b'\n', rest @ ..] = lines {
+                self.record.plain = true;
+                return Some(buf.len() - rest.len());
+            }
             if self.record.fields.len() >= limits.header_count {
                 return None;
             }
-            let line = plain::field_line(buf, at)?;
-            at = line.next;
-            let bytes = |span: Span| &buf[usize::from(span.at)..][..usize::from(span.len)];
-            let kind = self.note(bytes(line.name), bytes(line.value), line.value).ok()?;
-            self.record.fields.push(FieldPos { name: line.name, value: line.value, kind });
+            let at = (buf.len() - lines.len()) as u16;
+            let FieldLine { name, value, rest } = plain::field_line(lines)?;
+            let name_pos = Span { at, len: name.len() as u16 };
+            let value_pos = Span { at: at + name_pos.len + 2, len: value.len() as u16 };
+            let kind = self.note(name, value, value_pos).ok()?;
+            self.record.fields.push(FieldPos { name: name_pos, value: value_pos, kind });
+            lines = rest;
         }
-        self.record.plain = true;
-        Some(at + 2)
     }
 
     fn add(&mut self, buf: &[u8], header: &httparse::Header<'_>) -> Result<(), Error> {

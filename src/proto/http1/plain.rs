@@ -27,11 +27,11 @@ pub(super) struct ResponseStart {
 }
 
 /// `name: value CRLF` with a name of letters, digits and marks, and a value without surrounding space.
-pub(super) struct FieldLine {
-    pub(super) name: Span,
-    pub(super) value: Span,
-    /// Where the next line begins.
-    pub(super) next: usize,
+pub(super) struct FieldLine<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) value: &'a [u8],
+    /// What is behind the line.
+    pub(super) rest: &'a [u8],
 }
 
 /// The request line at the start of `buf`, which is shorter than 64 KiB.
@@ -46,28 +46,24 @@ pub(super) fn request_start(buf: &[u8]) -> Option<RequestStart> {
         b"PATC" if buf.get(4..6)? == b"H " => (Method::PATCH, 6),
         _ => return None,
     };
-    if buf.get(at) != Some(&b'/') {
-        return None;
+    let [b'/', ..] = buf.get(at..)? else { return None };
+    let target = buf.get(at..)?;
+    let behind = skip(target, not_of_target);
+    let (target, _) = target.split_at_checked(target.len() - behind.len())?;
+    let rest = behind.strip_prefix(VERSION_END)?;
+    let query_at = position(target, b'?').map(|at| at as u16);
+    Some(RequestStart { method, target: span(at, at + target.len()), query_at, len: buf.len() - rest.len() })
+}
+
+/// Where `byte`, one of ASCII, is first in `bytes`, which are of ASCII too.
+#[inline]
+fn position(bytes: &[u8], byte: u8) -> Option<usize> {
+    if let [only] = bytes {
+        // The most frequent target is one byte long.
+        return (*only == byte).then_some(0);
     }
-    let (mut end, mut query_at) = (at, None);
-    loop {
-        let word = word(buf, end)?;
-        let (stops, queries) = (not_of_target(word), equal(word, b'?') & HIGH);
-        // Of those in front of the end the first one counts.
-        let queries = queries & stops.wrapping_sub(1) & !stops;
-        if queries != 0 && query_at.is_none() {
-            query_at = Some((end - at + first(queries)) as u16);
-        }
-        if stops != 0 {
-            end += first(stops);
-            break;
-        }
-        end += 8;
-    }
-    if buf.get(end..end + VERSION_END.len())? != VERSION_END {
-        return None;
-    }
-    Some(RequestStart { method, target: span(at, end), query_at, len: end + VERSION_END.len() })
+    let behind = skip(bytes, |word| (equal(word, byte) | equal(word, 0)) & HIGH);
+    (behind.first() == Some(&byte)).then_some(bytes.len() - behind.len())
 }
 
 /// The status line at the start of `buf`, which is shorter than 64 KiB.
@@ -79,76 +75,93 @@ pub(super) fn response_start(buf: &[u8]) -> Option<ResponseStart> {
     };
     let digit = |byte: u8| byte.is_ascii_digit().then(|| u16::from(byte - b'0'));
     let status = StatusCode::from_u16(digit(*hundreds)? * 100 + digit(*tens)? * 10 + digit(*ones)?).ok()?;
-    let len = value_len(rest, 0)?;
-    // Beyond ASCII a reason is no text.
-    if rest[..len].first().is_none_or(|byte| *byte == b' ') || !rest[..len].is_ascii() {
+    let behind = skip(rest, not_of_reason);
+    let (reason, _) = rest.split_at_checked(rest.len() - behind.len())?;
+    let [b'\r', b'\n', ..] = behind else { return None };
+    if reason.is_empty() || reason.starts_with(b" ") {
         return None;
     }
-    let end = start.len() + len;
+    let end = start.len() + reason.len();
     Some(ResponseStart { status, reason: span(start.len(), end), len: end + 2 })
 }
 
-/// The field whose line begins at `at`; `buf` is shorter than 64 KiB.
+/// The field at the start of `lines`.
 #[inline]
-pub(super) fn field_line(buf: &[u8], at: usize) -> Option<FieldLine> {
-    let mut colon = at;
-    loop {
-        let stops = not_of_name(word(buf, colon)?);
-        if stops == 0 {
-            colon += 8;
-            continue;
+pub(super) fn field_line(lines: &[u8]) -> Option<FieldLine<'_>> {
+    let mut behind = lines;
+    let value = loop {
+        behind = skip(behind, not_of_name);
+        match behind {
+            [b':', b' ', value @ ..] => break value,
+            // A digit, or a mark that is rare in names.
+            [byte, more @ ..] if super::parse::is_token_byte(*byte) => behind = more,
+            _ => return None,
         }
-        colon += first(stops);
-        if !super::parse::is_token_byte(*buf.get(colon)?) {
-            break;
-        }
-        // A digit, or a mark that is rare in names.
-        colon += 1;
-    }
-    let value = colon + 2;
-    if colon == at || buf.get(colon..value)? != b": " {
+    };
+    let (name, _) = lines.split_at_checked(lines.len() - behind.len())?;
+    let (value, rest) = value_line(value)?;
+    let surrounded = matches!(value, [b' ', ..] | [.., b' ']);
+    if name.is_empty() || value.is_empty() || surrounded {
         return None;
     }
-    let end = value + value_len(buf, value)?;
-    let surrounded = *buf.get(value)? == b' ' || buf[end - 1] == b' ';
-    if end == value || surrounded {
-        return None;
-    }
-    Some(FieldLine { name: span(at, colon), value: span(value, end), next: end + 2 })
+    Some(FieldLine { name, value, rest })
 }
 
-/// How many bytes there are from `at` to a CRLF; `None` if another control character comes first.
+/// What is in front of the next CRLF, and what behind it; `None` if another control character comes first.
 #[inline]
-fn value_len(buf: &[u8], at: usize) -> Option<usize> {
-    let mut end = at;
+fn value_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let behind = skip(line, control);
+    let [b'\r', b'\n', rest @ ..] = behind else { return None };
+    Some((line.split_at_checked(line.len() - behind.len())?.0, rest))
+}
+
+/// From the first byte on that `stops` names, which a zero is always; empty if there is none.
+#[inline]
+fn skip(mut bytes: &[u8], stops: impl Fn(u64) -> u64) -> &[u8] {
     loop {
-        let stops = control(word(buf, end)?);
+        let Some(word) = bytes.first_chunk() else { return skip_rest(bytes, stops) };
+        let stops = stops(u64::from_le_bytes(*word));
         if stops != 0 {
-            end += first(stops);
-            break;
+            return bytes.get(first(stops)..).unwrap_or_default();
         }
-        end += 8;
+        bytes = &bytes[size_of::<u64>()..];
     }
-    (buf.get(end..end + 2)? == b"\r\n").then_some(end - at)
+}
+
+/// Of fewer than eight bytes: zeros behind them stop everything.
+#[cold]
+fn skip_rest(bytes: &[u8], stops: impl Fn(u64) -> u64) -> &[u8] {
+    let word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    bytes.get(first(stops(word))..).unwrap_or_default()
 }
 
 fn span(start: usize, end: usize) -> Span {
     Span { at: start as u16, len: (end - start) as u16 }
 }
 
-/// Eight bytes from `at` on, the first one lowest; behind the end of `buf` there are zeros, and at the end nothing.
+/// Whether none of the bytes is one that `stops` names; none at all are no such bytes either.
+///
+/// Looks at all of them without an early end, some twice where their count is no multiple of eight.
 #[inline]
-fn word(buf: &[u8], at: usize) -> Option<u64> {
-    if let Some(bytes) = buf.get(at..).and_then(<[u8]>::first_chunk) {
-        return Some(u64::from_le_bytes(*bytes));
+pub(super) fn is_free_of(bytes: &[u8], stops: impl Fn(u64) -> u64) -> bool {
+    let Some(last) = bytes.last_chunk() else { return stops(short_word(bytes)) == 0 };
+    let mut found = stops(u64::from_le_bytes(*last));
+    let mut rest = bytes;
+    while let Some((word, more)) = rest.split_first_chunk() {
+        found |= stops(u64::from_le_bytes(*word));
+        rest = more;
     }
-    last_word(buf, at)
+    found == 0
 }
 
-#[cold]
-fn last_word(buf: &[u8], at: usize) -> Option<u64> {
-    let rest = buf.get(at..).filter(|rest| !rest.is_empty())?;
-    Some(rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)))
+/// Fewer than eight bytes, some of them repeated.
+#[inline]
+fn short_word(bytes: &[u8]) -> u64 {
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        return u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32;
+    }
+    // Nothing stops at an `a`.
+    bytes.iter().fold(every(b'a'), |word, byte| word << 8 | u64::from(*byte))
 }
 
 // Of eight bytes at once: the highest bit of each byte is the answer for it. With that bit taken out of what is asked
@@ -170,12 +183,36 @@ fn equal(word: u64, byte: u8) -> u64 {
     (HIGH - ((word & !HIGH) ^ every(byte))) & !word
 }
 
+/// Which bytes cannot stand in a value: control characters but for the tab.
+pub(super) fn not_of_value(word: u64) -> u64 {
+    control(word) & !equal(word, b'\t')
+}
+
+/// Which bytes are neither letters nor digits, `-` or `.`.
+pub(super) fn not_of_host(word: u64) -> u64 {
+    let low = word & !HIGH;
+    // From `-` to `9` there is one other byte, `/`.
+    let mark = (low + every(0x80 - b'-')) & !(low + every(0x80 - (b'9' + 1))) & !equal(word, b'/');
+    (!(letter(low) | mark) | word) & HIGH
+}
+
+/// Which bytes of ASCII are letters. The other bits say nothing.
+fn letter(low: u64) -> u64 {
+    let lower = low | every(0x20);
+    (lower + every(0x80 - b'a')) & !(lower + every(0x80 - (b'z' + 1)))
+}
+
 /// Which bytes are control characters.
 fn control(word: u64) -> u64 {
     let low = word & !HIGH;
     let from_space = low + every(0x80 - b' ');
     let delete = low + every(1);
     (!from_space | delete) & !word & HIGH
+}
+
+/// Which bytes are control characters or beyond ASCII, where a reason would be no text.
+fn not_of_reason(word: u64) -> u64 {
+    control(word) | (word & HIGH)
 }
 
 /// Which bytes cannot stand in a target: all but visible ASCII, and `#`.
@@ -187,25 +224,29 @@ fn not_of_target(word: u64) -> u64 {
 }
 
 /// Which bytes are neither letters nor `-`.
-fn not_of_name(word: u64) -> u64 {
-    let lower = (word & !HIGH) | every(0x20);
-    let letter = (lower + every(0x80 - b'a')) & !(lower + every(0x80 - (b'z' + 1)));
-    (!(letter | equal(word, b'-')) | word) & HIGH
+pub(super) fn not_of_name(word: u64) -> u64 {
+    (!(letter(word & !HIGH) | equal(word, b'-')) | word) & HIGH
 }
 
 const VERSION_END: &[u8] = b" HTTP/1.1\r\n";
 
 #[cfg(test)]
 mod tests {
-    use super::{HIGH, control, equal, every, first, last_word, not_of_name, not_of_target, word};
+    use super::{
+        HIGH, control, equal, every, first, is_free_of, not_of_host, not_of_name, not_of_reason,
+        not_of_target, not_of_value, position, skip,
+    };
 
     /// Each byte in each place, between neighbours that could carry into it.
     #[test]
     fn every_byte_is_classed_as_its_rule_says() {
         type Class = (fn(u64) -> u64, fn(u8) -> bool);
-        let classes: [Class; 4] = [
+        let classes: [Class; 7] = [
             (control, |byte| byte < b' ' || byte == 0x7f),
+            (not_of_reason, |byte| byte != b' ' && !byte.is_ascii_graphic()),
             (not_of_target, |byte| !byte.is_ascii_graphic() || byte == b'#'),
+            (not_of_value, |byte| (byte < b' ' && byte != b'\t') || byte == 0x7f),
+            (not_of_host, |byte| !byte.is_ascii_alphanumeric() && byte != b'-' && byte != b'.'),
             (not_of_name, |byte| !byte.is_ascii_alphabetic() && byte != b'-'),
             (|word| equal(word, b'?') & HIGH, |byte| byte == b'?'),
         ];
@@ -225,11 +266,33 @@ mod tests {
     }
 
     #[test]
-    fn behind_the_end_there_are_zeros() {
-        let buf = b"0123456789";
-        assert_eq!(word(buf, 2), Some(u64::from_le_bytes(*b"23456789")));
-        assert_eq!(word(buf, 3), Some(u64::from_le_bytes(*b"3456789\0")));
-        assert_eq!(word(buf, 9), Some(u64::from(b'9')));
-        assert_eq!((word(buf, 10), word(buf, 11), last_word(b"", 0)), (None, None, None));
+    fn a_skip_ends_where_it_must() {
+        for len in 0..40 {
+            let mut bytes = vec![b'a'; len];
+            assert_eq!(skip(&bytes, not_of_name), b"");
+            for at in 0..len {
+                bytes[at] = b':';
+                assert_eq!(skip(&bytes, not_of_name).len(), len - at);
+                assert_eq!(position(&bytes, b':'), Some(at));
+                bytes[at] = b'a';
+                assert_eq!(position(&bytes, b':'), None);
+            }
+        }
+    }
+
+    #[test]
+    fn every_place_is_looked_at() {
+        for len in 0..40 {
+            let mut bytes = vec![b'a'; len];
+            assert!(is_free_of(&bytes, not_of_name) && is_free_of(&bytes, not_of_value));
+            for at in 0..len {
+                bytes[at] = b'\n';
+                assert!(
+                    !is_free_of(&bytes, not_of_name) && !is_free_of(&bytes, not_of_value),
+                    "{at} of {len}"
+                );
+                bytes[at] = b'a';
+            }
+        }
     }
 }

@@ -17,7 +17,8 @@ use super::head::{RequestHead, Spare, Trailers};
 use super::parse::{is_token_byte, parse_request};
 use super::scan::{HeadScan, ScanLimits};
 use super::write::{
-    Encoder, FieldWriter, Framing, HeadEnd, announce, each, put_fields, put_head_end, put_status_line,
+    Encoder, FieldWriter, Framing, HeadEnd, announce, each, is_small, put_fields, put_head_end,
+    put_status_line,
 };
 use super::{BodyLen, Limits};
 
@@ -402,6 +403,22 @@ impl ServerConn {
         tx: &mut TxQueue,
         write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
     ) -> Result<(), SendError> {
+        let encoder = self.put_head(status, body, write)?;
+        tx.put_slice(&self.scratch);
+        self.tx = Tx::Body(encoder);
+        if body == BodyLen::Tunnel {
+            self.rx = Rx::Tunnel;
+        }
+        Ok(())
+    }
+
+    /// Puts the head of the final response into the scratch memory; how the body is sent.
+    fn put_head(
+        &mut self,
+        status: StatusCode,
+        body: BodyLen,
+        write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
+    ) -> Result<Encoder, SendError> {
         if self.tx != Tx::Head {
             return Err(SendError::State);
         }
@@ -421,14 +438,9 @@ impl ServerConn {
             keep_alive: http && persists && self.request.http10,
         };
         put_head_end(&mut self.scratch, end, options);
-        tx.put_slice(&self.scratch);
         self.persists = persists;
         self.request.awaits_continue = false;
-        self.tx = Tx::Body(encoder);
-        if body == BodyLen::Tunnel {
-            self.rx = Rx::Tunnel;
-        }
-        Ok(())
+        Ok(encoder)
     }
 
     fn plan(&self, status: StatusCode, body: BodyLen) -> Result<(Framing, Encoder), SendError> {
@@ -463,6 +475,31 @@ impl ServerConn {
             BodyLen::Chunked if self.request.http10 => Ok(announce(BodyLen::UntilClose)),
             BodyLen::Length(_) | BodyLen::Chunked | BodyLen::UntilClose => Ok(announce(body)),
         }
+    }
+
+    /// Sends a whole response whose body is at hand. To HEAD, and in a 304, its length is told and nothing of it sent.
+    ///
+    /// # Errors
+    /// As [`ServerConn::send_head`]. Nothing is sent then.
+    pub fn send_response_with(
+        &mut self,
+        status: StatusCode,
+        body: impl Into<Seg>,
+        tx: &mut TxQueue,
+        write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
+        let body = body.into();
+        let encoder = self.put_head(status, BodyLen::Length(body.len() as u64), write)?;
+        let bodyless = encoder == Encoder::Length(0);
+        if !bodyless && is_small(&body) {
+            self.scratch.extend_from_slice(&body);
+        }
+        tx.put_slice(&self.scratch);
+        if !bodyless && !is_small(&body) {
+            tx.push(body);
+        }
+        self.end_response();
+        Ok(())
     }
 
     /// Sends a part of the body, or bytes of the tunnel. The payload is not copied, unless it

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::plain;
+
 /// A request target taken apart, as offsets into the target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TargetParts {
@@ -42,8 +44,8 @@ pub(super) fn parse_target(method: &[u8], target: &[u8]) -> Option<TargetParts> 
 
 /// Whether the bytes are `host [":" port]` with a host that is not empty, and without user information.
 pub(super) fn is_authority(bytes: &[u8]) -> bool {
-    // Most are nothing but a name. Without an early end many bytes are looked at in one step.
-    if bytes.iter().fold(!bytes.is_empty(), |valid, &byte| valid & is_reg_name_byte(byte)) {
+    // Most are nothing but a name of letters, digits, dots and hyphens.
+    if !bytes.is_empty() && plain::is_free_of(bytes, plain::not_of_host) {
         return true;
     }
     let host_len = match bytes {

@@ -10,6 +10,7 @@ use super::BodyLen;
 use super::error::SendError;
 use super::head::{Kind, RequestHead, ResponseHead, Table};
 use super::parse::{is_forbidden_trailer, is_token_byte};
+use super::plain;
 use super::target::{is_authority, is_target_byte};
 
 /// The first line of a request to an origin, and its Host.
@@ -261,16 +262,15 @@ pub(super) struct HopOptions {
 }
 
 fn put_field(out: &mut Vec<u8>, name: &str, value: &[&[u8]]) -> Result<(), SendError> {
-    if name.is_empty() || !name.bytes().all(is_token_byte) {
+    let plain_name = plain::is_free_of(name.as_bytes(), plain::not_of_name);
+    if name.is_empty() || !(plain_name || name.bytes().all(is_token_byte)) {
         return Err(SendError::Name);
     }
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     let start = out.len();
     value.iter().for_each(|part| out.extend_from_slice(part));
-    // All of it at once and without an early end, so that many bytes are looked at in one step.
-    let control = |byte: u8| u8::from(byte < b' ') & u8::from(byte != b'\t') | u8::from(byte == 0x7f);
-    if out[start..].iter().fold(0, |found, &byte| found | control(byte)) != 0 {
+    if !plain::is_free_of(&out[start..], plain::not_of_value) {
         return Err(SendError::Value);
     }
     out.extend_from_slice(b"\r\n");
@@ -395,14 +395,19 @@ impl Encoder {
 }
 
 fn put(seg: Seg, tx: &mut TxQueue) {
-    if seg.len() <= COPIED_BYTES {
+    if is_small(&seg) {
         tx.put_slice(&seg);
     } else {
         tx.push(seg);
     }
 }
 
-/// Payload that is copied behind what goes before, which makes one segment of several. A segment of its own costs more
+/// Whether a payload is copied behind what goes before it.
+pub(super) fn is_small(payload: &[u8]) -> bool {
+    payload.len() <= COPIED_BYTES
+}
+
+/// Payload that is copied, which makes one segment of several. A segment of its own costs more
 /// than such a copy; and a flood of tiny chunks would wait in many times the memory of its bytes, and go out a few dozen
 /// bytes a system call.
 const COPIED_BYTES: usize = 256;

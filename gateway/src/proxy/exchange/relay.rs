@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use ringport::http::{ClientError, ServeError};
-use ringport::proto::http1::{BodyLen, ClientEvent, RemainingBody, SendError, ServerEvent};
+use ringport::proto::http1::{BodyLen, ClientEvent, FieldWriter, RemainingBody, SendError, ServerEvent};
 use ringport::runtime::TxLevel;
 
 use super::trouble::Trouble;
@@ -237,7 +237,7 @@ impl Exchange<'_> {
             if moves {
                 relay.last_progress = self.session.shared.core.now();
             }
-            let mut passed = self.pass_on(event, relay);
+            let mut passed = self.pass_on(event, leg, relay);
             if passed.is_ok() && leg.stream.conn().take_end() {
                 passed = self.pass_end(relay);
             }
@@ -247,7 +247,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn pass_on(&mut self, event: ClientEvent, relay: &mut Relay) -> Result<(), Trouble> {
+    fn pass_on(&mut self, event: ClientEvent, leg: &mut Leg, relay: &mut Relay) -> Result<(), Trouble> {
         let client = &mut self.session.client;
         let sent = match event {
             ClientEvent::Informational(head) => {
@@ -272,7 +272,15 @@ impl Exchange<'_> {
                     client.conn().close_after_response();
                 }
                 let shared = &self.session.shared;
-                let sent = client.send_head_with(status, len, |out| put_response_fields(out, &head, shared));
+                let fields = |out: &mut FieldWriter<'_>| put_response_fields(out, &head, shared);
+                let sent = match leg.stream.take_body() {
+                    Some(body) => {
+                        relay.body_bytes = body.len() as u64;
+                        relay.response_ended = true;
+                        client.respond_with(status, body, fields)
+                    }
+                    None => client.send_head_with(status, len, fields),
+                };
                 relay.status = if sent.is_ok() { status.as_u16() } else { 0 };
                 sent
             }

@@ -1,7 +1,7 @@
 //! What the machines write, what they refuse to write, and how one exchange follows another.
 
 use http::StatusCode;
-use ringport_platform::buf::{RxQueue, TxQueue};
+use ringport_platform::buf::{PoolBuf, RxQueue, TxQueue};
 
 use super::super::{
     Authority, BodyLen, ClientConn, ClientEvent, Error, FieldWriter, ForwardedHost, Limits, RemainingBody,
@@ -158,6 +158,81 @@ fn chunks_and_trailers() {
     assert!(conn.can_read_next() && !conn.wants_close());
 }
 
+/// A response at once is the same bytes as one in pieces.
+#[test]
+fn a_response_at_hand_is_sent_at_once() {
+    let long = vec![b'x'; 1000];
+    let head = GET.replace("GET", "HEAD");
+    for (request, status, body) in [
+        (GET, 200, &b"hello"[..]),
+        (GET, 200, b""),
+        (GET, 200, &long),
+        (GET, 204, b""),
+        (GET, 304, b"hello"),
+        (&head, 200, b"hello"),
+        ("GET / HTTP/1.0\r\n\r\n", 404, b"hello"),
+    ] {
+        let status = StatusCode::from_u16(status).expect("a status");
+        let fields = |out: &mut FieldWriter<'_>| out.put("x", b"y");
+        let (mut conn, mut rx, mut tx, _) = asked(request);
+        conn.send_response_with(status, body.to_vec(), &mut tx, fields).expect("a request waits");
+        assert_eq!(tx.slices().count(), if body.len() > 256 { 2 } else { 1 });
+        assert_eq!(
+            conn.send_response_with(status, body.to_vec(), &mut tx, fields),
+            Err(SendError::State),
+            "{request}"
+        );
+        let (mut other, _, mut expected, _) = asked(request);
+        other
+            .send_head_with(status, BodyLen::Length(body.len() as u64), &mut expected, fields)
+            .expect("a request waits");
+        if request != head && status != StatusCode::NOT_MODIFIED {
+            other.send_data(body.to_vec(), &mut expected).expect("announced");
+        }
+        other.finish(&mut expected).expect("complete");
+        assert_eq!(sent_text(&tx), sent_text(&expected));
+        assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::End)));
+        assert_eq!(conn.can_read_next(), !request.contains("HTTP/1.0"));
+    }
+    let (mut conn, _, mut tx, _) = asked(GET);
+    let refused = conn.send_response_with(StatusCode::NO_CONTENT, &b"hello"[..], &mut tx, |_| Ok(()));
+    assert_eq!((refused, tx.len()), (Err(SendError::BodyLen), 0));
+}
+
+#[test]
+fn a_body_that_came_with_its_head_is_taken_whole() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n";
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    for (parts, whole) in [
+        (&[head, "abc"].concat()[..], true),
+        (&[head, "ab"].concat(), false),
+        (chunked, false),
+        ("HTTP/1.1 200 OK\r\n\r\nabc", false),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false),
+    ] {
+        let (mut conn, mut tx) = (ClientConn::new(Limits::default()), tx_queue());
+        let line = RequestLine { method: "GET", target: "/", host: "a" };
+        conn.send_request_head(line, [], BodyLen::None, &mut tx).expect("a new connection");
+        conn.finish(&mut tx).expect("no body");
+        let mut rx = rx_queue(parts.as_bytes());
+        assert!(conn.take_body(&mut rx).is_none(), "nothing has been read");
+        assert!(matches!(conn.poll_event(&mut rx), Ok(ClientEvent::Head(..))));
+        let body = conn.take_body(&mut rx);
+        assert_eq!(body.as_deref(), whole.then_some(&b"abc"[..]), "{parts}");
+        assert!(!whole || (conn.reusable(&rx) && conn.take_body(&mut rx).is_none()));
+    }
+    // What is left of a body is no whole one.
+    let (mut conn, mut tx) = (ClientConn::new(Limits::default()), tx_queue());
+    let line = RequestLine { method: "GET", target: "/", host: "a" };
+    conn.send_request_head(line, [], BodyLen::None, &mut tx).expect("a new connection");
+    let mut rx = rx_queue([head, "ab"].concat().as_bytes());
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ClientEvent::Head(..))));
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ClientEvent::Data(_))));
+    rx.push(PoolBuf::copied(b"c"));
+    assert!(conn.take_body(&mut rx).is_none());
+    assert!(matches!(conn.poll_event(&mut rx), Ok(ClientEvent::Data(_))));
+}
+
 /// Who asks behind each event is told the end as soon as it is known, and then not again.
 #[test]
 fn an_end_that_is_known_is_taken_with_what_comes_before() {
@@ -213,7 +288,7 @@ fn informational_responses_come_first() {
     assert_eq!(conn.send_continue(&mut tx), Err(SendError::State));
     conn.finish(&mut tx).expect("no body");
     assert!(!conn.wants_close(), "the client was told to send, so its body will come");
-    rx.push(ringport_platform::buf::PoolBuf::copied(b"body"));
+    rx.push(PoolBuf::copied(b"body"));
     assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::Data(_))));
     assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::End)));
     assert!(conn.can_read_next());
@@ -239,7 +314,7 @@ fn an_early_response_leaves_the_body_to_drain() {
     assert!(!conn.wants_close() && !conn.can_read_next());
     assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::Data(data)) if &*data == b"ab"));
     assert_eq!(conn.remaining_body(), RemainingBody::Known(2));
-    rx.push(ringport_platform::buf::PoolBuf::copied(format!("cd{GET}").as_bytes()));
+    rx.push(PoolBuf::copied(format!("cd{GET}").as_bytes()));
     assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::Data(data)) if &*data == b"cd"));
     assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::End)));
     assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::Head(..))));
