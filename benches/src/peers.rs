@@ -89,34 +89,36 @@ pub fn of(kind: Kind) -> Vec<Peer> {
     peers
 }
 
-/// ringport on each driver.
+/// ringport on each driver; a relay copies, and splices in a row of its own.
 pub fn ours(kind: Kind) -> Vec<Peer> {
-    let driver = |driver: &'static str| {
-        Peer::new(format!("ringport-{driver}"), kind, move |place| {
-            ringport(place, kind, driver, Mechanisms::NONE)
-        })
+    let peer = |name: String, driver: &'static str, disable: Mechanisms| {
+        Peer::new(name, kind, move |place| ringport(place, kind, driver, disable))
     };
-    let mut ours = vec![driver("uring"), driver("epoll")];
-    if kind == Kind::Relay {
-        let copying = Mechanisms::NONE.with(Mechanism::Splice);
-        let command = move |place: &Place| ringport(place, kind, "uring", copying);
-        ours.push(Peer::new("ringport-uring, copying", kind, command));
+    let copying = match kind {
+        Kind::Relay => Mechanisms::NONE.with(Mechanism::Splice),
+        Kind::Echo | Kind::Hello | Kind::Proxy => Mechanisms::NONE,
+    };
+    let mut peers = Vec::new();
+    for driver in ["uring", "epoll"] {
+        peers.push(peer(format!("ringport-{driver}"), driver, copying));
+        if kind == Kind::Relay {
+            peers.push(peer(format!("ringport-{driver}-splice"), driver, Mechanisms::NONE));
+        }
     }
-    ours
+    peers
 }
 
-/// ringport on io_uring with all mechanisms, without each of them in turn, and without any.
+/// ringport on io_uring with all of its mechanisms, without each of them in turn, and without any; on epoll last.
 pub fn without_mechanisms(kind: Kind) -> Vec<Peer> {
     let peer = |name: String, disable: Mechanisms| {
         Peer::new(name, kind, move |place| ringport(place, kind, "uring", disable))
     };
-    let none = Mechanism::ALL.into_iter().fold(Mechanisms::NONE, Mechanisms::with);
+    let none = Mechanism::of_uring().fold(Mechanisms::NONE, Mechanisms::with);
     let mut peers = vec![peer("ringport-uring".to_owned(), Mechanisms::NONE)];
-    // What splices is a relay.
-    let each = Mechanism::ALL.into_iter().filter(|one| kind == Kind::Relay || *one != Mechanism::Splice);
+    let each = Mechanism::of_uring();
     peers.extend(each.map(|one| peer(format!("without {}", one.name()), Mechanisms::NONE.with(one))));
     peers.push(peer("without any".to_owned(), none));
-    peers.extend(ours(kind).into_iter().skip(1).take(1));
+    peers.extend(ours(kind).into_iter().filter(|peer| peer.name == "ringport-epoll"));
     peers
 }
 

@@ -61,13 +61,7 @@ fn main() -> io::Result<()> {
     if disable.contains(Mechanism::Splice) {
         core.max_pipes = 0;
     }
-    let spec = LaunchSpec {
-        cores: 1,
-        pin: false,
-        pool: PoolSpec::default(),
-        core,
-        open: Arc::new(open),
-    };
+    let spec = LaunchSpec { cores: 1, pin: false, pool: PoolSpec::default(), core, open: Arc::new(open) };
     let launched = launch(spec, move |context| {
         let fd = fd.lock().unwrap_or_else(PoisonError::into_inner).take();
         serve(context, fd, What { work: cli.work, origin: cli.origin, pending: cli.pending })

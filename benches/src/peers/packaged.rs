@@ -205,7 +205,7 @@ worker_rlimit_nofile 20000;
 error_log stderr error;
 pid nginx.pid;
 events { worker_connections 19900; multi_accept on; }
-stream { server { listen {address} backlog=4096; tcp_nodelay on; proxy_buffer_size 64k; proxy_pass {origin}; } }
+stream { server { listen {address} backlog=4096; tcp_nodelay on; proxy_pass {origin}; } }
 ";
 
 /// The watchdog is left on: it is what everybody runs.

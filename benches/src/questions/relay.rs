@@ -14,7 +14,9 @@ use crate::results::Report;
 /// What hindered all of it.
 pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
     let about = "The proxy's load through relays of plain TCP, one connection to the origin for each client. A stream is a \
-                 connection on which answers of 1 MiB follow each other without a pause: its cost is that of 1 MiB.";
+                 connection on which answers of 1 MiB follow each other without a pause: its cost is that of 1 MiB. \
+                 ringport's is `net::relay`, once with the copies that RINGPORT_DISABLE=splice makes of it and once as it \
+                 comes, splicing bulk; HAProxy splices nothing or, where its row says so, everything.";
     bench::run("relay", about, &configs(pace), peers::of, pace)
 }
 
