@@ -14,3 +14,4 @@
 //! [`TxQueue`]: ringport_platform::buf::TxQueue
 
 pub mod http1;
+pub mod proxy_protocol;
