@@ -18,7 +18,7 @@ use crate::runtime::{Moved, Splice, SpliceError, Transport, TxLevel};
 
 /// Unsent bytes above which no more is taken from the other side.
 const HIGH_WATER: usize = 256 * 1024;
-/// So much at once, so often in a row, and a way goes on by splice.
+/// So much at once, so much more often than less, and a way goes on by splice.
 const MUCH: usize = 16 * 1024;
 const OFTEN: u8 = 4;
 /// So little at once, so often in a row, and it goes on by copying.
@@ -123,7 +123,7 @@ impl Relay {
 struct Way {
     state: State,
     passed: u64,
-    /// How often in a row it came in bulk, or while splicing in crumbs.
+    /// How much more often it came in bulk than not; while splicing, how often in a row in crumbs.
     streak: u8,
     /// Splicing was tried and is not to be had.
     only_copies: bool,
@@ -184,7 +184,8 @@ impl Way {
             }
             let count = self.pass_on(from, to);
             to.start_send().map_err(Failed::Sink)?;
-            self.streak = if count < MUCH { 0 } else { self.streak + 1 };
+            // A crumb takes back one, not all: io_uring cuts what comes where a chunk of the pool is full.
+            self.streak = if count < MUCH { self.streak.saturating_sub(1) } else { self.streak + 1 };
             if self.streak < OFTEN || self.only_copies {
                 self.streak = self.streak.min(OFTEN);
                 continue;

@@ -85,6 +85,27 @@ fn a_relay_follows_what_it_carries() {
     });
 }
 
+/// io_uring cuts what comes where a chunk of the pool is full, so that a stream of bulk has a crumb now and then: each began
+/// the count anew, and a single stream was copied for ever.
+#[test]
+fn a_crumb_between_does_not_keep_bulk_from_being_spliced() {
+    Rig::default().each(async |runtime: Native| {
+        let lens: Vec<usize> = [20 << 10, 20 << 10, 20 << 10, 804].repeat(20);
+        let total: usize = lens.iter().sum();
+        let ((mut client, mut near), (mut far, mut server)) = (pair(&runtime).await, pair(&runtime).await);
+        let serving = async {
+            for len in &lens {
+                server.read_exact(&mut vec![0; *len]).await.expect("all of it");
+                server.send([1].as_slice()).await.expect("open");
+            }
+            server.shutdown().await.expect("open");
+        };
+        let relaying = async { net::relay(&mut near, &mut far).await.expect("nobody fails") };
+        let (_, ((), ())) = join(relaying, join(serving, talk(&mut client, 1, &lens, 1))).await;
+        assert!(spliced(&runtime) > total as u64 / 2, "{} of {total}", spliced(&runtime));
+    });
+}
+
 /// Bulk, crumbs, bulk, crumbs.
 fn rounds() -> impl Iterator<Item = (usize, usize)> {
     (0..200).map(|round| (round, if round % 100 == 0 { 8 << 20 } else { 100 }))
