@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 pub use ringport_platform::driver::ConnectAddr;
-pub use ringport_platform::socket::{ListenOptions, LocalAddr};
+pub use ringport_platform::socket::{DialOptions, ListenOptions, LocalAddr, OpenError, Opened, open_dialled};
 pub use ringport_platform::sockets::TxLevel;
+use ringport_platform::sockopt::{ApplyError, Effective, OptSet, Stage, Target};
 pub use ringport_platform::splice::{Moved, Splice, SpliceError};
 use ringport_platform::timer::later;
 
@@ -79,6 +80,18 @@ pub trait Transport: 'static {
     /// The system's.
     fn local_addr(&self) -> io::Result<LocalAddr>;
 
+    /// Sets on the connected socket those of the options that belong to a stage, and reads them back. Two system calls for
+    /// each.
+    ///
+    /// # Errors
+    /// The option that was refused. The stream lives on.
+    fn set_options(
+        &self,
+        options: &OptSet,
+        stage: Stage,
+        target: Target,
+    ) -> Result<Vec<Effective>, ApplyError>;
+
     /// From now on dropping the stream discards what waits and resets the connection, so that the peer cannot take what
     /// it got for the whole. Unix sockets know no reset: their peer reads an end.
     fn reset_on_drop(&mut self);
@@ -134,6 +147,13 @@ pub trait Runtime: Clone + 'static {
     /// In the future: `ECONNREFUSED`, `ETIMEDOUT`, `ENETUNREACH`; `ENOENT` for a Unix path without socket;
     /// `InvalidInput` for one that is too long.
     fn connect(&self, addr: &ConnectAddr) -> impl Future<Output = io::Result<Self::Stream>> + 'static;
+
+    /// As [`Runtime::connect`], with a socket that [`open_dialled`] made for this address.
+    fn connect_opened(
+        &self,
+        opened: Opened,
+        addr: &ConnectAddr,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + 'static;
 
     /// Listens; nothing is taken from the kernel before the first accept. A Unix socket's path is made, and is not removed
     /// when the listener goes.

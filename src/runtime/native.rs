@@ -16,9 +16,12 @@ use ringport_platform::core::{Accepted, Connecting, ListenSock, StreamSock};
 pub use ringport_platform::core::{Core, CoreSpec, Sleep};
 pub use ringport_platform::driver::{DriverChoice, DriverKind, Mechanisms};
 pub use ringport_platform::launch::{CoreContext, Launched};
+use ringport_platform::sockopt::{ApplyError, Effective, OptSet, Stage, Target};
 
 pub use self::start::{NativeSpec, block_on};
-use super::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime, Splice, Timer, Transport, TxLevel};
+use super::{
+    ConnectAddr, ListenOptions, Listener, LocalAddr, Opened, Runtime, Splice, Timer, Transport, TxLevel,
+};
 
 /// This thread's core as a [`Runtime`].
 #[derive(Clone)]
@@ -70,6 +73,15 @@ impl Runtime for Native {
 
     fn connect(&self, addr: &ConnectAddr) -> impl Future<Output = io::Result<NativeStream>> + 'static {
         let connecting = Connecting::start(&self.core, addr);
+        async move { Ok(NativeStream(connecting?.await?)) }
+    }
+
+    fn connect_opened(
+        &self,
+        opened: Opened,
+        addr: &ConnectAddr,
+    ) -> impl Future<Output = io::Result<NativeStream>> + 'static {
+        let connecting = Connecting::start_with(&self.core, opened.fd, addr);
         async move { Ok(NativeStream(connecting?.await?)) }
     }
 
@@ -158,6 +170,15 @@ impl Transport for NativeStream {
 
     fn local_addr(&self) -> io::Result<LocalAddr> {
         self.0.local_addr()
+    }
+
+    fn set_options(
+        &self,
+        options: &OptSet,
+        stage: Stage,
+        target: Target,
+    ) -> Result<Vec<Effective>, ApplyError> {
+        self.0.set_options(options, stage, target)
     }
 
     fn reset_on_drop(&mut self) {

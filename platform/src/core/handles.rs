@@ -12,6 +12,7 @@ use crate::driver::ConnectAddr;
 use crate::op::Errno;
 use crate::socket::{self, ListenOptions, LocalAddr};
 use crate::sockets::{CloseMode, Role, SockId, TxLevel};
+use crate::sockopt::{ApplyError, Effective, OptSet, Stage, Target};
 use crate::splice::Splice;
 
 /// A slot with its owner; dropping it closes the socket.
@@ -161,15 +162,15 @@ impl Connecting {
     /// # Errors
     /// Out of descriptors, or an address that no socket can have.
     pub fn start(core: &Core, addr: &ConnectAddr) -> io::Result<Self> {
-        socket::sock_addr(addr)?;
         Self::start_with(core, socket::stream_for(addr)?, addr)
     }
 
     /// Connects a socket that the caller made and bound. It must be non-blocking.
     ///
     /// # Errors
-    /// When the driver cannot watch it.
+    /// An address that no socket can have, or the driver cannot watch it; the socket is closed then.
     pub fn start_with(core: &Core, fd: OwnedFd, addr: &ConnectAddr) -> io::Result<Self> {
+        socket::sock_addr(addr)?;
         let owned = Owned::new(core, fd, Role::Stream)?;
         core.0.sockets.borrow_mut().start_connect(owned.id, addr.clone());
         Ok(Connecting(Some(owned)))
@@ -217,6 +218,19 @@ impl StreamSock {
     /// Sends small segments at once. See [`socket::set_nodelay`].
     pub fn set_nodelay(&self) {
         self.owned.with_fd(socket::set_nodelay);
+    }
+
+    /// Sets what of a set of options belongs to a stage. See [`OptSet::apply`].
+    ///
+    /// # Errors
+    /// The option that was refused.
+    pub fn set_options(
+        &self,
+        options: &OptSet,
+        stage: Stage,
+        target: Target,
+    ) -> Result<Vec<Effective>, ApplyError> {
+        self.owned.with_fd(|fd| options.apply(fd, stage, target))
     }
 
     /// Bytes that may wait here for their reader before the peer is held back. Default 64 KiB.
