@@ -7,6 +7,8 @@ pub mod driver;
 pub mod exec;
 pub mod launch;
 pub mod mesh;
+#[cfg(target_os = "linux")]
+pub mod names;
 pub mod op;
 pub mod park;
 #[cfg(target_os = "linux")]
