@@ -13,5 +13,6 @@
 //! [`RxQueue`]: ringport_platform::buf::RxQueue
 //! [`TxQueue`]: ringport_platform::buf::TxQueue
 
+pub mod happy_eyeballs;
 pub mod http1;
 pub mod proxy_protocol;
