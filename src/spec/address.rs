@@ -80,6 +80,20 @@ impl OriginAddress {
                 UnixName::Abstract(name) => OriginAddress::UnixAbstract(name),
             });
         }
+        let address = OriginAddress::parse_host(text)?;
+        // It would be printed as a path.
+        match &address {
+            OriginAddress::Host { host, .. } if host == "unix" => {
+                Err(format!("{} has a host that is read as unix:/path", quoted(text)))
+            }
+            OriginAddress::Host { .. } | OriginAddress::Unix(_) | OriginAddress::UnixAbstract(_) => {
+                Ok(address)
+            }
+        }
+    }
+
+    /// `name:80`, `192.0.2.1:80` or `[::1]:80`.
+    pub(super) fn parse_host(text: &str) -> Result<OriginAddress, String> {
         if text.contains("://") {
             return Err(format!("{} is a URL; write host:port", quoted(text)));
         }

@@ -377,12 +377,7 @@ impl NetAddr<OriginAddress> {
                 UnixName::Abstract(name) => OriginAddress::UnixAbstract(name),
             }
         } else if network.has_ports() {
-            match OriginAddress::parse(text)? {
-                host @ OriginAddress::Host { .. } => host,
-                OriginAddress::Unix(_) | OriginAddress::UnixAbstract(_) => {
-                    return Err(mismatch(network, text));
-                }
-            }
+            OriginAddress::parse_host(text)?
         } else {
             let host = match bare_ip(text) {
                 Ok(ip) => ip.to_string(),

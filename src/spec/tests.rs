@@ -1,3 +1,4 @@
+mod corners;
 mod formats;
 mod network;
 
@@ -285,13 +286,16 @@ pools[0].connect_timeout: out of range: 1 ms (\"0.001s\") to 30 days (\"2592000s
 #[test]
 fn other_kinds_of_fields() {
     let schema = r#"syntax = "proto3"; package t; import "google/protobuf/timestamp.proto";
+        import "google/protobuf/struct.proto";
         enum Kind { KIND_HTTP = 0; KIND_TCP = 1; }
         message Root { bytes seed = 1; map<string, Root> sub = 2; oneof how { string by_name = 3; int64 by_number = 4; }
-            float weight = 5; map<int32, bool> flags = 6; google.protobuf.Timestamp since = 7; repeated Kind TLSKinds = 8; }"#;
+            float weight = 5; map<int32, bool> flags = 6; google.protobuf.Timestamp since = 7; repeated Kind TLSKinds = 8;
+            double share = 9; map<bool, bool> known = 10; map<uint32, bool> small = 11; map<uint64, bool> large = 12;
+            map<int64, bool> any = 13; google.protobuf.Struct more = 14; }"#;
     let file = protox::file::File::from_source("t.proto", schema).expect("valid schema");
     let mut pool = raw::descriptors().clone();
-    let timestamp = protox::compile(["google/protobuf/timestamp.proto"], ["schema"]).expect("well known");
-    pool.add_file_descriptor_set(timestamp).expect("complete");
+    let known = ["google/protobuf/timestamp.proto", "google/protobuf/struct.proto"];
+    pool.add_file_descriptor_set(protox::compile(known, ["schema"]).expect("well known")).expect("complete");
     pool.add_file_descriptor_proto(file.file_descriptor_proto().clone()).expect("complete");
     let root = pool.get_message_by_name("t.Root").expect("in the schema");
     let read = |text: &str| match read_dynamic(text, Format::Yaml, "f", &root) {
@@ -311,6 +315,16 @@ fn other_kinds_of_fields() {
         ("weight: 1e300", "f:1:9: weight: out of range"),
         ("flags: {1: true, x: true}", "f:1:18: flags[\"x\"]: expected an integer, found \"x\""),
         ("flags: {1: true, 01: true}", "f:1:18: flags[\"01\"]: written twice"),
+        ("share: 3", "share:3"),
+        ("share: '0.5'", "share:0.5"),
+        ("share: half", "f:1:8: share: expected a number, found \"half\""),
+        ("share: []", "f:1:8: share: expected a number, found a list"),
+        ("seed: a-_9", "seed:\"k\\357\\375\""),
+        ("seed: 'a b'", "f:1:7: seed: expected base64"),
+        ("{known: {true: true, false: false}, small: {1: true}}", ""),
+        ("{large: {18446744073709551615: true}, any: {-1: true}}", ""),
+        ("flags: []", "f:1:8: flags: expected a table, found a list"),
+        ("more: {a: [1, 1.5, x, true, ~], b: {c: 99999999999999999999}}", "more{"),
         ("since: '2026-01-01T00:00:00Z'", "since{seconds:1767225600}"),
         ("since: soon", "f:1:8: since: "),
         ("TLSKinds: [tcp, KIND_HTTP, 1]", "TLSKinds:[KIND_TCP,KIND_HTTP,KIND_TCP]"),

@@ -78,8 +78,13 @@ fn is_writable(address: &Address) -> bool {
 }
 
 fn is_origin_writable(address: &OriginAddress) -> bool {
-    let is_host = matches!(address, OriginAddress::Host { .. });
-    is_host || OriginAddress::parse(&address.to_string()).as_ref() == Ok(address)
+    match address {
+        // Names may change their case on the way.
+        OriginAddress::Host { host, .. } => !host.eq_ignore_ascii_case("unix"),
+        OriginAddress::Unix(_) | OriginAddress::UnixAbstract(_) => {
+            OriginAddress::parse(&address.to_string()).as_ref() == Ok(address)
+        }
+    }
 }
 
 /// In short where the address says it all.

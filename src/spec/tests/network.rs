@@ -100,6 +100,8 @@ fn addresses_with_their_networks() {
         "ip4:icmp://192.0.2.1",
         "ip6:icmp6://2001:db8::1",
         "ip:1://example.com",
+        // A host that without its network would be a path.
+        "udp4://unix:5",
         "unix:///run/my app.sock",
         "unixpacket://@name",
     ] {
@@ -113,7 +115,7 @@ fn addresses_with_their_networks() {
         ("tcp://example.com", "write host:port"),
         ("tcp4://[::1]:80", "no address of tcp4"),
         ("udp6://192.0.2.1:1", "no address of udp6"),
-        ("tcp://unix:/run/a", "no address of tcp"),
+        ("tcp://unix:/run/a", "has no port"),
         ("ip4:icmp://2001:db8::1", "no address of ip4:icmp"),
         ("ip4:icmp://a b", "no host name"),
         ("unix://", "1 to 107 bytes"),
