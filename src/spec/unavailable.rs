@@ -4,6 +4,7 @@
 use prost::{Message, Name};
 
 use super::check::{Check, join};
+use super::net_addr::Network;
 use super::raw;
 
 /// A field of a message, and what is said of it.
@@ -43,6 +44,9 @@ pub(super) const NOT_YET_IN_PROXY: &[Unavailable] = &[
     ("DialConfig", "resolver", "not available in a proxy yet; see resolve_interval of the pool"),
     ("DialConfig", "proxy_protocol", PROXY),
 ];
+
+/// Networks that listeners of a proxy cannot have: they are bound as streams of both families.
+pub(super) const NETWORKS_NOT_YET_IN_PROXY: &[Network] = &[Network::Tcp6, Network::UnixPacket];
 
 const PROXY: &str = "not available in a proxy yet";
 

@@ -14,7 +14,7 @@ use super::super::listen::{ListenSource, ListenSpec};
 use super::super::nearest::{did_you_mean, quoted};
 use super::super::net_addr::{NetAddr, Network};
 use super::super::raw;
-use super::super::unavailable::NOT_YET_IN_PROXY;
+use super::super::unavailable::{NETWORKS_NOT_YET_IN_PROXY, NOT_YET_IN_PROXY};
 use super::{
     AccessLog, Balance, DriverChoice, Forwarded, HealthSpec, HostPattern, Limits, ListenerSpec,
     OriginPoolSpec, OriginSpec, ProxySpec, RouteSpec, RuntimeSpec, Timeouts,
@@ -77,6 +77,9 @@ impl Check {
         let owner = if beside.is_some() { address_path } else { format!("{config_path}.addr") };
         let listen = self.listen_config(config, &config_path, beside)?;
         if let ListenSource::Address(address) = listen.source() {
+            if NETWORKS_NOT_YET_IN_PROXY.contains(&address.network()) {
+                self.fault(&owner, format!("{} is not available in a proxy yet", address.network()));
+            }
             self.taken(owner, address.address(), addresses);
         }
         Some(listen)
