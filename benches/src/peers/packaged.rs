@@ -54,11 +54,7 @@ impl Packaged {
     fn ask_version(&self) -> Option<String> {
         let output = self.command().ok()?.arg("-v").output().ok()?;
         let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
-        let text = String::from_utf8_lossy(&text);
-        let (_, after) = text.lines().next()?.split_once("version")?;
-        let version = after.trim_start_matches([':', ' ']).trim_start_matches("nginx/");
-        // HAProxy says the package's revision, too.
-        Some(version.split([' ', '-']).next()?.to_owned()).filter(|version| !version.is_empty())
+        version_in(&String::from_utf8_lossy(&text))
     }
 
     fn command(&self) -> io::Result<Command> {
@@ -109,6 +105,14 @@ impl Packaged {
                 )
             })
     }
+}
+
+/// The version in what `-v` prints, without the package's revision, which HAProxy says, too.
+fn version_in(text: &str) -> Option<String> {
+    let (_, after) = text.lines().next()?.split_once("version")?;
+    let version = after.trim_start_matches([':', ' ']).trim_start_matches("nginx/");
+    let version = version.split([' ', '-']).next()?;
+    (!version.is_empty()).then(|| version.to_owned())
 }
 
 /// Debian keeps servers in folders that only root has in its path.
@@ -245,3 +249,24 @@ backend origin
     mode tcp
     {splice}
     server one {origin} maxconn 19000";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        for (text, expected) in [
+            ("nginx version: nginx/1.22.1\n", Some("1.22.1")),
+            (
+                "HAProxy version 2.6.12-1+deb12u4 2026/10/01 - https://haproxy.org/\nStatus: ..",
+                Some("2.6.12"),
+            ),
+            ("HAProxy version 3.0.11\n", Some("3.0.11")),
+            ("error while loading shared libraries", None),
+            ("", None),
+        ] {
+            assert_eq!(version_in(text).as_deref(), expected, "{text}");
+        }
+    }
+}
