@@ -156,4 +156,8 @@ pub fn interleaved(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
 pub const MIN_SHARE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the machine is given its time; a test needs an instant to count from"
+)]
 mod tests;
