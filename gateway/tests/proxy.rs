@@ -10,6 +10,8 @@ mod basics;
 mod fields;
 #[path = "proxy/limits.rs"]
 mod limits;
+#[path = "proxy/long.rs"]
+mod long;
 #[path = "proxy/message.rs"]
 mod message;
 #[path = "proxy/origin.rs"]

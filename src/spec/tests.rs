@@ -187,6 +187,11 @@ const BROKEN_YAML: &[(&str, &str, &[&str])] = &[
     ("max_idle_per_core: 8", "max_idle_per_core: 1.5", &["expected an integer, found a number"]),
     ("cores: 2", "pool_min_bytes: 6000000, pool_max_bytes: 3000000", &["is more than pool_max_bytes"]),
     ("cores: 2", "pool_max_bytes: 1048575", &["1048575 is out of range: 1048576 to 4294967296"]),
+    (
+        "cores: 2",
+        "splice_min_bytes: 4095",
+        &["runtime.splice_min_bytes: 4095 is out of range: at least 4096"],
+    ),
     // What the table of a head cannot hold would be lowered without a word.
     ("max_connections: 100", "request_line_bytes: 65536", &["65536 is out of range: 256 to 65535"]),
     ("headerBytes: \"16384\"", "headerBytes: 65536", &["65536 is out of range: 256 to 65535"]),

@@ -9,6 +9,7 @@
 //! Until the head of the final response has been passed on, a fault of the origin is answered; after that the client's
 //! connection is cut, because nothing else tells it that the response is not complete.
 
+mod long;
 mod relay;
 mod trouble;
 
@@ -28,6 +29,7 @@ use super::pool::{ActiveRequest, Origin, OriginStream};
 use super::routes::Route;
 use super::session::{Flow, Session};
 use super::tunnel::{Tunnel, TunnelEnd};
+use long::Long;
 use relay::Relay;
 use trouble::Trouble;
 
@@ -290,9 +292,11 @@ impl<'a> Exchange<'a> {
         &mut self,
         route: &Route,
         mut leg: Leg,
-        relay: &Relay,
+        relay: &mut Relay,
         end: Result<(), Trouble>,
     ) -> Result<Option<Leg>, Trouble> {
+        self.end_long_request(relay);
+        relay.down = Long::default();
         if !relay.request_ended {
             // What waits to be sent is worth nothing without its end, which will not come.
             leg.stream.stream().transport().reset_on_drop();
@@ -304,7 +308,9 @@ impl<'a> Exchange<'a> {
         let shared = &self.session.shared;
         let now = shared.core.now();
         shared.stats.responded(relay.status, now.duration_since(self.started));
-        if relay.request_ended && !shared.is_draining() {
+        // Bytes behind a body that was copied have come with it.
+        let trailed = relay.moved && leg.stream.stream().transport().sock().has_unread();
+        if relay.request_ended && !trailed && !shared.is_draining() {
             route.pool.put_idle(leg.active.origin(), leg.stream, now);
         }
         Ok(None)

@@ -215,9 +215,14 @@ fn a_flood_does_not_silence_a_quiet_socket() {
 /// The limit is the process's, so this case runs in a process of its own.
 #[test]
 fn a_listener_recovers_from_a_lack_of_descriptors() {
+    in_a_process_of_its_own("pressure::lack_of_descriptors");
+}
+
+/// Runs a case that is ignored here.
+pub(crate) fn in_a_process_of_its_own(case: &str) {
     let _alone = alone();
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "pressure::lack_of_descriptors", "--ignored", "--test-threads=1", "--nocapture"])
+        .args(["--exact", case, "--ignored", "--test-threads=1", "--nocapture"])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -260,7 +265,7 @@ fn lack_of_descriptors() {
 }
 
 /// Leaves room for so many descriptors more; returns the limit before.
-fn set_descriptor_limit(more: u64) -> libc::rlimit {
+pub(crate) fn set_descriptor_limit(more: u64) -> libc::rlimit {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel reads and writes `limit` during the calls only; the duplicate is closed at once.
     unsafe {
@@ -274,7 +279,7 @@ fn set_descriptor_limit(more: u64) -> libc::rlimit {
     limit
 }
 
-fn restore_descriptor_limit(limit: libc::rlimit) {
+pub(crate) fn restore_descriptor_limit(limit: libc::rlimit) {
     // SAFETY: the kernel reads `limit` during the call only.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
 }

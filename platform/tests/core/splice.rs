@@ -15,6 +15,7 @@ use ringport_platform::core::{CoreSpec, StreamSock};
 use ringport_platform::splice::{Moved, Splice, SpliceError};
 use ringport_platform::stats::CoreStats;
 
+use super::pressure::{in_a_process_of_its_own, restore_descriptor_limit, set_descriptor_limit};
 use super::rig::{
     Setup, aside, each, each_with, each_wrapped, echo, flush, pair, pattern, polled, read_aside, recv,
     recv_exact, recv_to_end, send, turns, until,
@@ -450,6 +451,55 @@ fn without_a_pipe_it_is_to_be_copied() {
         assert_eq!(recv_exact(&source, 3).await, b"abc", "no byte was under way");
         let feeders: Vec<_> = stuck.into_iter().map(|(_, _, _, _, feeder)| feeder).collect();
         aside(move || feeders.into_iter().for_each(|feeder| drop(feeder.join().unwrap()))).await;
+    });
+}
+
+#[test]
+fn a_lack_of_descriptors_is_no_failure() {
+    in_a_process_of_its_own("splice::lack_of_descriptors");
+}
+
+#[test]
+#[ignore = "lowers the limit of the whole process; the test above runs it in a child"]
+fn lack_of_descriptors() {
+    each(|core| async move {
+        let ((source, mut feeder), (sink, _reader)) = (pair(&core), pair(&core));
+        feeder.write_all(b"abc").unwrap();
+        let limit = set_descriptor_limit(1);
+        let passed = pass(&source, &sink, u64::MAX).await;
+        restore_descriptor_limit(limit);
+        assert!(matches!(passed.end, Ok(Moved::Copy)) && passed.spliced == 0, "{passed:?}");
+        assert_eq!(core.stats().pipes.load(), 0);
+        // With descriptors there are pipes again.
+        feeder.write_all(b"def").unwrap();
+        drop(feeder);
+        let again = pass(&source, &sink, u64::MAX).await;
+        assert_eq!(passed.copied + again.copied + again.spliced, 6);
+    });
+}
+
+/// send(2) has a flag against the signal, splice(2) has none: a process that it would end copies.
+#[test]
+fn a_process_that_a_signal_would_end_copies() {
+    in_a_process_of_its_own("splice::deadly_signal");
+}
+
+#[test]
+#[ignore = "changes what a signal does to the whole process; the test above runs it in a child"]
+fn deadly_signal() {
+    let to = |action| {
+        // SAFETY: no handler is installed.
+        unsafe { libc::signal(libc::SIGPIPE, action) }
+    };
+    let before = to(libc::SIG_DFL);
+    each(|core| async move {
+        let ((source, _feeder), (sink, _reader)) = (pair(&core), pair(&core));
+        assert!(source.splice_to(&sink).is_none());
+    });
+    to(before);
+    each(|core| async move {
+        let ((source, _feeder), (sink, _reader)) = (pair(&core), pair(&core));
+        assert!(source.splice_to(&sink).is_some());
     });
 }
 

@@ -96,6 +96,19 @@ impl Decoder {
         }
     }
 
+    /// Counts `count` bytes of a body of known length that were taken off the connection and do not come here.
+    ///
+    /// # Panics
+    /// If the body has no such length, or less is left.
+    pub(super) fn take_past(&mut self, count: u64) {
+        let State::Length(left) = self.state else {
+            panic!("only a known length can be counted past the machine")
+        };
+        let left = left.checked_sub(count).expect("no more is taken than the body has");
+        // No limit: the announced length was found to be within it.
+        self.state = if left == 0 { State::Done } else { State::Length(left) };
+    }
+
     pub(super) fn poll(&mut self, rx: &mut RxQueue, eof: bool, limits: &Limits) -> Result<Decoded, Error> {
         loop {
             match self.state {

@@ -16,6 +16,7 @@ use super::error::{Error, SendError};
 use super::head::{RequestHead, ResponseHead, Spare, Trailers};
 use super::parse::parse_response;
 use super::scan::{HeadScan, ScanLimits};
+use super::server::RemainingBody;
 use super::write::{
     Encoder, FieldWriter, ForwardedHost, Framing, HeadEnd, RequestLine, announce, each, put_fields,
     put_forwarded_line, put_head_end, put_request_line,
@@ -221,6 +222,39 @@ impl ClientConn {
         match &mut self.tx {
             Tx::Body(encoder) => encoder.send_data(seg.into(), tx),
             Tx::Idle | Tx::Done => Err(SendError::State),
+        }
+    }
+
+    /// Notes that `count` bytes of the body, whose length is known, were taken off the connection and do not come through
+    /// its queue: a gateway passes a long body from socket to socket.
+    ///
+    /// # Panics
+    /// If there is no such body, or [`ClientConn::remaining_body`] says that less of it is left.
+    pub fn body_taken_past(&mut self, count: u64) {
+        let Rx::Body(decoder) = &mut self.rx else { panic!("no body is being read") };
+        decoder.take_past(count);
+        if decoder.is_done() {
+            self.rx = Rx::End;
+        }
+    }
+
+    /// Notes that `count` bytes of the body, whose length was announced, were sent without [`ClientConn::send_data`].
+    ///
+    /// # Errors
+    /// If no such body is being sent, or it is shorter: what was sent cannot be taken back, so the connection must be
+    /// dropped.
+    pub fn body_sent_past(&mut self, count: u64) -> Result<(), SendError> {
+        match &mut self.tx {
+            Tx::Body(encoder) => encoder.send_past(count),
+            Tx::Idle | Tx::Done => Err(SendError::State),
+        }
+    }
+
+    /// What of the current response's body has not been read.
+    pub fn remaining_body(&self) -> RemainingBody {
+        match &self.rx {
+            Rx::Body(decoder) => decoder.remaining().map_or(RemainingBody::Unknown, RemainingBody::Known),
+            Rx::Idle | Rx::Head | Rx::End | Rx::Tunnel | Rx::Closed => RemainingBody::None,
         }
     }
 

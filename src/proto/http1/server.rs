@@ -43,7 +43,7 @@ pub enum ServerEvent {
     Closed,
 }
 
-/// What is still to be read of a request whose response is finished.
+/// What is still to be read of a message's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemainingBody {
     /// Nothing.
@@ -510,6 +510,31 @@ impl ServerConn {
     pub fn send_data(&mut self, seg: impl Into<Seg>, tx: &mut TxQueue) -> Result<(), SendError> {
         match &mut self.tx {
             Tx::Body(encoder) => encoder.send_data(seg.into(), tx),
+            Tx::Idle | Tx::Head | Tx::Done => Err(SendError::State),
+        }
+    }
+
+    /// Notes that `count` bytes of the body, whose length is known, were taken off the connection and do not come through
+    /// its queue: a gateway passes a long body from socket to socket.
+    ///
+    /// # Panics
+    /// If there is no such body, or [`ServerConn::remaining_body`] says that less of it is left.
+    pub fn body_taken_past(&mut self, count: u64) {
+        let Rx::Body(decoder) = &mut self.rx else { panic!("no body is being read") };
+        decoder.take_past(count);
+        if decoder.is_done() {
+            self.rx = Rx::End;
+        }
+    }
+
+    /// Notes that `count` bytes of the body, whose length was announced, were sent without [`ServerConn::send_data`].
+    ///
+    /// # Errors
+    /// If no such body is being sent, or it is shorter: what was sent cannot be taken back, so the connection must be
+    /// dropped.
+    pub fn body_sent_past(&mut self, count: u64) -> Result<(), SendError> {
+        match &mut self.tx {
+            Tx::Body(encoder) => encoder.send_past(count),
             Tx::Idle | Tx::Head | Tx::Done => Err(SendError::State),
         }
     }

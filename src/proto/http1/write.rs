@@ -354,6 +354,13 @@ impl Encoder {
         Ok(())
     }
 
+    /// Counts `count` bytes that went out and did not come here.
+    pub(super) fn send_past(&mut self, count: u64) -> Result<(), SendError> {
+        let Encoder::Length(left) = self else { return Err(SendError::State) };
+        *left = left.checked_sub(count).ok_or(SendError::BodyTooLong { allowed: *left })?;
+        Ok(())
+    }
+
     pub(super) fn send_trailers<'a>(
         &mut self,
         fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,

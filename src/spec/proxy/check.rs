@@ -304,6 +304,7 @@ impl Check {
         let cores = self.range("runtime.cores", raw.cores, 0..=1_024).unwrap_or(0);
         let max = self.range("runtime.pool_max_bytes", raw.pool_max_bytes, POOL_BYTES);
         let min = self.range("runtime.pool_min_bytes", raw.pool_min_bytes, 0..=*POOL_BYTES.end());
+        let splice_min_bytes = self.range("runtime.splice_min_bytes", raw.splice_min_bytes, 4_096..=u64::MAX);
         // Who sets one of the two means it; the default of the other gives way.
         let pool_max_bytes = max.unwrap_or(defaults.pool_max_bytes.max(min.unwrap_or(0)));
         let pool_min_bytes = min.unwrap_or(defaults.pool_min_bytes.min(pool_max_bytes));
@@ -321,6 +322,7 @@ impl Check {
             pool_min_bytes,
             pool_max_bytes,
             affinity: raw.affinity.unwrap_or(defaults.affinity),
+            splice_min_bytes: splice_min_bytes.unwrap_or(defaults.splice_min_bytes),
         }
     }
 

@@ -181,6 +181,7 @@ fn runtime(runtime: &RuntimeSpec) -> raw::Runtime {
         pool_min_bytes: Some(runtime.pool_min_bytes as u64),
         pool_max_bytes: Some(runtime.pool_max_bytes as u64),
         affinity: Some(runtime.affinity),
+        splice_min_bytes: Some(runtime.splice_min_bytes),
     }
 }
 

@@ -14,6 +14,7 @@ use ringport::http::{ClientError, ServeError};
 use ringport::proto::http1::{BodyLen, ClientEvent, FieldWriter, RemainingBody, SendError, ServerEvent};
 use ringport::runtime::TxLevel;
 
+use super::long::Long;
 use super::trouble::Trouble;
 use super::{Exchange, Leg};
 use crate::proxy::fields::put_response_fields;
@@ -37,7 +38,7 @@ pub(super) struct Relay {
     pub(super) body_bytes: u64,
     pub(super) last_progress: Instant,
     /// Waits for the client to read, or for the origin to take.
-    client_full: bool,
+    pub(super) client_full: bool,
     pub(super) origin_full: bool,
     /// Bytes passed to the client since it was last asked whether it reads.
     unchecked: usize,
@@ -45,6 +46,10 @@ pub(super) struct Relay {
     unsent: usize,
     /// The origin has asked for the body.
     continued: bool,
+    pub(super) up: Long,
+    pub(super) down: Long,
+    /// The response went from socket to socket: what lies behind it in the origin's has not been seen.
+    pub(super) moved: bool,
 }
 
 impl Relay {
@@ -65,6 +70,9 @@ impl Relay {
             origin_full: false,
             unsent: 0,
             continued: false,
+            up: Long::Copying,
+            down: Long::Copying,
+            moved: false,
         }
     }
 }
@@ -103,11 +111,9 @@ impl Exchange<'_> {
             self.session.timer.reset(relay.last_progress + limit);
             ready!(self.session.timer.poll_elapsed(cx));
             // Bytes that the slow side has taken meanwhile make no event.
-            let unsent = if relay.client_full {
-                self.session.client.stream().transport().sock().unsent()
-            } else {
-                leg.stream.stream().transport().sock().unsent()
-            };
+            let slow = if relay.client_full { self.session.client.stream() } else { leg.stream.stream() };
+            let slow = slow.transport().sock();
+            let unsent = slow.unsent() + slow.unacknowledged();
             if !(relay.client_full || relay.origin_full) || unsent == relay.unsent {
                 return Poll::Ready(Err(self.too_slow(relay)));
             }
@@ -143,6 +149,9 @@ impl Exchange<'_> {
         relay: &mut Relay,
     ) -> Poll<Result<(), Trouble>> {
         while !relay.request_ended {
+            if relay.up.is_moving() {
+                ready!(self.poll_long_request(cx, leg, relay))?;
+            }
             if relay.origin_full || relay.body_taken {
                 match leg.stream.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
                     Poll::Ready(Ok(())) => relay.origin_full = false,
@@ -154,10 +163,16 @@ impl Exchange<'_> {
                     }
                 }
             }
-            let event = match ready!(self.session.client.poll_event(cx)) {
-                Ok(event) => event,
-                Err(ServeError::Protocol(error)) => return Poll::Ready(Err(Trouble::BadRequest(error))),
-                Err(_) => return Poll::Ready(Err(Trouble::ClientGone)),
+            let event = match self.session.client.poll_event(cx) {
+                Poll::Pending => {
+                    ready!(self.poll_begin_request(cx, leg, relay));
+                    continue;
+                }
+                Poll::Ready(Ok(event)) => event,
+                Poll::Ready(Err(ServeError::Protocol(error))) => {
+                    return Poll::Ready(Err(Trouble::BadRequest(error)));
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Trouble::ClientGone)),
             };
             relay.last_progress = self.session.shared.core.now();
             let mut sent = match event {
@@ -201,6 +216,9 @@ impl Exchange<'_> {
         relay: &mut Relay,
     ) -> Poll<Result<(), Trouble>> {
         loop {
+            if relay.down.is_moving() {
+                ready!(self.poll_long_response(cx, leg, relay))?;
+            }
             let done = relay.response_ended || relay.tunnel;
             if done || relay.client_full || relay.unchecked >= CHECK_BYTES {
                 match self.session.client.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
@@ -218,10 +236,11 @@ impl Exchange<'_> {
             let event = match leg.stream.poll_event(cx) {
                 Poll::Pending => {
                     // All that came in one turn goes out together.
-                    return match self.session.client.start_send() {
-                        Ok(()) => Poll::Pending,
-                        Err(_) => Poll::Ready(Err(Trouble::ClientGone)),
-                    };
+                    if self.session.client.start_send().is_err() {
+                        return Poll::Ready(Err(Trouble::ClientGone));
+                    }
+                    ready!(self.poll_begin_response(cx, leg, relay))?;
+                    continue;
                 }
                 Poll::Ready(Ok(event)) => event,
                 Poll::Ready(Err(error)) if relay.response_began => {
@@ -316,6 +335,6 @@ impl Exchange<'_> {
     }
 }
 
-fn unpassable(error: SendError, relay: &Relay) -> Trouble {
+pub(super) fn unpassable(error: SendError, relay: &Relay) -> Trouble {
     if relay.response_began { Trouble::Cut(error.to_string()) } else { Trouble::Unpassable(error) }
 }
