@@ -5,10 +5,14 @@
 //! v2   signature (12), version and command, family and transport, length (2), addresses
 //! ```
 //!
-//! A [`Header`] is written with [`Header::encode`]. Source: `proxy-protocol.txt` of HAProxy, 2.1 and 2.2.
+//! A [`Header`] is written with [`Header::encode`] and read with [`Header::parse`]. Source: `proxy-protocol.txt` of HAProxy, 2.1 and 2.2.
+
+mod parse;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+
+pub use parse::{Accepts, HeaderError};
 
 /// The form of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
