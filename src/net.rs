@@ -1,15 +1,15 @@
-//! Streams for people: plain async methods over any [`Transport`](crate::runtime::Transport); dialled as a spec says; which
-//! peers are let in.
+//! Streams for people: plain async methods over any [`Transport`](crate::runtime::Transport); which peers are let in.
 
 mod compat;
-mod dial;
+mod listen;
 mod peer_filter;
 mod relay;
 mod stream;
 
 pub use compat::CompatStream;
-pub use dial::{
-    AttemptError, AttemptFailure, DialError, DialErrorKind, Dialer, DialerError, Phase, ResolveError,
+pub use listen::{
+    AcceptError, Bounded, DeadlineError, FileFault, InheritFault, ListenError, ListenHandle, ListenPart,
+    ListenStats, Listener, Peer,
 };
 pub use peer_filter::PeerFilter;
 pub use relay::{Relay, RelayError, Relayed, relay};

@@ -10,6 +10,7 @@ pub mod native;
 
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 pub use ringport_platform::driver::ConnectAddr;
 pub use ringport_platform::socket::{DialOptions, ListenOptions, LocalAddr, OpenError, Opened, open_dialled};
 pub use ringport_platform::sockets::TxLevel;
-use ringport_platform::sockopt::{ApplyError, OptSet, Stage, Target};
+use ringport_platform::sockopt::{ApplyError, Effective, OptSet, Stage, Target};
 pub use ringport_platform::splice::{Moved, Splice, SpliceError};
 use ringport_platform::timer::later;
 
@@ -80,11 +81,24 @@ pub trait Transport: 'static {
     /// The system's.
     fn local_addr(&self) -> io::Result<LocalAddr>;
 
-    /// Sets what of `options` belongs to a stage on such a socket.
+    /// Sets on the connected socket those of the options that belong to a stage, and reads them back. Two system calls for
+    /// each.
     ///
     /// # Errors
-    /// The option that the system refused, and why.
-    fn set_options(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError>;
+    /// The option that was refused. The stream lives on.
+    fn set_options(
+        &self,
+        options: &OptSet,
+        stage: Stage,
+        target: Target,
+    ) -> Result<Vec<Effective>, ApplyError>;
+
+    /// [`Transport::set_options`] without reading back: a system call for each. For what is set on each connection, or again
+    /// and again.
+    ///
+    /// # Errors
+    /// The option that was refused.
+    fn set_options_unread(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError>;
 
     /// From now on dropping the stream discards what waits and resets the connection, so that the peer cannot take what
     /// it got for the whole. Unix sockets know no reset: their peer reads an end.
@@ -101,6 +115,12 @@ pub trait Listener: 'static {
 
     /// Takes no more from the kernel until the next [`Listener::poll_accept`].
     fn pause(&mut self);
+
+    /// How many more connections it may take from the kernel beside those that wait here; no limit at first.
+    fn set_room(&mut self, room: usize);
+
+    /// Connections that were taken from the kernel and wait here.
+    fn queued(&self) -> usize;
 
     /// Our address.
     ///
@@ -155,6 +175,12 @@ pub trait Runtime: Clone + 'static {
     /// # Errors
     /// Address in use, not available, not permitted.
     fn listen(&self, addr: &ConnectAddr, options: ListenOptions) -> io::Result<Self::Listener>;
+
+    /// Over a listening socket that was made elsewhere, which has such a backlog and does not block.
+    ///
+    /// # Errors
+    /// When it cannot be watched; it is closed then.
+    fn listen_on(&self, fd: OwnedFd, backlog: i32) -> io::Result<Self::Listener>;
 
     /// A timer that ends at `deadline`.
     fn timer(&self, deadline: Instant) -> Self::Timer;

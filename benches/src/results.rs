@@ -287,7 +287,6 @@ const CRATES: &[&str] = &[
     "compio",
     "tokio-uring",
     "glommio",
-    "pingora-proxy",
     "io-uring",
 ];
 

@@ -1,7 +1,8 @@
 //! What the process asks of the system at start: descriptors, cores, memory. Linux.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Limits on open descriptors, as counts.
@@ -185,6 +186,66 @@ pub fn inherited_fds(
         InheritedFd { fd, name: name.to_owned() }
     };
     Ok((0..RawFd::from(count)).map(|offset| inherit(FIRST_INHERITED + offset)).collect())
+}
+
+/// Takes the socket that the service manager opened for this process under `name` (`LISTEN_PID`, `LISTEN_FDS`,
+/// `LISTEN_FDNAMES`), if `fits` says that it is of use. It becomes non-blocking and closed on exec.
+///
+/// Each is given once; of several of a name, one after the other.
+///
+/// # Errors
+/// Why not; a socket that does not fit stays open, and may be asked for again.
+pub fn take_inherited<E>(
+    name: &str,
+    fits: impl FnOnce(BorrowedFd<'_>) -> Result<(), E>,
+) -> Result<OwnedFd, TakeError<E>> {
+    static TAKEN: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let variable = |name| std::env::var(name).ok();
+    let inherited = inherited_fds(
+        std::process::id(),
+        variable("LISTEN_PID").as_deref(),
+        variable("LISTEN_FDS").as_deref(),
+        variable("LISTEN_FDNAMES").as_deref(),
+    )
+    .map_err(TakeError::Variables)?;
+    let mut named = inherited.iter().filter(|inherited| inherited.name == name).peekable();
+    if named.peek().is_none() {
+        let others: std::collections::BTreeSet<_> =
+            inherited.iter().map(|other| other.name.clone()).collect();
+        return Err(TakeError::Unknown { others: others.into_iter().collect() });
+    }
+    let fd = named.map(|inherited| inherited.fd).find(|fd| !taken.contains(fd)).ok_or(TakeError::Taken)?;
+    // SAFETY: a flag is asked of a number; no memory is involved.
+    check(unsafe { libc::fcntl(fd, libc::F_GETFD) }).map_err(TakeError::System)?;
+    // SAFETY: it is open. The variables say that it was opened for us, and nobody of this process closes what has not been
+    // taken here.
+    fits(unsafe { BorrowedFd::borrow_raw(fd) }).map_err(TakeError::Unfit)?;
+    taken.push(fd);
+    // SAFETY: as above, and `taken` holds that it is given away once.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let socket = socket2::SockRef::from(&fd);
+    socket.set_nonblocking(true).and_then(|()| socket.set_cloexec(true)).map_err(TakeError::System)?;
+    Ok(fd)
+}
+
+/// Why an inherited socket is not to be had.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TakeError<E> {
+    /// The variables are not understood.
+    Variables(InheritError),
+    /// There is none of that name.
+    Unknown {
+        /// The names that there are.
+        others: Vec<String>,
+    },
+    /// All of that name were taken before.
+    Taken,
+    /// It is of no use to the caller.
+    Unfit(E),
+    /// The kernel's: `EBADF` where no such descriptor is open.
+    System(io::Error),
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

@@ -12,9 +12,14 @@ use crate::driver::ConnectAddr;
 use crate::sockets::ACCEPT_QUEUE_LIMIT;
 use crate::sockopt::{Kind, OptSet};
 
+mod file;
 mod open;
 
-pub use open::{DialOptions, Ends, OpenError, Opened, PacketEnds, open_dialled, open_listener, open_packet};
+pub use file::{InTheWay, SocketFile, group_id, make_room, user_id};
+pub use open::{
+    DialOptions, Ends, OpenError, Opened, PacketEnds, open_dialled, open_listener, open_listener_with,
+    open_packet,
+};
 
 /// Where a local socket is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -34,7 +34,12 @@ pub struct Stream<T> {
 impl<T: Transport> Stream<T> {
     /// Over a transport of `runtime`.
     pub fn new<R: Runtime<Stream = T>>(runtime: &R, transport: T) -> Self {
-        Stream { transport, rx: RxQueue::new(), tx: runtime.tx_queue(), unsent: 0, eof: false }
+        Stream::over(transport, runtime.tx_queue())
+    }
+
+    /// Over any transport; `tx` is an empty queue of its runtime.
+    pub fn over(transport: T, tx: TxQueue) -> Self {
+        Stream { transport, rx: RxQueue::new(), tx, unsent: 0, eof: false }
     }
 
     /// The received bytes that have been pulled and not taken, for machines that parse in place.

@@ -7,6 +7,7 @@ mod start;
 
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use ringport_platform::core::{Accepted, Connecting, ListenSock, StreamSock};
 pub use ringport_platform::core::{Core, CoreSpec, Sleep};
 pub use ringport_platform::driver::{DriverChoice, DriverKind, Mechanisms};
 pub use ringport_platform::launch::{CoreContext, Launched};
-use ringport_platform::sockopt::{ApplyError, OptSet, Stage, Target};
+use ringport_platform::sockopt::{ApplyError, Effective, OptSet, Stage, Target};
 
 pub use self::start::{NativeSpec, block_on};
 use super::{
@@ -87,6 +88,10 @@ impl Runtime for Native {
 
     fn listen(&self, addr: &ConnectAddr, options: ListenOptions) -> io::Result<NativeListener> {
         Ok(self.adopt_listener(ListenSock::bind(&self.core, addr, options)?))
+    }
+
+    fn listen_on(&self, fd: OwnedFd, backlog: i32) -> io::Result<NativeListener> {
+        Ok(self.adopt_listener(ListenSock::with_backlog(&self.core, fd, backlog)?))
     }
 
     fn timer(&self, deadline: Instant) -> Sleep {
@@ -164,6 +169,10 @@ impl Transport for NativeStream {
         self.0.set_rx_limit(bytes);
     }
 
+    fn set_options_unread(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError> {
+        self.0.set_options_unread(options, stage, target)
+    }
+
     fn peer_addr(&self) -> io::Result<LocalAddr> {
         self.0.peer_addr()
     }
@@ -172,7 +181,12 @@ impl Transport for NativeStream {
         self.0.local_addr()
     }
 
-    fn set_options(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError> {
+    fn set_options(
+        &self,
+        options: &OptSet,
+        stage: Stage,
+        target: Target,
+    ) -> Result<Vec<Effective>, ApplyError> {
         self.0.set_options(options, stage, target)
     }
 
@@ -194,16 +208,6 @@ impl NativeListener {
         self.sock.poll_accept(cx)
     }
 
-    /// How many more connections it may take from the kernel beside those that wait here. See [`ListenSock::set_room`].
-    pub fn set_room(&mut self, room: usize) {
-        self.sock.set_room(room);
-    }
-
-    /// Connections that were taken from the kernel and wait here.
-    pub fn queued(&self) -> usize {
-        self.sock.queued()
-    }
-
     /// What the kernel still holds, for the end of a listener; `Ok(None)` when nothing waits: drop it then.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<NativeStream>>> {
         let Some(accepted) = std::task::ready!(self.sock.poll_drain(cx))? else {
@@ -223,6 +227,15 @@ impl Listener for NativeListener {
 
     fn pause(&mut self) {
         self.sock.pause();
+    }
+
+    /// See [`ListenSock::set_room`].
+    fn set_room(&mut self, room: usize) {
+        self.sock.set_room(room);
+    }
+
+    fn queued(&self) -> usize {
+        self.sock.queued()
     }
 
     fn local_addr(&self) -> io::Result<LocalAddr> {

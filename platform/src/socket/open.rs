@@ -137,6 +137,21 @@ pub fn open_listener(
     options: ListenOptions,
     set: &OptSet,
 ) -> Result<Opened, OpenError> {
+    open_listener_with(addr, kind, options, set, || Ok(()))
+}
+
+/// As [`open_listener`], with something to be done when the address is taken and no connection can come yet: a Unix
+/// socket's file gets its mode and owner then.
+///
+/// # Errors
+/// As there, or what that failed with, as [`OpenError::LocalAddr`].
+pub fn open_listener_with(
+    addr: &ConnectAddr,
+    kind: Kind,
+    options: ListenOptions,
+    set: &OptSet,
+    when_bound: impl FnOnce() -> io::Result<()>,
+) -> Result<Opened, OpenError> {
     let target = Target::at(addr, kind, Role::Listener);
     if !matches!((kind, addr), (Kind::Stream, _) | (Kind::Seqpacket, ConnectAddr::Unix(_))) {
         return Err(OpenError::Unsupported(target));
@@ -159,6 +174,7 @@ pub fn open_listener(
     }
     let mut opened = make(target, None, &set, true)?;
     bind(&opened.fd, addr)?;
+    when_bound().map_err(|error| OpenError::LocalAddr { addr: local(addr), error })?;
     opened.apply(Stage::PreConnect, &set, true)?;
     let listening = SockRef::from(&opened.fd).listen(options.backlog);
     listening.map_err(|error| OpenError::Listen { addr: local(addr), error })?;

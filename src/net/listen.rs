@@ -1,0 +1,324 @@
+//! Listeners from a spec: who is let in, how many, for how long, and who they are behind a proxy.
+//!
+//! ```text
+//! in the kernel's queue --there is room--> taken --peer kept out--> closed, counted
+//!                                               --PROXY protocol--> its header is read, beside the others
+//!                                               --beyond a limit--> closed (reject, or per address), or held (wait)
+//!                                               --accept--> a Stream, which has a place until it is dropped
+//! ```
+//!
+//! [`Listener::from_spec`] is for one core. For several, [`ListenPart::open`] makes the sockets before any core starts, and each
+//! core makes a [`Listener`] of its part; limits, counters and the socket's file are the whole listener's.
+
+mod bounded;
+mod error;
+mod header;
+mod limits;
+mod open;
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use ringport_platform::socket::SocketFile;
+use ringport_platform::sockopt::{ApplyError, Effective, OptFault, OptSet, Stage, Target};
+
+pub use bounded::{Bounded, DeadlineError};
+pub use error::{AcceptError, FileFault, InheritFault, ListenError};
+pub use limits::ListenStats;
+pub use open::ListenPart;
+
+use self::bounded::Bounds;
+use self::header::{HeaderRules, Headers};
+use self::limits::{Full, Shared, count};
+use crate::net::{PeerFilter, Stream};
+use crate::proto::proxy_protocol::Header;
+use crate::runtime::{Listener as _, LocalAddr, Runtime, Transport};
+use crate::spec::{Address, ListenSpec, NetAddr};
+
+/// Takes connections as a [`ListenSpec`] says. Dropping it stops listening on this core.
+///
+/// Connections that the kernel has taken and nobody has accepted are reset then.
+pub struct Listener<R: Runtime> {
+    runtime: R,
+    /// `None` once it is closed.
+    inner: Option<R::Listener>,
+    index: usize,
+    local: LocalAddr,
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+    file: Option<Arc<SocketFile>>,
+    headers: Option<Rc<Headers<R>>>,
+    /// What was taken when another core had used the last place up.
+    held: Option<Candidate<R>>,
+    registered: Option<Waker>,
+}
+
+type Candidate<R> = (Stream<Bounded<R>>, Peer);
+
+/// What a spec comes to.
+#[derive(Debug)]
+struct Plan {
+    clients: Arc<PeerFilter>,
+    header: Option<Arc<HeaderRules>>,
+    bounds: Bounds,
+    /// Options that connections do not have from their listener, and the sort of socket.
+    connected: Option<(Arc<OptSet>, Target)>,
+    applied: Vec<Effective>,
+    skipped: Vec<OptFault>,
+    refused: Vec<ApplyError>,
+}
+
+impl<R: Runtime> Listener<R> {
+    /// Listens as the spec says, on this core alone.
+    ///
+    /// # Errors
+    /// What is wrong; nothing is left then.
+    pub fn from_spec(spec: &ListenSpec, runtime: &R) -> Result<Self, ListenError> {
+        let mut parts = ListenPart::open(spec, 1)?;
+        Listener::new(parts.pop().expect("a part for each core"), runtime)
+    }
+
+    /// Listens at an address, with every default.
+    ///
+    /// # Errors
+    /// What is wrong; nothing is left then.
+    pub fn bind(address: NetAddr<Address>, runtime: &R) -> Result<Self, ListenError> {
+        let spec = ListenSpec::builder(address).build().expect("an address with defaults is in order");
+        Listener::from_spec(&spec, runtime)
+    }
+
+    /// Takes connections of this part on this core. Nothing is taken from the kernel before the first accept.
+    ///
+    /// # Errors
+    /// The driver cannot watch it; the part is closed then.
+    pub fn new(part: ListenPart, runtime: &R) -> Result<Self, ListenError> {
+        let ListenPart { fd, index, local, backlog, plan, shared, file } = part;
+        let inner = runtime.listen_on(fd, backlog).map_err(ListenError::Driver)?;
+        let headers = plan
+            .header
+            .as_ref()
+            .map(|rules| Headers::new(rules.clone(), plan.clients.clone(), shared.clone()));
+        Ok(Listener {
+            runtime: runtime.clone(),
+            inner: Some(inner),
+            index,
+            local,
+            plan,
+            shared,
+            file,
+            headers,
+            held: None,
+            registered: None,
+        })
+    }
+
+    /// Where it listens; with the port that the kernel chose. No system call.
+    pub fn local_addr(&self) -> &LocalAddr {
+        &self.local
+    }
+
+    /// What became of each option of the listening socket.
+    pub fn applied(&self) -> &[Effective] {
+        &self.plan.applied
+    }
+
+    /// Options that were left out because such a socket lacks them, as the spec allows.
+    pub fn skipped(&self) -> &[OptFault] {
+        &self.plan.skipped
+    }
+
+    /// Options that were left out because this kernel does not know them, as the spec allows.
+    pub fn refused(&self) -> &[ApplyError] {
+        &self.plan.refused
+    }
+
+    /// To close the whole listener, and to look at its counters, from anywhere.
+    pub fn handle(&self) -> ListenHandle {
+        ListenHandle(self.shared.clone())
+    }
+
+    /// Closes the whole listener: what waits in accept, on any core, ends with [`AcceptError::Closed`]. Connections that were
+    /// accepted live on. The socket's file is removed with the last part.
+    pub fn close(&mut self) {
+        self.shared.close();
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.held = None;
+        if let Some(headers) = self.headers.take() {
+            headers.stop();
+        }
+        // Before the socket: a new one at the same path then never finds the old one's file gone from under it.
+        self.file = None;
+        self.inner = None;
+    }
+
+    /// The next connection that is let in and has a place, and who it is. Dropping the future loses none.
+    ///
+    /// One system call for each connection, for the peer's address. Running out of descriptors is no error: the listener
+    /// pauses and goes on when there are some.
+    ///
+    /// # Errors
+    /// [`AcceptError::Closed`] for good; after all others the next may work.
+    pub async fn accept(&mut self) -> Result<(Stream<Bounded<R>>, Peer), AcceptError> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// As [`Listener::accept`].
+    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Candidate<R>, AcceptError>> {
+        self.register(cx);
+        loop {
+            if self.shared.is_closed() {
+                self.stop();
+            }
+            let Some(inner) = self.inner.as_mut() else { return Poll::Ready(Err(AcceptError::Closed)) };
+            let waits = self.shared.waits();
+            if waits && self.shared.left() == 0 {
+                inner.set_room(0);
+                return Poll::Pending;
+            }
+            let (mut stream, peer) = match self.held.take() {
+                Some(held) => held,
+                None => ready!(self.poll_candidate(cx))?,
+            };
+            match self.shared.take(peer.client_ip()) {
+                Ok(place) => {
+                    stream.transport().place = Some(place);
+                    count(&self.shared.counts.accepted);
+                    return Poll::Ready(Ok((stream, peer)));
+                }
+                Err(Full::Total) if waits => self.held = Some((stream, peer)),
+                Err(Full::Total) => count(&self.shared.counts.over_limit),
+                Err(Full::Address) => count(&self.shared.counts.over_limit_per_address),
+            }
+        }
+    }
+
+    /// A connection that is let in, for which there may be no place.
+    fn poll_candidate(&mut self, cx: &mut Context<'_>) -> Poll<Result<Candidate<R>, AcceptError>> {
+        loop {
+            if let Some(headers) = &self.headers
+                && let Poll::Ready(candidate) = headers.poll_ready(cx)
+            {
+                return Poll::Ready(Ok(candidate));
+            }
+            let Some(inner) = self.inner.as_mut() else { return Poll::Ready(Err(AcceptError::Closed)) };
+            if self.shared.waits() {
+                inner.set_room(self.shared.left().saturating_sub(inner.queued()));
+            }
+            let transport = ready!(inner.poll_accept(cx)).map_err(AcceptError::Io)?;
+            // Without a peer it has ended already.
+            let Ok(peer) = transport.peer_addr() else { continue };
+            let let_in = match &self.headers {
+                Some(headers) => headers.rules().trusts(&peer),
+                None => lets_in(&self.plan.clients, &peer),
+            };
+            if !let_in {
+                count(&self.shared.counts.denied);
+                continue;
+            }
+            if let Some((options, target)) = &self.plan.connected {
+                transport
+                    .set_options_unread(options, Stage::Connected, *target)
+                    .map_err(AcceptError::Option)?;
+            }
+            let bounded = Bounded::new(&self.runtime, transport, &self.plan.bounds);
+            let stream = Stream::over(bounded, self.runtime.tx_queue());
+            match &self.headers {
+                Some(headers) => headers.start(&self.runtime, stream, peer),
+                None => return Poll::Ready(Ok((stream, Peer::direct(peer)))),
+            }
+        }
+    }
+
+    fn register(&mut self, cx: &Context<'_>) {
+        if !self.registered.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            self.registered = Some(cx.waker().clone());
+            self.shared.register(self.index, cx);
+        }
+    }
+}
+
+impl<R: Runtime> Drop for Listener<R> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A whole listener, seen from anywhere.
+#[derive(Clone, Debug)]
+pub struct ListenHandle(Arc<Shared>);
+
+impl ListenHandle {
+    /// As [`Listener::close`]. A part that is not in accept closes its socket when it is dropped.
+    pub fn close(&self) {
+        self.0.close();
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> ListenStats {
+        self.0.stats()
+    }
+
+    /// Connections that were accepted and have not ended.
+    pub fn open_connections(&self) -> usize {
+        self.0.open()
+    }
+}
+
+/// Who a connection comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    connection: LocalAddr,
+    client: LocalAddr,
+    header: Option<Header>,
+}
+
+impl Peer {
+    fn direct(connection: LocalAddr) -> Self {
+        Peer { client: connection.clone(), connection, header: None }
+    }
+
+    fn behind(connection: LocalAddr, header: Header) -> Self {
+        let client = match &header {
+            Header::Local => connection.clone(),
+            Header::Inet { source, .. } => LocalAddr::Inet(*source),
+            Header::Unix { source, .. } => LocalAddr::Unix(source.as_bytes().to_vec()),
+        };
+        Peer { connection, client, header: Some(header) }
+    }
+
+    /// The client: whom a trusted proxy names, else the other end of the connection.
+    pub fn client(&self) -> &LocalAddr {
+        &self.client
+    }
+
+    /// The other end of the connection.
+    pub fn connection(&self) -> &LocalAddr {
+        &self.connection
+    }
+
+    /// What a trusted proxy said; `None` where the listener takes no PROXY protocol.
+    pub fn header(&self) -> Option<&Header> {
+        self.header.as_ref()
+    }
+
+    fn client_ip(&self) -> Option<IpAddr> {
+        match &self.client {
+            LocalAddr::Inet(addr) => Some(addr.ip()),
+            LocalAddr::Unix(_) => None,
+        }
+    }
+}
+
+/// Peers of Unix sockets have no address to be kept out by.
+fn lets_in(filter: &PeerFilter, peer: &LocalAddr) -> bool {
+    match peer {
+        LocalAddr::Inet(addr) => filter.allows_all() || filter.allows(*addr),
+        LocalAddr::Unix(_) => true,
+    }
+}

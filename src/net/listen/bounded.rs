@@ -1,0 +1,276 @@
+//! A connection with deadlines, and with its place among those that its listener may have.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use ringport_platform::sockopt::{ApplyError, Effective, OptSet, Stage, Target};
+
+use super::limits::Place;
+use crate::buf::{PoolBuf, RxQueue, Seg, TxQueue};
+use crate::runtime::{LocalAddr, Runtime, Splice, Timer, Transport, TxLevel};
+use crate::spec::Deadlines;
+
+/// A deadline has passed. Errors of a [`Bounded`] transport that are [`io::ErrorKind::TimedOut`] carry it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeadlineError {
+    /// Nothing came for so long while it was waited for. The next receive has as long again.
+    Read(Duration),
+    /// The peer took too little for so long while it was waited for. The next send has as long again.
+    Write(Duration),
+    /// The connection is as old as it may become. Nothing works any more.
+    Connection(Duration),
+}
+
+impl DeadlineError {
+    /// The deadline that an error tells of, if it does.
+    pub fn of(error: &io::Error) -> Option<DeadlineError> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+impl fmt::Display for DeadlineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeadlineError::Read(time) => write!(f, "read deadline: nothing came for {time:?}"),
+            DeadlineError::Write(time) => write!(f, "write deadline: the peer took nothing for {time:?}"),
+            DeadlineError::Connection(time) => {
+                write!(f, "connection deadline: it has been open for {time:?}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for DeadlineError {}
+
+impl From<DeadlineError> for io::Error {
+    fn from(error: DeadlineError) -> Self {
+        io::Error::new(io::ErrorKind::TimedOut, error)
+    }
+}
+
+/// What connections of a listener are given.
+#[derive(Clone, Debug)]
+pub(super) struct Bounds {
+    pub(super) deadlines: Deadlines,
+    /// Options that are set again after each receive, and the sort of socket; `None` where there are none.
+    pub(super) rearmed: Option<(Arc<OptSet>, Target)>,
+}
+
+/// A transport of a listener's connection: with the deadlines of its spec, and counted until it is dropped.
+///
+/// A deadline is looked at by whoever waits: without a receive or a send that waits, nothing is cut. A wait that was given up
+/// and is taken up long after its deadline begins anew.
+pub struct Bounded<R: Runtime> {
+    inner: R::Stream,
+    runtime: R,
+    read: Option<Wait<R>>,
+    write: Option<Wait<R>>,
+    /// Of the whole connection.
+    end: Option<End<R>>,
+    rearmed: Option<(Arc<OptSet>, Target)>,
+    /// `None` while it waits for its header.
+    pub(super) place: Option<Place>,
+}
+
+impl<R: Runtime> Bounded<R> {
+    pub(super) fn new(runtime: &R, inner: R::Stream, bounds: &Bounds) -> Self {
+        let now = runtime.now();
+        let Deadlines { read, write, connection } = bounds.deadlines;
+        Bounded {
+            inner,
+            read: read.map(Wait::new),
+            write: write.map(Wait::new),
+            end: connection.map(|timeout| End {
+                timeout,
+                deadline: now + timeout,
+                timer: runtime.timer(now + timeout),
+            }),
+            rearmed: bounds.rearmed.clone(),
+            runtime: runtime.clone(),
+            place: None,
+        }
+    }
+
+    /// The transport below, without deadlines.
+    pub fn inner(&mut self) -> &mut R::Stream {
+        &mut self.inner
+    }
+
+    /// Whether the connection may still be used.
+    fn alive(&self) -> io::Result<()> {
+        match &self.end {
+            Some(end) if self.runtime.now() >= end.deadline => {
+                Err(DeadlineError::Connection(end.timeout).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The transport below was asked and has nothing.
+    fn wait(&mut self, cx: &mut Context<'_>, side: Side) -> Poll<io::Error> {
+        if let Some(end) = &mut self.end
+            && end.timer.poll_elapsed(cx).is_ready()
+        {
+            return Poll::Ready(DeadlineError::Connection(end.timeout).into());
+        }
+        let (wait, error): (_, fn(Duration) -> DeadlineError) = match side {
+            Side::Read => (&mut self.read, DeadlineError::Read),
+            Side::Write => (&mut self.write, DeadlineError::Write),
+        };
+        let Some(wait) = wait else { return Poll::Pending };
+        wait.poll(&self.runtime, cx).map(|()| error(wait.timeout).into())
+    }
+
+    fn received<T>(&mut self, got: io::Result<T>) -> Poll<io::Result<T>> {
+        if let Some(wait) = &mut self.read {
+            wait.since = None;
+        }
+        if let Some((options, target)) = &self.rearmed {
+            // It was taken before: what fails now is a connection that has ended, and the next receive tells.
+            let _ = self.inner.set_options_unread(options, Stage::Rearm, *target);
+        }
+        Poll::Ready(got)
+    }
+
+    fn sent(&mut self, result: io::Result<()>) -> Poll<io::Result<()>> {
+        if let Some(wait) = &mut self.write {
+            wait.since = None;
+        }
+        Poll::Ready(result)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Read,
+    Write,
+}
+
+/// The deadline of one operation after the other.
+struct Wait<R: Runtime> {
+    timeout: Duration,
+    /// When the operation under way began to wait.
+    since: Option<Instant>,
+    timer: Option<R::Timer>,
+}
+
+/// So long after its deadline a wait that is polled was not waited for in between: a timer would have woken it.
+const GIVEN_UP: Duration = Duration::from_secs(1);
+
+impl<R: Runtime> Wait<R> {
+    fn new(timeout: Duration) -> Self {
+        Wait { timeout, since: None, timer: None }
+    }
+
+    fn poll(&mut self, runtime: &R, cx: &mut Context<'_>) -> Poll<()> {
+        let now = runtime.now();
+        let since =
+            self.since.filter(|since| now.saturating_duration_since(*since) < self.timeout + GIVEN_UP);
+        let deadline = since.unwrap_or(now) + self.timeout;
+        let timer = self.timer.get_or_insert_with(|| runtime.timer(deadline));
+        if since.is_none() {
+            self.since = Some(now);
+            timer.reset(deadline);
+        }
+        std::task::ready!(timer.poll_elapsed(cx));
+        self.since = None;
+        Poll::Ready(())
+    }
+}
+
+struct End<R: Runtime> {
+    timeout: Duration,
+    deadline: Instant,
+    timer: R::Timer,
+}
+
+impl<R: Runtime> Transport for Bounded<R> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut RxQueue, max: usize) -> Poll<io::Result<bool>> {
+        self.alive()?;
+        match self.inner.poll_recv(cx, into, max) {
+            Poll::Ready(got) => self.received(got),
+            Poll::Pending => self.wait(cx, Side::Read).map(Err),
+        }
+    }
+
+    fn poll_recv_buf(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<PoolBuf>>> {
+        self.alive()?;
+        match self.inner.poll_recv_buf(cx) {
+            Poll::Ready(got) => self.received(got),
+            Poll::Pending => self.wait(cx, Side::Read).map(Err),
+        }
+    }
+
+    fn send(&mut self, from: &mut TxQueue) -> io::Result<usize> {
+        if let Err(error) = self.alive() {
+            from.clear();
+            return Err(error);
+        }
+        self.inner.send(from)
+    }
+
+    fn send_seg(&mut self, seg: Seg) -> io::Result<usize> {
+        self.alive()?;
+        self.inner.send_seg(seg)
+    }
+
+    fn poll_sent(&mut self, cx: &mut Context<'_>, level: TxLevel) -> Poll<io::Result<()>> {
+        self.alive()?;
+        match self.inner.poll_sent(cx, level) {
+            Poll::Ready(result) => self.sent(result),
+            Poll::Pending => self.wait(cx, Side::Write).map(Err),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.alive()?;
+        match self.inner.poll_shutdown(cx) {
+            Poll::Ready(result) => self.sent(result),
+            Poll::Pending => self.wait(cx, Side::Write).map(Err),
+        }
+    }
+
+    fn has_news(&self) -> bool {
+        self.inner.has_news()
+    }
+
+    /// `None` with deadlines: what goes past user space goes past them too.
+    fn splice_to(&self, to: &Self) -> Option<Splice> {
+        let timed = |side: &Self| {
+            side.read.is_some() || side.write.is_some() || side.end.is_some() || side.rearmed.is_some()
+        };
+        if timed(self) || timed(to) { None } else { self.inner.splice_to(&to.inner) }
+    }
+
+    fn set_rx_limit(&mut self, bytes: u32) {
+        self.inner.set_rx_limit(bytes);
+    }
+
+    fn set_options_unread(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError> {
+        self.inner.set_options_unread(options, stage, target)
+    }
+
+    fn set_options(
+        &self,
+        options: &OptSet,
+        stage: Stage,
+        target: Target,
+    ) -> Result<Vec<Effective>, ApplyError> {
+        self.inner.set_options(options, stage, target)
+    }
+
+    fn peer_addr(&self) -> io::Result<LocalAddr> {
+        self.inner.peer_addr()
+    }
+
+    fn local_addr(&self) -> io::Result<LocalAddr> {
+        self.inner.local_addr()
+    }
+
+    fn reset_on_drop(&mut self) {
+        self.inner.reset_on_drop();
+    }
+}

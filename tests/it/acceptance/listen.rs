@@ -1,0 +1,665 @@
+//! Cases of listeners: who is let in, how many, for how long, and what is left behind.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::task::Poll;
+use std::time::Duration;
+
+use ringport::net::{
+    self, AcceptError, Bounded, DeadlineError, FileFault, ListenError, ListenPart, Listener, Peer, Stream,
+};
+use ringport::proto::proxy_protocol::{Header, Version};
+use ringport::runtime::native::Native;
+use ringport::runtime::{ConnectAddr, LocalAddr, Runtime};
+use ringport::spec::{Format, ListenSpec};
+use ringport_platform::core::{Connecting, StreamSock};
+use ringport_platform::socket::{DialOptions, open_dialled};
+use ringport_platform::sockopt::{Kind, Opt, OptSet, OptValue, Reason, Setting};
+
+use crate::rig::{TcpStream, each, join, now, open_fds, skipped, turn};
+
+type Accepted = (Stream<Bounded<Native>>, Peer);
+
+fn spec(yaml: &str) -> ListenSpec {
+    ListenSpec::from_text(yaml, Format::Yaml, "f").unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn listen(runtime: &Native, yaml: &str) -> Listener<Native> {
+    Listener::from_spec(&spec(yaml), runtime).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[track_caller]
+fn refused(runtime: &Native, yaml: &str) -> ListenError {
+    let before = open_fds();
+    let Err(error) = Listener::from_spec(&spec(yaml), runtime) else { panic!("{yaml} listens") };
+    assert_eq!(open_fds(), before, "descriptors are left");
+    error
+}
+
+async fn connect(runtime: &Native, to: &LocalAddr) -> TcpStream {
+    net::connect(runtime, &ConnectAddr::from(to.clone())).await.expect("somebody listens")
+}
+
+async fn accept(listener: &mut Listener<Native>) -> Accepted {
+    listener.accept().await.expect("a client comes")
+}
+
+/// A connection, both ends.
+async fn pair(runtime: &Native, listener: &mut Listener<Native>) -> (TcpStream, Accepted) {
+    let to = listener.local_addr().clone();
+    join(connect(runtime, &to), accept(listener)).await
+}
+
+async fn connect_from(runtime: &Native, from: &str, to: &LocalAddr) -> StreamSock {
+    let local = ConnectAddr::Inet(from.parse().expect("an address"));
+    let to = ConnectAddr::from(to.clone());
+    let none = OptSet::new();
+    let options = DialOptions { kind: Kind::Stream, local: Some(&local), options: &none, read_back: false };
+    let fd = open_dialled(&to, options).expect("the address is local").fd;
+    Connecting::start_with(runtime.core(), fd, &to).expect("watched").await.expect("somebody listens")
+}
+
+/// The peer has closed, in order or by a reset.
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    !matches!(stream.recv().await, Ok(Some(_)))
+}
+
+fn port(addr: &LocalAddr) -> u16 {
+    match addr {
+        LocalAddr::Inet(addr) => addr.port(),
+        LocalAddr::Unix(_) => panic!("no port"),
+    }
+}
+
+fn at(host: &str, port: u16) -> LocalAddr {
+    LocalAddr::Inet(SocketAddr::new(host.parse().expect("an address"), port))
+}
+
+fn has_ipv6() -> bool {
+    let has = Path::new("/proc/net/if_inet6").exists();
+    if !has {
+        skipped("IPv6: the kernel has none");
+    }
+    has
+}
+
+fn path(name: &str) -> PathBuf {
+    let path = PathBuf::from(format!("{}/{}-{name}", env!("CARGO_TARGET_TMPDIR"), std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    path
+}
+
+async fn echoes(client: &mut TcpStream, server: &mut Stream<Bounded<Native>>) {
+    client.send(&b"ping"[..]).await.expect("open");
+    let bytes = server.recv().await.expect("open").expect("bytes");
+    server.send(bytes).await.expect("open");
+    assert_eq!(&*client.recv().await.expect("open").expect("bytes"), b"ping");
+}
+
+fn int(number: i64) -> Setting {
+    Setting::Value(OptValue::Int(number))
+}
+
+fn seconds(seconds: u64) -> Setting {
+    Setting::Value(OptValue::Time(Duration::from_secs(seconds)))
+}
+
+#[test]
+fn case_02_a_vanished_interface_is_named() {
+    each(async |runtime| {
+        let error =
+            refused(&runtime, "{addr: '127.0.0.1:0', sockOption: {soOption: {bindToDevice: nosuchif0}}}");
+        let ListenError::Option(refused) = &error else { panic!("{error}") };
+        assert_eq!((refused.opt, refused.reason), (Opt::SoBindtodevice, Reason::NoInterface), "{error}");
+    });
+}
+
+#[test]
+fn case_04_05_25_29_43_d1_d8_options_hold_on_what_is_accepted() {
+    each(async |runtime| {
+        let mut listener = listen(
+            &runtime,
+            "{addr: '127.0.0.1:0', keepAliveConfig: {idle: 11, interval: 12, count: 5}, sockOption: {
+                soOption: {linger: 7, receiveBuffer: 50000}, tcpOption: {noDelay: false, linger2: 5, quickAck: true}}}",
+        );
+        let (_client, (mut server, _)) = pair(&runtime, &mut listener).await;
+        let sock = server.transport().inner().sock();
+        for (opt, expected) in [
+            (Opt::SoKeepalive, Setting::Value(OptValue::Flag(true))),
+            (Opt::TcpKeepidle, seconds(11)),
+            (Opt::TcpKeepintvl, seconds(12)),
+            (Opt::TcpKeepcnt, int(5)),
+            (Opt::SoLinger, seconds(7)),
+            (Opt::SoRcvbuf, int(100_000)),
+            (Opt::TcpNodelay, Setting::Off),
+            (Opt::TcpLinger2, seconds(5)),
+            (Opt::TcpQuickack, Setting::Value(OptValue::Flag(true))),
+        ] {
+            assert_eq!(sock.option(opt).expect("readable"), expected, "{opt}");
+        }
+    });
+}
+
+#[test]
+fn case_13_a_restart_does_not_wait_for_old_connections() {
+    each(async |runtime| {
+        let mut listener = listen(&runtime, "addr: '127.0.0.1:0'");
+        let (mut client, (server, _)) = pair(&runtime, &mut listener).await;
+        let port = port(listener.local_addr());
+        // Who ends first is the one that keeps TIME_WAIT.
+        drop(server);
+        assert!(is_closed(&mut client).await);
+        drop(client);
+        drop(listener);
+        // The kernel has let go of the socket when nobody answers any more.
+        let old = ConnectAddr::from(at("127.0.0.1", port));
+        while net::connect(&runtime, &old).await.is_ok() {
+            turn().await;
+        }
+        let mut listener = listen(&runtime, &format!("addr: '127.0.0.1:{port}'"));
+        pair(&runtime, &mut listener).await;
+    });
+}
+
+#[test]
+fn case_14_a_socket_for_each_core_shares_the_port() {
+    each(async |runtime| {
+        let parts = ListenPart::open(&spec("addr: '127.0.0.1:0'"), 2).expect("free");
+        let addr = parts[0].local_addr().clone();
+        let mut parts = parts.into_iter().map(|part| Listener::new(part, &runtime).expect("watched"));
+        let (mut one, mut other) = (parts.next().expect("two"), parts.next().expect("two"));
+        let error = refused(&runtime, &format!("addr: '{addr}'"));
+        let ListenError::Address { addr: named, error } = error else { panic!("{error}") };
+        assert_eq!((named, error.kind()), (addr.clone(), std::io::ErrorKind::AddrInUse));
+
+        // 2 in 2^64 that all come to one.
+        let (mut counts, mut open) = ([0, 0], Vec::new());
+        for _ in 0..64 {
+            let either = poll_fn(|cx| match one.poll_accept(cx) {
+                Poll::Ready(accepted) => Poll::Ready((0, accepted)),
+                Poll::Pending => other.poll_accept(cx).map(|accepted| (1, accepted)),
+            });
+            let (client, (part, accepted)) = join(connect(&runtime, &addr), either).await;
+            counts[part] += 1;
+            open.push((client, accepted.expect("a client")));
+        }
+        assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    });
+}
+
+#[test]
+fn case_14_one_socket_that_all_cores_take_from() {
+    each(async |runtime| {
+        let parts = ListenPart::open(&spec("{addr: '127.0.0.1:0', sockets: shared}"), 2).expect("free");
+        let addr = parts[0].local_addr().clone();
+        let mut parts = parts.into_iter().map(|part| Listener::new(part, &runtime).expect("watched"));
+        let (mut one, mut other) = (parts.next().expect("two"), parts.next().expect("two"));
+        join(connect(&runtime, &addr), accept(&mut one)).await;
+        drop(one);
+        join(connect(&runtime, &addr), accept(&mut other)).await;
+    });
+}
+
+#[test]
+fn case_11_12_d14_timeouts_of_sockets_are_kept() {
+    each(async |runtime| {
+        let mut listener = listen(
+            &runtime,
+            "{addr: '127.0.0.1:0', sockOption: {soOption: {receiveTimeout: 200, sendTimeout: 300, sendBuffer: 4096}}}",
+        );
+        let (_client, (mut server, _)) = pair(&runtime, &mut listener).await;
+        let began = runtime.now();
+        let error = server.recv().await.expect_err("nothing comes");
+        assert_eq!(DeadlineError::of(&error), Some(DeadlineError::Read(Duration::from_millis(200))));
+        assert!(runtime.now() - began >= Duration::from_millis(200));
+        // The next has as long again.
+        let began = runtime.now();
+        server.recv().await.expect_err("nothing comes");
+        assert!(runtime.now() - began >= Duration::from_millis(190));
+
+        let error = loop {
+            if let Err(error) = server.send(vec![0; 1 << 20]).await {
+                break error;
+            }
+        };
+        assert_eq!(DeadlineError::of(&error), Some(DeadlineError::Write(Duration::from_millis(300))));
+        server.reset();
+    });
+}
+
+#[test]
+fn case_53_any_port_is_known_and_both_families_come() {
+    each(async |runtime| {
+        if !has_ipv6() {
+            return;
+        }
+        let mut listener = listen(&runtime, "addr: ':0'");
+        let port = port(listener.local_addr());
+        assert_ne!(port, 0);
+        for (host, client_is) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1")] {
+            let to = at(host, port);
+            let (mut client, (mut server, peer)) = join(connect(&runtime, &to), accept(&mut listener)).await;
+            let LocalAddr::Inet(addr) = peer.client() else { panic!("{peer:?}") };
+            assert_eq!(addr.ip().to_canonical().to_string(), client_is);
+            echoes(&mut client, &mut server).await;
+        }
+    });
+}
+
+#[test]
+fn case_22_ipv6_alone_where_asked() {
+    each(async |runtime| {
+        if !has_ipv6() {
+            return;
+        }
+        for yaml in ["addr: 'tcp6://:0'", "{addr: '[::]:0', sockOption: {ipv6Option: {v6Only: true}}}"] {
+            let mut listener = listen(&runtime, yaml);
+            let port = port(listener.local_addr());
+            let v4 = ConnectAddr::from(at("127.0.0.1", port));
+            let error = net::connect(&runtime, &v4).await.map(drop).expect_err("IPv6 alone");
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+            let v6 = at("::1", port);
+            join(connect(&runtime, &v6), accept(&mut listener)).await;
+        }
+    });
+}
+
+#[test]
+fn case_54_every_network_of_streams() {
+    each(async |runtime| {
+        let file = path("case-54");
+        let abstract_name = format!("unix://@ringport-case-54-{}", std::process::id());
+        let mut addresses =
+            vec!["tcp4://127.0.0.1:0".into(), format!("unix://{}", file.display()), abstract_name];
+        if has_ipv6() {
+            addresses.push("tcp6://[::1]:0".into());
+        }
+        for address in addresses {
+            let mut listener = listen(&runtime, &format!("addr: '{address}'"));
+            let (mut client, (mut server, _)) = pair(&runtime, &mut listener).await;
+            echoes(&mut client, &mut server).await;
+        }
+        assert!(!file.exists());
+    });
+}
+
+#[test]
+fn case_54_a_sequence_of_packets() {
+    each(async |runtime| {
+        let file = path("case-54-packet");
+        let mut listener = listen(&runtime, &format!("addr: 'unixpacket://{}'", file.display()));
+        let to = ConnectAddr::from(listener.local_addr().clone());
+        let none = OptSet::new();
+        let options = DialOptions { kind: Kind::Seqpacket, local: None, options: &none, read_back: false };
+        let fd = open_dialled(&to, options).expect("a socket").fd;
+        let connecting = Connecting::start_with(runtime.core(), fd, &to).expect("watched");
+        let (client, (mut server, _)) = join(connecting, accept(&mut listener)).await;
+        let client = client.expect("somebody listens");
+        client.send_seg(b"one".as_slice().into()).expect("open");
+        assert_eq!(&*server.recv().await.expect("open").expect("bytes"), b"one");
+    });
+}
+
+#[test]
+fn case_55_the_file_has_its_mode_and_goes_with_the_listener() {
+    each(async |runtime| {
+        let file = path("case-55");
+        let yaml = format!("{{addr: 'unix://{}', unix: {{mode: '0660'}}}}", file.display());
+        let listener = listen(&runtime, &yaml);
+        let found = std::fs::symlink_metadata(&file).expect("it is there");
+        assert!(found.file_type().is_socket());
+        assert_eq!(found.permissions().mode() & 0o7777, 0o660);
+
+        // Live: refused, and still there.
+        let error = refused(&runtime, &yaml);
+        assert!(matches!(error, ListenError::File { fault: FileFault::LiveSocket, .. }), "{error}");
+        assert_eq!(std::fs::symlink_metadata(&file).expect("it is there").ino(), found.ino());
+        drop(listener);
+        assert!(!file.exists());
+
+        // Stale: what a listener leaves that does not remove it.
+        let keeps = format!("{{addr: 'unix://{}', unix: {{remove: false, mode: '0600'}}}}", file.display());
+        drop(listen(&runtime, &keeps));
+        turn().await;
+        assert!(file.exists());
+        let never = format!("{{addr: 'unix://{}', unix: {{replaceStale: false}}}}", file.display());
+        let error = refused(&runtime, &never);
+        assert!(matches!(error, ListenError::File { fault: FileFault::StaleSocket, .. }), "{error}");
+        let mut listener = listen(&runtime, &yaml);
+        pair(&runtime, &mut listener).await;
+
+        // What has taken its place is not ours.
+        std::fs::remove_file(&file).expect("it is there");
+        std::fs::write(&file, "a note").expect("writable");
+        drop(listener);
+        assert_eq!(std::fs::read_to_string(&file).expect("it stays"), "a note");
+        let error = refused(&runtime, &yaml);
+        assert!(matches!(error, ListenError::File { fault: FileFault::OtherFile, .. }), "{error}");
+        assert_eq!(std::fs::read_to_string(&file).expect("it stays"), "a note");
+        std::fs::remove_file(&file).expect("it is there");
+    });
+}
+
+#[test]
+fn case_55_the_file_has_its_owner() {
+    each(async |runtime| {
+        let file = path("case-55-owner");
+        let yaml = |unix: &str| format!("{{addr: 'unix://{}', unix: {{{unix}}}}}", file.display());
+        let error = refused(&runtime, &yaml("owner: nobody-of-that-name"));
+        assert!(matches!(&error, ListenError::File { fault: FileFault::NoSuchOwner(_), .. }), "{error}");
+        assert!(!file.exists());
+        let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+        if !is_root {
+            let error = refused(&runtime, &yaml("owner: '0'"));
+            assert!(matches!(&error, ListenError::File { fault: FileFault::Assign(_), .. }), "{error}");
+            assert!(!file.exists(), "nothing is left behind");
+            skipped("another owner: it needs CAP_CHOWN");
+            return;
+        }
+        let _listener = listen(&runtime, &yaml("owner: '65534', group: root, mode: '0620'"));
+        let found = std::fs::symlink_metadata(&file).expect("it is there");
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (65_534, 0, 0o620));
+    });
+}
+
+#[test]
+fn case_56_an_abstract_name_is_visible_and_leaves_nothing() {
+    each(async |runtime| {
+        let name = format!("@ringport-case-56-{}", std::process::id());
+        let listed = || std::fs::read_to_string("/proc/net/unix").expect("procfs").contains(&name);
+        let listener = listen(&runtime, &format!("addr: 'unix://{name}'"));
+        assert!(listed());
+        drop(listener);
+        while listed() {
+            turn().await;
+        }
+    });
+}
+
+#[test]
+fn case_57_d16_a_bind_that_fails_is_an_error() {
+    each(async |runtime| {
+        let error = refused(&runtime, "addr: 'unix:///no/such/folder/socket'");
+        let ListenError::Address { addr, error } = &error else { panic!("{error}") };
+        assert_eq!(addr.to_string(), "unix:/no/such/folder/socket");
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+        let error = refused(&runtime, "addr: '192.0.2.1:0'");
+        let ListenError::Address { error, .. } = &error else { panic!("{error}") };
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
+    });
+}
+
+#[test]
+fn case_60_d17_who_is_kept_out_never_comes_to_accept() {
+    each(async |runtime| {
+        let mut listener = listen(
+            &runtime,
+            "{addr: '127.0.0.1:0', connectionLimit: 1, denyNetworks: [127.0.0.2, 127.0.0.3]}",
+        );
+        let to = listener.local_addr().clone();
+        let denied = connect_from(&runtime, "127.0.0.2:0", &to).await;
+        denied.send_seg(b"hello".as_slice().into()).expect("open");
+        let also = connect_from(&runtime, "127.0.0.3:0", &to).await;
+        let (_client, (mut server, peer)) = pair(&runtime, &mut listener).await;
+        let LocalAddr::Inet(addr) = peer.client() else { panic!("{peer:?}") };
+        assert_eq!(addr.ip().to_string(), "127.0.0.1");
+        // Not a byte was read: the kernel resets for what nobody took, and ends in order where there was none.
+        poll_fn(|cx| denied.poll_recv_buf(cx)).await.map(|_| ()).expect_err("a reset");
+        assert!(poll_fn(|cx| also.poll_recv_buf(cx)).await.expect("in order").is_none());
+        let stats = listener.handle().stats();
+        assert_eq!((stats.accepted, stats.denied, stats.over_limit), (1, 2, 0));
+        assert_eq!(listener.handle().open_connections(), 1);
+        server.shutdown().await.expect("open");
+    });
+}
+
+#[test]
+fn case_63_beyond_the_limit_one_waits_for_another_to_end() {
+    each(async |runtime| {
+        let mut listener = listen(&runtime, "{addr: '127.0.0.1:0', connectionLimit: 5}");
+        let to = listener.local_addr().clone();
+        let mut open = Vec::new();
+        for _ in 0..5 {
+            open.push(pair(&runtime, &mut listener).await);
+        }
+        let mut sixth = connect(&runtime, &to).await;
+        sixth.send(&b"hello"[..]).await.expect("the kernel keeps it");
+        for _ in 0..10 {
+            assert!(now(|cx| listener.poll_accept(cx)).await.is_pending());
+            turn().await;
+        }
+        let stats = runtime.core().stats();
+        assert_eq!(stats.accepted.load(), 5, "the sixth waits in the kernel");
+        let (_, (ended, _)) = open.pop().expect("five");
+        let accepted = join(accept(&mut listener), async {
+            turn().await;
+            drop(ended);
+        });
+        let ((mut server, _), ()) = accepted.await;
+        assert_eq!(&*server.recv().await.expect("open").expect("bytes"), b"hello");
+        assert_eq!(listener.handle().open_connections(), 5);
+    });
+}
+
+#[test]
+fn case_63_beyond_the_limit_one_is_closed_where_asked() {
+    each(async |runtime| {
+        let mut listener =
+            listen(&runtime, "{addr: '127.0.0.1:0', connectionLimit: 2, connectionLimitPolicy: reject}");
+        let to = listener.local_addr().clone();
+        let first = pair(&runtime, &mut listener).await;
+        let _second = pair(&runtime, &mut listener).await;
+        let mut third = connect(&runtime, &to).await;
+        let closed = async {
+            assert!(is_closed(&mut third).await);
+            drop(first);
+            connect(&runtime, &to).await
+        };
+        let (_fourth, _) = join(closed, accept(&mut listener)).await;
+        assert_eq!(listener.handle().stats().over_limit, 1);
+    });
+}
+
+#[test]
+fn case_63_d19_closing_wakes_a_full_and_a_waiting_accept() {
+    each(async |runtime| {
+        for limit in [1, 2] {
+            let mut listener =
+                listen(&runtime, &format!("{{addr: '127.0.0.1:0', connectionLimit: {limit}}}"));
+            let (mut client, (mut server, _)) = pair(&runtime, &mut listener).await;
+            let handle = listener.handle();
+            let waits = runtime.core().spawn(async move {
+                let end = listener.accept().await.map(drop);
+                (end, listener)
+            });
+            turn().await;
+            handle.close();
+            let (end, listener) = waits.await.expect("it does not panic");
+            assert!(matches!(end, Err(AcceptError::Closed)), "limit {limit}");
+            let to = ConnectAddr::from(listener.local_addr().clone());
+            turn().await;
+            assert!(net::connect(&runtime, &to).await.is_err(), "nobody listens any more");
+            echoes(&mut client, &mut server).await;
+        }
+    });
+}
+
+#[test]
+fn case_64_a_limit_for_each_address() {
+    each(async |runtime| {
+        let mut listener = listen(&runtime, "{addr: '127.0.0.1:0', connectionLimitPerAddress: 2}");
+        let to = listener.local_addr().clone();
+        let first = pair(&runtime, &mut listener).await;
+        let _second = pair(&runtime, &mut listener).await;
+        let mut third = connect(&runtime, &to).await;
+        let (_other, (_, peer)) =
+            join(connect_from(&runtime, "127.0.0.2:0", &to), accept(&mut listener)).await;
+        let LocalAddr::Inet(addr) = peer.client() else { panic!("{peer:?}") };
+        assert_eq!(addr.ip().to_string(), "127.0.0.2");
+        assert!(is_closed(&mut third).await);
+        assert_eq!(listener.handle().stats().over_limit_per_address, 1);
+        drop(first);
+        pair(&runtime, &mut listener).await;
+    });
+}
+
+#[test]
+fn case_66_d22_a_read_deadline_is_of_one_read() {
+    each(async |runtime| {
+        let mut listener = listen(&runtime, "{addr: '127.0.0.1:0', readDeadline: 1500}");
+        let (mut client, (mut server, _)) = pair(&runtime, &mut listener).await;
+        let other = runtime.clone();
+        let writer = async move {
+            for _ in 0..6 {
+                other.sleep(Duration::from_millis(300)).await;
+                client.send(&b"x"[..]).await.expect("it is not cut");
+            }
+            client
+        };
+        let began = runtime.now();
+        let reader = async {
+            for _ in 0..6 {
+                server.recv().await.expect("steady").expect("bytes");
+            }
+            assert!(runtime.now() - began > Duration::from_millis(1500));
+            server.recv().await.expect_err("silence")
+        };
+        let (_client, error) = join(writer, reader).await;
+        assert_eq!(DeadlineError::of(&error), Some(DeadlineError::Read(Duration::from_millis(1500))));
+    });
+}
+
+#[test]
+fn case_66_a_connection_has_an_end_whatever_happens() {
+    each(async |runtime| {
+        let mut listener = listen(&runtime, "{addr: '127.0.0.1:0', connectionDeadline: 300}");
+        let (mut client, (mut server, _)) = pair(&runtime, &mut listener).await;
+        let began = runtime.now();
+        let error = loop {
+            if let Err(error) = client.send(&b"x"[..]).await {
+                panic!("{error}");
+            }
+            match server.recv().await {
+                Ok(_) => turn().await,
+                Err(error) => break error,
+            }
+        };
+        let expected = Some(DeadlineError::Connection(Duration::from_millis(300)));
+        assert_eq!(DeadlineError::of(&error), expected);
+        assert!(runtime.now() - began >= Duration::from_millis(290));
+        let error = server.send(&b"x"[..]).await.expect_err("too old");
+        assert_eq!(DeadlineError::of(&error), expected);
+
+        // Also one that waits.
+        let (_client, (mut server, _)) = pair(&runtime, &mut listener).await;
+        let error = server.recv().await.expect_err("nothing comes");
+        assert_eq!(DeadlineError::of(&error), expected);
+    });
+}
+
+const BEHIND: &str = "proxyProtocol: {trusted: [127.0.0.1], timeout: 400}";
+
+fn from(source: &str) -> Header {
+    Header::Inet {
+        source: source.parse().expect("an address"),
+        destination: "198.51.100.7:443".parse().expect("an address"),
+    }
+}
+
+#[test]
+fn case_69_a_trusted_proxy_says_who_the_client_is() {
+    each(async |runtime| {
+        let mut listener = listen(
+            &runtime,
+            &format!(
+                "{{addr: '127.0.0.1:0', {BEHIND}, denyNetworks: [203.0.113.0/24], connectionLimitPerAddress: 2}}"
+            ),
+        );
+        let to = listener.local_addr().clone();
+        for version in [Version::V1, Version::V2] {
+            let header = from("192.0.2.1:5000");
+            let mut client = connect(&runtime, &to).await;
+            // In two pieces, and with the first bytes behind it.
+            let mut bytes = header.encode(version);
+            let rest = bytes.split_off(9);
+            client.send(bytes).await.expect("open");
+            turn().await;
+            client.send([&rest, b"hello".as_slice()].concat()).await.expect("open");
+            let (mut server, peer) = accept(&mut listener).await;
+            assert_eq!(peer.client().to_string(), "192.0.2.1:5000");
+            assert_eq!((peer.header(), port(peer.connection()) != 5000), (Some(&header), true));
+            let mut hello = [0; 5];
+            server.read_exact(&mut hello).await.expect("it comes");
+            assert_eq!(&hello, b"hello");
+
+            // The lists look at the client, not at the proxy; so do the limits.
+            let mut denied = connect(&runtime, &to).await;
+            denied.send(from("203.0.113.9:1").encode(version)).await.expect("open");
+            let mut malformed = connect(&runtime, &to).await;
+            malformed.send(&b"GET / HTTP/1.1\r\n\r\n"[..]).await.expect("open");
+            let mut local = connect(&runtime, &to).await;
+            local.send(Header::Local.encode(version)).await.expect("open");
+            let (_, peer) = accept(&mut listener).await;
+            assert_eq!(peer.client(), peer.connection());
+            assert!(is_closed(&mut denied).await);
+            assert!(is_closed(&mut malformed).await);
+        }
+        let untrusted = connect_from(&runtime, "127.0.0.2:0", &to).await;
+        let pending = now(|cx| listener.poll_accept(cx)).await.is_pending();
+        assert!(pending);
+        let end = join(
+            async { poll_fn(|cx| untrusted.poll_recv_buf(cx)).await.ok().flatten().is_none() },
+            poll_fn(|cx| {
+                assert!(listener.poll_accept(cx).is_pending());
+                if listener.handle().stats().denied == 3 { Poll::Ready(()) } else { Poll::Pending }
+            }),
+        );
+        assert!(end.await.0);
+        let stats = listener.handle().stats();
+        assert_eq!((stats.accepted, stats.denied, stats.bad_header), (4, 3, 2));
+    });
+}
+
+#[test]
+fn case_69_a_slow_header_keeps_nobody_waiting() {
+    each(async |runtime| {
+        let mut listener =
+            listen(&runtime, &format!("{{addr: '127.0.0.1:0', connectionLimit: 1, {BEHIND}}}"));
+        let to = listener.local_addr().clone();
+        let mut slow = connect(&runtime, &to).await;
+        slow.send(&b"PROXY TCP4 "[..]).await.expect("open");
+        let mut quick = connect(&runtime, &to).await;
+        quick.send(from("192.0.2.1:5000").encode(Version::V1)).await.expect("open");
+        let (_server, peer) = accept(&mut listener).await;
+        assert_eq!(peer.client().to_string(), "192.0.2.1:5000");
+        assert!(is_closed(&mut slow).await, "after its time");
+        assert_eq!(listener.handle().stats().late_header, 1);
+    });
+}
+
+#[test]
+fn case_69_headers_that_are_waited_for_have_a_limit() {
+    each(async |runtime| {
+        let mut listener = listen(
+            &runtime,
+            "{addr: '127.0.0.1:0', backlog: 4096, proxyProtocol: {trusted: [127.0.0.1], timeout: 60000}}",
+        );
+        let to = listener.local_addr().clone();
+        let mut slow = Vec::new();
+        for at in 0..1025 {
+            slow.push(connect(&runtime, &to).await);
+            if at % 64 == 0 {
+                assert!(now(|cx| listener.poll_accept(cx)).await.is_pending());
+            }
+        }
+        let mut quick = connect(&runtime, &to).await;
+        quick.send(from("192.0.2.1:5000").encode(Version::V2)).await.expect("open");
+        accept(&mut listener).await;
+        assert_eq!(listener.handle().stats().crowded_out, 2, "of 1,026 that waited at a time");
+        assert!(is_closed(&mut slow[0]).await, "the oldest");
+        listener.close();
+        assert!(is_closed(&mut slow[1024]).await, "with the listener");
+    });
+}
