@@ -475,3 +475,43 @@ fn a_head_that_takes_too_long_is_answered() {
     assert!(sent_text(&tx).contains("connection: close") && conn.wants_close());
     assert!(matches!(conn.poll_event(&mut rx), Ok(ServerEvent::Closed)));
 }
+
+/// A gateway's long body goes past both machines, and what follows it is read as ever.
+#[test]
+fn bodies_that_pass_the_machines_by_are_counted() {
+    let (mut server, mut rx, mut tx, _) = asked("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nab");
+    let (mut client, mut to_origin) = (ClientConn::new(Limits::default()), tx_queue());
+    let line = RequestLine { method: "POST", target: "/", host: "a" };
+    client.send_request_head(line, [], BodyLen::Length(10), &mut to_origin).expect("a request");
+    let Ok(ServerEvent::Data(data)) = server.poll_event(&mut rx) else { panic!("two bytes have come") };
+    client.send_data(data, &mut to_origin).expect("of ten");
+    assert_eq!(server.remaining_body(), RemainingBody::Known(8));
+    server.body_taken_past(5);
+    client.body_sent_past(5).expect("of eight");
+    assert_eq!(client.finish(&mut to_origin), Err(SendError::BodyTooShort { missing: 3 }));
+    assert_eq!(client.body_sent_past(4), Err(SendError::BodyTooLong { allowed: 3 }));
+    server.body_taken_past(3);
+    client.body_sent_past(3).expect("the rest");
+    assert!(server.take_end());
+    client.finish(&mut to_origin).expect("all was sent");
+    assert_eq!(client.body_sent_past(1), Err(SendError::State));
+
+    let mut from_origin = rx_queue(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n");
+    assert!(matches!(client.poll_event(&mut from_origin), Ok(ClientEvent::Head(_, BodyLen::Length(6)))));
+    assert_eq!(server.body_sent_past(6), Err(SendError::State), "no head was sent");
+    server.send_head(StatusCode::OK, [], BodyLen::Length(6), &mut tx).expect("a response");
+    assert_eq!(client.remaining_body(), RemainingBody::Known(6));
+    client.body_taken_past(6);
+    server.body_sent_past(6).expect("all of it");
+    assert!(client.take_end());
+    server.finish(&mut tx).expect("all was sent");
+    rx.push(PoolBuf::copied(GET.as_bytes()));
+    assert!(matches!(server.poll_event(&mut rx), Ok(ServerEvent::Head(..))));
+}
+
+#[test]
+#[should_panic(expected = "no more is taken than the body has")]
+fn no_more_passes_a_machine_by_than_the_body_has() {
+    let (mut server, ..) = asked(POST);
+    server.body_taken_past(5);
+}
