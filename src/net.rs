@@ -1,12 +1,17 @@
-//! Streams for people: plain async methods over any [`Transport`](crate::runtime::Transport); which peers are let in.
+//! Streams for people: plain async methods over any [`Transport`](crate::runtime::Transport); dialled and
+//! accepted as a spec says; which peers are let in.
 
 mod compat;
+mod dial;
 mod listen;
 mod peer_filter;
 mod relay;
 mod stream;
 
 pub use compat::CompatStream;
+pub use dial::{
+    AttemptError, AttemptFailure, DialError, DialErrorKind, Dialer, DialerError, Phase, ResolveError,
+};
 pub use listen::{
     AcceptError, Bounded, DeadlineError, FileFault, InheritFault, ListenError, ListenHandle, ListenPart,
     ListenStats, Listener, Peer,

@@ -18,7 +18,7 @@ use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 pub use ringport_platform::driver::ConnectAddr;
 pub use ringport_platform::socket::{DialOptions, ListenOptions, LocalAddr, OpenError, Opened, open_dialled};
 pub use ringport_platform::sockets::TxLevel;
-use ringport_platform::sockopt::{ApplyError, Effective, OptSet, Stage, Target};
+use ringport_platform::sockopt::{ApplyError, OptSet, Stage, Target};
 pub use ringport_platform::splice::{Moved, Splice, SpliceError};
 use ringport_platform::timer::later;
 
@@ -81,24 +81,11 @@ pub trait Transport: 'static {
     /// The system's.
     fn local_addr(&self) -> io::Result<LocalAddr>;
 
-    /// Sets on the connected socket those of the options that belong to a stage, and reads them back. Two system calls for
-    /// each.
+    /// Sets what of `options` belongs to a stage on such a socket.
     ///
     /// # Errors
-    /// The option that was refused. The stream lives on.
-    fn set_options(
-        &self,
-        options: &OptSet,
-        stage: Stage,
-        target: Target,
-    ) -> Result<Vec<Effective>, ApplyError>;
-
-    /// [`Transport::set_options`] without reading back: a system call for each. For what is set on each connection, or again
-    /// and again.
-    ///
-    /// # Errors
-    /// The option that was refused.
-    fn set_options_unread(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError>;
+    /// The option that the system refused, and why.
+    fn set_options(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError>;
 
     /// From now on dropping the stream discards what waits and resets the connection, so that the peer cannot take what
     /// it got for the whole. Unix sockets know no reset: their peer reads an end.

@@ -287,6 +287,7 @@ const CRATES: &[&str] = &[
     "compio",
     "tokio-uring",
     "glommio",
+    "pingora-proxy",
     "io-uring",
 ];
 

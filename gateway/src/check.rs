@@ -19,16 +19,18 @@ pub(crate) struct Check {
 }
 
 /// Prints every fault of every file, or with all defaults filled in what each says; returns the exit code.
-pub(crate) fn run(check: &Check) -> Result<u8, Failure> {
-    let mut faults = Vec::new();
+pub(crate) fn run(check: &Check) -> u8 {
+    let mut code = 0;
     for path in &check.files {
         match read(path, check.kind) {
             Ok(spec) => say(&effective(path, &spec, check)),
-            Err(Failure::Faults(found)) => faults.extend(found),
-            Err(unreadable @ Failure::Sentence(_)) => return Err(unreadable),
+            Err(failure) => {
+                failure.tell();
+                code = 2;
+            }
         }
     }
-    if faults.is_empty() { Ok(0) } else { Err(Failure::Faults(faults)) }
+    code
 }
 
 /// A text that `check` reads back to the same with the same options. Several are the documents of a stream.

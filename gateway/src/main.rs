@@ -67,11 +67,7 @@ fn main() -> ExitCode {
     match start_log().map_err(Failure::from).and_then(|()| run(cli)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            match failure {
-                Failure::Sentence(sentence) => eprintln!("ringport: {sentence}"),
-                // Each begins with its file and line, for editors to find.
-                Failure::Faults(faults) => faults.iter().for_each(|fault| eprintln!("{fault}")),
-            }
+            failure.tell();
             ExitCode::from(2)
         }
     }
@@ -83,6 +79,17 @@ enum Failure {
     Sentence(String),
     /// All that is wrong with a config.
     Faults(Vec<Fault>),
+}
+
+impl Failure {
+    /// On standard error.
+    fn tell(&self) {
+        match self {
+            Failure::Sentence(sentence) => eprintln!("ringport: {sentence}"),
+            // Each begins with its file and line, for editors to find.
+            Failure::Faults(faults) => faults.iter().for_each(|fault| eprintln!("{fault}")),
+        }
+    }
 }
 
 impl From<String> for Failure {
@@ -105,7 +112,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         None => Ok(demo::run(settings)?),
         Some(Command::Bench(bench)) => Ok(bench::run(bench, settings)?),
-        Some(Command::Check(check)) => check::run(&check),
+        Some(Command::Check(check)) => Ok(check::run(&check)),
         Some(Command::Probe { json, sockopts: false }) => Ok(probe::run(json, settings)?),
         Some(Command::Probe { json, sockopts: true }) => {
             probe::sockopts(json);

@@ -142,9 +142,12 @@ struct Plan {
     sources: Arc<OnceLock<(Sources, Vec<CoreRemote>)>>,
 }
 
-/// Descriptors kept for cores, listeners, `/metrics`, files and connections to origins that are kept idle when the
+/// Descriptors kept for cores, listeners, `/metrics`, files, pipes and connections to origins that are kept idle when the
 /// connection limit is derived; of few descriptors a quarter.
 const FD_RESERVE: usize = 512;
+
+/// A pipe, which is two descriptors, for so many: a thirty-second part of them at most. A body without one is copied.
+const FDS_PER_PIPE: usize = 64;
 
 /// How soon an ending listener without room looks again. The end of the process has a deadline.
 const DRAIN_RETRY: Duration = Duration::from_millis(20);
@@ -190,7 +193,7 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
         names: Arc::new(BlockingPool::new(4, 1024)),
         sources: sources.clone(),
     };
-    let (launch_spec, why) = launch_spec(&spec, cores, settings);
+    let (launch_spec, why) = launch_spec(&spec, cores, fd_limit, settings);
     let launched =
         launch(launch_spec, move |context| core_main(context, &plan)).map_err(|error| error.to_string())?;
     let driver = why.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -215,7 +218,12 @@ fn max_connections(spec: &ProxySpec, fd_limit: usize) -> (usize, usize) {
     (max, derived)
 }
 
-fn launch_spec(spec: &ProxySpec, cores: usize, settings: DriverSettings) -> (LaunchSpec, Arc<Mutex<String>>) {
+fn launch_spec(
+    spec: &ProxySpec,
+    cores: usize,
+    fd_limit: usize,
+    settings: DriverSettings,
+) -> (LaunchSpec, Arc<Mutex<String>>) {
     let runtime = spec.runtime();
     let chunk_bytes = PoolSpec::default().chunk_bytes;
     let chunks = |bytes: usize| u16::try_from(bytes / chunk_bytes as usize).unwrap_or(1 << 15).min(1 << 15);
@@ -235,7 +243,8 @@ fn launch_spec(spec: &ProxySpec, cores: usize, settings: DriverSettings) -> (Lau
         Ok(opened.driver)
     };
     let defaults = CoreSpec::default();
-    let max_pipes = if settings.disable.contains(Mechanism::Splice) { 0 } else { defaults.max_pipes };
+    let off = settings.disable.contains(Mechanism::Splice);
+    let max_pipes = if off { 0 } else { defaults.max_pipes.min((fd_limit / FDS_PER_PIPE / cores).max(1)) };
     let core = CoreSpec { linger: spec.timeouts().write_idle, max_pipes, ..defaults };
     (LaunchSpec { cores, pin: runtime.affinity, pool, core, open: Arc::new(open) }, why)
 }

@@ -222,9 +222,7 @@ impl<R: Runtime> Listener<R> {
                 continue;
             }
             if let Some((options, target)) = &self.plan.connected {
-                transport
-                    .set_options_unread(options, Stage::Connected, *target)
-                    .map_err(AcceptError::Option)?;
+                transport.set_options(options, Stage::Connected, *target).map_err(AcceptError::Option)?;
             }
             let bounded = Bounded::new(&self.runtime, transport, &self.plan.bounds);
             let stream = Stream::over(bounded, self.runtime.tx_queue());

@@ -17,7 +17,7 @@ use ringport_platform::core::{Accepted, Connecting, ListenSock, StreamSock};
 pub use ringport_platform::core::{Core, CoreSpec, Sleep};
 pub use ringport_platform::driver::{DriverChoice, DriverKind, Mechanisms};
 pub use ringport_platform::launch::{CoreContext, Launched};
-use ringport_platform::sockopt::{ApplyError, Effective, OptSet, Stage, Target};
+use ringport_platform::sockopt::{ApplyError, OptSet, Stage, Target};
 
 pub use self::start::{NativeSpec, block_on};
 use super::{
@@ -169,10 +169,6 @@ impl Transport for NativeStream {
         self.0.set_rx_limit(bytes);
     }
 
-    fn set_options_unread(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError> {
-        self.0.set_options_unread(options, stage, target)
-    }
-
     fn peer_addr(&self) -> io::Result<LocalAddr> {
         self.0.peer_addr()
     }
@@ -181,12 +177,7 @@ impl Transport for NativeStream {
         self.0.local_addr()
     }
 
-    fn set_options(
-        &self,
-        options: &OptSet,
-        stage: Stage,
-        target: Target,
-    ) -> Result<Vec<Effective>, ApplyError> {
+    fn set_options(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError> {
         self.0.set_options(options, stage, target)
     }
 

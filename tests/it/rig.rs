@@ -89,6 +89,13 @@ impl Rig {
         pool.release_idle();
         let usage = pool.usage();
         assert_eq!(usage.live_chunks, usage.free_chunks, "chunks are held");
+        // A thread that looked a name up may be about to let go of this core's waker.
+        for _ in 0..10_000 {
+            if open_fds() == fds {
+                break;
+            }
+            std::thread::yield_now();
+        }
         assert_eq!(open_fds(), fds, "descriptors are left");
         Some(report)
     }

@@ -412,10 +412,14 @@ impl<'a> Exchange<'a> {
         self.session.answer(status, text, took)
     }
 
+    #[inline]
     fn log(&self, status: u16, body_bytes: u64, cause: &str) {
-        if !self.session.shared.log.is_on() {
-            return;
+        if self.session.shared.log.is_on() {
+            self.write_log(status, body_bytes, cause);
         }
+    }
+
+    fn write_log(&self, status: u16, body_bytes: u64, cause: &str) {
         let record = log::Record {
             peer: &self.session.peer,
             method: self.head.method().as_str(),

@@ -105,10 +105,12 @@ fn has_whole_strings(value: &[u8]) -> bool {
 }
 
 /// How often an OPTIONS or TRACE may be passed on still; at 0 it is answered here. RFC 9110 7.6.2.
+#[inline]
 pub(super) fn max_forwards(head: &RequestHead) -> Option<u64> {
-    if !matches!(*head.method(), Method::OPTIONS | Method::TRACE) {
-        return None;
-    }
+    if matches!(*head.method(), Method::OPTIONS | Method::TRACE) { forwards_left(head) } else { None }
+}
+
+fn forwards_left(head: &RequestHead) -> Option<u64> {
     let digits = std::str::from_utf8(head.get("max-forwards")?).ok()?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
@@ -127,17 +129,24 @@ pub(super) struct Told(Option<Box<Kept>>);
 
 struct Kept {
     host: Box<str>,
+    version: Version,
     block: FieldBlock,
 }
 
 impl Told {
-    /// The fields for a request that says nothing about its client itself.
-    fn block(&mut self, peer: &str, head: &RequestHead) -> Result<&FieldBlock, SendError> {
-        if !self.0.as_ref().is_some_and(|kept| head.is_for(&kept.host)) {
+    /// The fields for a request that says nothing about its client itself, with `Via`.
+    fn block(&mut self, peer: &str, head: &RequestHead, via: &Via) -> Result<&FieldBlock, SendError> {
+        let version = head.version();
+        let is_same = |kept: &Kept| kept.version == version && head.is_for(&kept.host);
+        if !self.0.as_deref().is_some_and(is_same) {
             let host = head.authority().unwrap_or_default();
             let mut block = FieldBlock::default();
-            block.fill(|out| ForwardedFields::default().put(out, peer, host))?;
-            self.0 = Some(Box::new(Kept { host: host.into(), block }));
+            block.fill(|out| {
+                ForwardedFields::default().put(out, peer, host)?;
+                out.put_block(via.of(version));
+                Ok(())
+            })?;
+            self.0 = Some(Box::new(Kept { host: host.into(), version, block }));
         }
         Ok(&self.0.as_ref().expect("it is there now").block)
     }
@@ -183,7 +192,10 @@ pub(super) fn put_request_fields(
             earlier.gather(head);
             earlier.put(out, peer, head.authority().unwrap_or_default())?;
         }
-        Forwarded::Append | Forwarded::Replace => out.put_block(told.block(peer, head)?),
+        Forwarded::Append | Forwarded::Replace => {
+            out.put_block(told.block(peer, head, via)?);
+            return Ok(());
+        }
     }
     out.put_block(via.of(head.version()));
     Ok(())

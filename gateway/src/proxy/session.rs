@@ -125,8 +125,8 @@ impl Session {
             }
             // The end is told before what is left of a body is read: the client may wait for it.
             if self.client.conn().wants_close()
-                || !self.drain_body().await
-                || self.client.conn().wants_close()
+                || (self.client.conn().remaining_body() != RemainingBody::None
+                    && (!self.drain_body().await || self.client.conn().wants_close()))
             {
                 return Flow::Close;
             }

@@ -265,8 +265,13 @@ fn check_takes_every_kind_of_spec() {
     }
     // Several are told apart, and one that is broken does not hide the others.
     let (good, bad) = (folder.file("good.yaml", rows[0].2), folder.file("bad.yaml", "a: 1\n"));
-    let ended = run(ringport(&["check"]).args([&good, &bad]));
+    let missing = folder.path().join("missing.yaml");
+    let ended = run(ringport(&["check"]).args([&missing, &good, &bad]));
     assert_eq!(ended.code(), Some(2), "{ended:?}");
     assert!(ended.out.starts_with(&format!("--- # {}\ndial_config:", good.display())), "{ended:?}");
     assert!(ended.err.contains("bad.yaml:1:1: unknown key \"a\""), "{ended:?}");
+    assert!(
+        ended.err.contains("ringport: cannot read ") && ended.err.contains("missing.yaml: No such file"),
+        "{ended:?}"
+    );
 }

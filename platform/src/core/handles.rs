@@ -12,7 +12,7 @@ use crate::driver::ConnectAddr;
 use crate::op::Errno;
 use crate::socket::{self, ListenOptions, LocalAddr};
 use crate::sockets::{CloseMode, Role, SockId, TxLevel};
-use crate::sockopt::{self, ApplyError, Effective, Opt, OptSet, Setting, Stage, Target};
+use crate::sockopt::{ApplyError, Opt, OptSet, Setting, Stage, Target};
 use crate::splice::Splice;
 
 /// A slot with its owner; dropping it closes the socket.
@@ -227,17 +227,20 @@ impl StreamSock {
         self.owned.with_fd(socket::set_nodelay);
     }
 
-    /// Sets what of a set of options belongs to a stage. See [`OptSet::apply`].
+    /// Sets what of `options` belongs to a stage on such a socket. A system call for each option, none where there is none.
     ///
     /// # Errors
-    /// The option that was refused.
-    pub fn set_options(
-        &self,
-        options: &OptSet,
-        stage: Stage,
-        target: Target,
-    ) -> Result<Vec<Effective>, ApplyError> {
-        self.owned.with_fd(|fd| options.apply(fd, stage, target))
+    /// The option that the kernel refused, and why.
+    pub fn set_options(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError> {
+        self.owned.with_fd(|fd| options.apply_unread(fd, stage, target))
+    }
+
+    /// What the kernel holds for an option. One system call.
+    ///
+    /// # Errors
+    /// The kernel's: no such option on such a socket.
+    pub fn option(&self, opt: Opt) -> io::Result<Setting> {
+        self.owned.with_fd(|fd| crate::sockopt::get(fd, opt))
     }
 
     /// Bytes that may wait here for their reader before the peer is held back. Default 64 KiB.
@@ -347,28 +350,6 @@ impl StreamSock {
     /// From now on dropping the socket resets the connection, so that the peer cannot take what it got for the whole.
     pub fn reset_on_drop(&mut self) {
         self.owned.on_drop = CloseMode::Reset;
-    }
-
-    /// [`StreamSock::set_options`] without reading back: a system call for each option. For what is set on each connection, or
-    /// again and again.
-    ///
-    /// # Errors
-    /// The option that was refused.
-    pub fn set_options_unread(
-        &self,
-        options: &OptSet,
-        stage: Stage,
-        target: Target,
-    ) -> Result<(), ApplyError> {
-        self.owned.with_fd(|fd| options.apply_unread(fd, stage, target))
-    }
-
-    /// What is in effect for an option. One system call.
-    ///
-    /// # Errors
-    /// The kernel's: it does not know the option.
-    pub fn option(&self, opt: Opt) -> io::Result<Setting> {
-        self.owned.with_fd(|fd| sockopt::get(fd, opt))
     }
 
     /// The peer's address. One system call.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use ringport_platform::sockopt::{ApplyError, Effective, OptSet, Stage, Target};
+use ringport_platform::sockopt::{ApplyError, OptSet, Stage, Target};
 
 use super::limits::Place;
 use crate::buf::{PoolBuf, RxQueue, Seg, TxQueue};
@@ -130,7 +130,7 @@ impl<R: Runtime> Bounded<R> {
         }
         if let Some((options, target)) = &self.rearmed {
             // It was taken before: what fails now is a connection that has ended, and the next receive tells.
-            let _ = self.inner.set_options_unread(options, Stage::Rearm, *target);
+            let _ = self.inner.set_options(options, Stage::Rearm, *target);
         }
         Poll::Ready(got)
     }
@@ -249,16 +249,7 @@ impl<R: Runtime> Transport for Bounded<R> {
         self.inner.set_rx_limit(bytes);
     }
 
-    fn set_options_unread(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError> {
-        self.inner.set_options_unread(options, stage, target)
-    }
-
-    fn set_options(
-        &self,
-        options: &OptSet,
-        stage: Stage,
-        target: Target,
-    ) -> Result<Vec<Effective>, ApplyError> {
+    fn set_options(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError> {
         self.inner.set_options(options, stage, target)
     }
 

@@ -368,6 +368,8 @@ pub(super) struct Record {
     pub(super) authority: Option<Span>,
     pub(super) status: StatusCode,
     pub(super) reason: Span,
+    /// A host that was found valid, kept from one head to the next.
+    pub(super) known_host: Vec<u8>,
 }
 
 /// The record of a connection's last head, which the next one uses again when that is gone.

@@ -18,6 +18,8 @@ pub(super) const MAX_HEADERS: usize = 256;
 const MAX_TRAILERS: usize = 64;
 /// Names in `Connection`, each of which is compared with each field.
 const MAX_CONNECTION_TOKENS: u8 = 32;
+/// Bytes of a host that a connection remembers: a name of the DNS with its port is not longer.
+const MAX_KNOWN_HOST: usize = 260;
 /// More digits could pass `u64`.
 const MAX_LENGTH_DIGITS: usize = 19;
 
@@ -331,7 +333,7 @@ impl<'a> Collect<'a> {
     }
 
     /// Takes what a field says about framing and this hop. Most names end at their length and first letter.
-    #[inline]
+    #[inline(always)]
     fn note(&mut self, name: &[u8], value: &[u8], pos: Span) -> Result<Kind, Error> {
         let first = name.first().map_or(0, u8::to_ascii_lowercase);
         let request = self.role == Role::Request;
@@ -382,9 +384,24 @@ impl<'a> Collect<'a> {
 
     fn note_host(&mut self, value: &[u8]) -> Result<(), Error> {
         self.host_count = self.host_count.saturating_add(1);
+        // A connection asks for one host, mostly: what was valid before is valid.
+        if !value.is_empty() && value == self.record.known_host {
+            return Ok(());
+        }
+        self.note_other_host(value)
+    }
+
+    fn note_other_host(&mut self, value: &[u8]) -> Result<(), Error> {
         // HTTP/1.0 clients of old send an empty one.
         let empty_allowed = value.is_empty() && self.record.facts.version == Version::HTTP_10;
-        if empty_allowed || is_authority(value) { Ok(()) } else { Err(Error::Host) }
+        if !empty_allowed && !is_authority(value) {
+            return Err(Error::Host);
+        }
+        if value.len() <= MAX_KNOWN_HOST {
+            self.record.known_host.clear();
+            self.record.known_host.extend_from_slice(value);
+        }
+        Ok(())
     }
 
     fn note_connection(&mut self, value: &[u8]) -> Result<(), Error> {

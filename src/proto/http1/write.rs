@@ -197,11 +197,15 @@ impl FieldWriter<'_> {
                 self.put_checked(table.bytes(field.name), table.bytes(field.value));
             } else if line.start == run.end {
                 run.end = line.end;
+            } else if run.is_empty() {
+                run = line;
             } else {
                 self.out.extend_from_slice(&table.buf[std::mem::replace(&mut run, line)]);
             }
         }
-        self.out.extend_from_slice(&table.buf[run]);
+        if !run.is_empty() {
+            self.out.extend_from_slice(&table.buf[run]);
+        }
         if te_trailers {
             self.options.te = true;
             self.put_checked(b"te", b"trailers");

@@ -452,6 +452,27 @@ fn targets_for_origins() {
     }
 }
 
+/// What was valid once is not looked at again; another host is.
+#[test]
+fn each_request_may_name_another_host() {
+    let (mut conn, mut rx, mut tx) = (ServerConn::new(Limits::default()), RxQueue::new(), tx_queue());
+    let long = "a".repeat(300);
+    for (host, valid) in
+        [("a", true), ("a", true), ("b:1", true), (&long, true), ("b:1", true), ("b:1,a", false)]
+    {
+        rx.push(PoolBuf::copied(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()));
+        match conn.poll_event(&mut rx) {
+            Ok(ServerEvent::Head(head, _)) => assert_eq!((head.authority(), valid), (Some(host), true)),
+            Err(error) => assert_eq!((error, valid), (Error::Host, false)),
+            Ok(event) => panic!("{event:?}"),
+        }
+        if valid {
+            assert!(conn.take_end());
+            conn.send_response_with(StatusCode::OK, &b""[..], &mut tx, |_| Ok(())).expect("asked");
+        }
+    }
+}
+
 #[test]
 fn nothing_is_passed_on_without_a_host() {
     let (_, _, _, head) = asked("GET / HTTP/1.0\r\n\r\n");

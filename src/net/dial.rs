@@ -1,0 +1,390 @@
+//! Connections to where a spec and a target say.
+//!
+//! ```text
+//! target --> replaced? --> name looked up --> addresses of the family, families in turns
+//!        --> attempts (`proto::happy_eyeballs`): socket, options, bind, connect --> the first that connects
+//! ```
+
+mod attempt;
+mod error;
+mod names;
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use ringport_platform::sockopt::{Kind, Opt};
+use ringport_platform::timer::later;
+
+use self::attempt::{OptionSets, begin};
+pub use self::error::{AttemptError, AttemptFailure, DialError, DialErrorKind, Phase};
+pub use self::names::ResolveError;
+use self::names::{Names, suitable};
+use super::Stream;
+use crate::proto::happy_eyeballs::{Action, Attempts, AttemptsSpec, interleaved};
+use crate::proto::proxy_protocol::{Header, Version};
+use crate::runtime::{ConnectAddr, LocalAddr, Runtime, Timer};
+use crate::spec::{Address, Carries, DialSpec, NetAddr, OriginAddress, ProxyProtocolOut, ResolverSpec};
+
+/// Makes connections. Cheap to clone; the names that it has looked up are shared by its clones, on one core.
+///
+/// ```
+/// use ringport::net::Dialer;
+/// use ringport::runtime::{ListenOptions, Listener, Runtime, native};
+/// use ringport::spec::NetAddr;
+///
+/// native::block_on(|runtime| async move {
+///     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into();
+///     let listener = runtime.listen(&any, ListenOptions::default())?;
+///     let target: NetAddr<_> = format!("tcp://{}", listener.local_addr()?).parse().expect("a target");
+///     let stream = Dialer::new(&runtime).dial(&target).await?;
+///     assert_eq!(stream.peer_addr()?, listener.local_addr()?);
+///     std::io::Result::Ok(())
+/// })??;
+/// # std::io::Result::Ok(())
+/// ```
+pub struct Dialer<R: Runtime>(Rc<Inner<R>>);
+
+struct Inner<R: Runtime> {
+    runtime: R,
+    spec: DialSpec,
+    names: Names,
+    options: OptionSets,
+}
+
+impl<R: Runtime> Clone for Dialer<R> {
+    fn clone(&self) -> Self {
+        Dialer(Rc::clone(&self.0))
+    }
+}
+
+/// What in a spec a dialer cannot do yet. The writer of the spec is at fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DialerError {
+    faults: Vec<(&'static str, &'static str)>,
+}
+
+impl DialerError {
+    /// Every fault: the field, and what is wrong with it.
+    pub fn faults(&self) -> &[(&'static str, &'static str)] {
+        &self.faults
+    }
+}
+
+/// A line for each fault: `resolver.servers: not available yet; ..`.
+impl fmt::Display for DialerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (field, why)) in self.faults.iter().enumerate() {
+            write!(f, "{}{field}: {why}", if at == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for DialerError {}
+
+impl<R: Runtime> Dialer<R> {
+    /// With every default: see [`DialSpec::default`].
+    pub fn new(runtime: &R) -> Self {
+        Self::over(DialSpec::default(), runtime)
+    }
+
+    /// As a spec says. Nothing is looked up and no socket is made.
+    ///
+    /// # Errors
+    /// What the system's resolver cannot be told: servers, search domains and a hosts file of one's own; and time limits of
+    /// receives and sends, which are the caller's to enforce so far.
+    pub fn from_spec(spec: &DialSpec, runtime: &R) -> Result<Self, DialerError> {
+        let (resolver, system) = (spec.resolver(), ResolverSpec::default());
+        let options = spec.sock_options().set();
+        let told = [
+            (!resolver.servers.is_empty(), "resolver.servers", SYSTEM_RESOLVER),
+            (!resolver.search.is_empty(), "resolver.search", SYSTEM_RESOLVER),
+            (resolver.hosts_file != system.hosts_file, "resolver.hosts_file", SYSTEM_RESOLVER),
+            (options.is_on(Opt::SoRcvtimeo), "sock_option.so_option.receive_timeout", NOT_TIMED),
+            (options.is_on(Opt::SoSndtimeo), "sock_option.so_option.send_timeout", NOT_TIMED),
+        ];
+        let faults: Vec<_> =
+            told.into_iter().filter_map(|(told, field, why)| told.then_some((field, why))).collect();
+        if faults.is_empty() { Ok(Self::over(spec.clone(), runtime)) } else { Err(DialerError { faults }) }
+    }
+
+    fn over(spec: DialSpec, runtime: &R) -> Self {
+        let names = Names::new(spec.resolver());
+        Dialer(Rc::new(Inner { runtime: runtime.clone(), spec, names, options: OptionSets::default() }))
+    }
+
+    /// What it was made of.
+    pub fn spec(&self) -> &DialSpec {
+        &self.0.spec
+    }
+
+    /// Connects to a target, or to what the spec has in its place. Where the spec asks for the PROXY protocol, the header says
+    /// that the connection is our own.
+    ///
+    /// Dropping the future cancels: whatever was under way is closed.
+    ///
+    /// # Errors
+    /// Its kind, and every attempt with the address and what it met.
+    pub async fn dial(&self, target: &NetAddr<OriginAddress>) -> Result<Stream<R::Stream>, DialError> {
+        self.dial_for(target, &Header::Local).await
+    }
+
+    /// As [`Dialer::dial`], for a client of ours: what a PROXY header says of it, where the spec asks for one.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn dial_for(
+        &self,
+        target: &NetAddr<OriginAddress>,
+        client: &Header,
+    ) -> Result<Stream<R::Stream>, DialError> {
+        let Inner { runtime, spec, .. } = &*self.0;
+        let failed = |kind| DialError { target: target.clone(), kind, failures: Vec::new(), untried: 0 };
+        let begin = runtime.now();
+        let deadline = spec.timeout().map(|timeout| later(begin, timeout));
+        let to = spec.replaced(target);
+        let kind = match to.network().carries() {
+            Carries::Stream => Kind::Stream,
+            Carries::Sequence => Kind::Seqpacket,
+            Carries::Datagrams | Carries::Packets => return Err(failed(DialErrorKind::NotAStream)),
+        };
+        let elapsed = || runtime.now().saturating_duration_since(begin).as_millis();
+        if to != target {
+            tracing::debug!(%target, replaced = %to, "dial: another target instead");
+        }
+        let addrs = self.addresses(to, deadline).await.map_err(failed)?;
+        tracing::debug!(target = %to, count = addrs.len(), elapsed_ms = elapsed(), "dial: addresses");
+        let race = Race { dialer: self, to, kind, addrs: &addrs, begin, deadline };
+        let transport = race.run().await.map_err(|end| end.into_error(target.clone()))?;
+        tracing::debug!(target = %to, elapsed_ms = elapsed(), "dial: connected");
+        let mut stream = Stream::new(runtime, transport);
+        if let Some(version) = spec.proxy_protocol() {
+            let version = match version {
+                ProxyProtocolOut::V1 => Version::V1,
+                ProxyProtocolOut::V2 => Version::V2,
+            };
+            stream.tx().push(client.encode(version));
+            // At once: the peer may speak first, but not before it has read this.
+            stream.start_send().map_err(|error| {
+                let addr = addrs.first().map_or(LocalAddr::Unix(Vec::new()), local);
+                let error = AttemptError::Connect(error);
+                let after = runtime.now().saturating_duration_since(begin);
+                DialError::of_attempts(target.clone(), vec![AttemptFailure { addr, after, error }])
+            })?;
+        }
+        Ok(stream)
+    }
+
+    /// Where a target is, in the order of attempts; at least one.
+    async fn addresses(
+        &self,
+        to: &NetAddr<OriginAddress>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<ConnectAddr>, DialErrorKind> {
+        let Inner { runtime, spec, names, .. } = &*self.0;
+        let local = spec.local().map(NetAddr::address);
+        let (host, port) = match to.address() {
+            OriginAddress::Unix(path) => {
+                return Ok(vec![ConnectAddr::Unix(path.as_os_str().as_bytes().to_vec())]);
+            }
+            OriginAddress::UnixAbstract(name) => return Ok(vec![abstract_name(name)]),
+            OriginAddress::Host { host, port } => (host, *port),
+        };
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, port).into()]);
+        }
+        let resolving = names.resolve(runtime, host);
+        let found = match deadline {
+            None => resolving.await,
+            Some(deadline) => {
+                let found = until(runtime, deadline, resolving).await;
+                found.ok_or(DialErrorKind::TimedOut(Phase::Resolve))?
+            }
+        };
+        let local = match local {
+            Some(Address::Inet(local)) => Some(*local),
+            Some(Address::Unix(_) | Address::UnixAbstract(_)) | None => None,
+        };
+        let found = found.and_then(|found| suitable(&found, to.network(), local));
+        let found = interleaved(found.map_err(DialErrorKind::Resolve)?);
+        let with_port = |addr: SocketAddr| {
+            let mut addr = addr;
+            addr.set_port(port);
+            addr.into()
+        };
+        Ok(found.into_iter().map(with_port).collect())
+    }
+}
+
+/// The attempts of one dial.
+struct Race<'a, R: Runtime> {
+    dialer: &'a Dialer<R>,
+    to: &'a NetAddr<OriginAddress>,
+    kind: Kind,
+    addrs: &'a [ConnectAddr],
+    begin: Instant,
+    deadline: Option<Instant>,
+}
+
+/// An attempt under way; dropping it closes its socket.
+type Attempt<S> = Pin<Box<dyn Future<Output = Result<S, AttemptError>>>>;
+
+/// The end of a race that nobody won.
+struct End {
+    failures: Vec<AttemptFailure>,
+    untried: usize,
+    timed_out: bool,
+}
+
+impl End {
+    fn into_error(self, target: NetAddr<OriginAddress>) -> DialError {
+        let mut error = DialError::of_attempts(target, self.failures);
+        error.untried = self.untried;
+        if self.timed_out {
+            error.kind = DialErrorKind::TimedOut(Phase::Connect);
+        }
+        error
+    }
+}
+
+impl<R: Runtime> Race<'_, R> {
+    async fn run(self) -> Result<R::Stream, End> {
+        let Inner { runtime, spec, .. } = &*self.dialer.0;
+        let attempts = Attempts::new(
+            self.addrs.len(),
+            AttemptsSpec {
+                fallback_delay: spec.fallback_delay(),
+                deadline: self.deadline,
+                max_under_way: MAX_UNDER_WAY,
+            },
+        );
+        let mut state = State { attempts, under_way: Vec::new(), failures: Vec::new() };
+        let mut timer = runtime.timer(later(runtime.now(), Duration::MAX));
+        poll_fn(|cx| state.poll(cx, &self, &mut timer)).await
+    }
+
+    fn failure(&self, attempt: usize, now: Instant, error: AttemptError) -> AttemptFailure {
+        let after = now.saturating_duration_since(self.begin);
+        let failure = AttemptFailure { addr: local(&self.addrs[attempt]), after, error };
+        tracing::debug!(target = %self.to, "dial: {failure}");
+        failure
+    }
+}
+
+struct State<S> {
+    attempts: Attempts,
+    under_way: Vec<(usize, Attempt<S>)>,
+    failures: Vec<AttemptFailure>,
+}
+
+impl<S: 'static> State<S> {
+    fn poll<R: Runtime<Stream = S>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        race: &Race<'_, R>,
+        timer: &mut R::Timer,
+    ) -> Poll<Result<S, End>> {
+        let mut now = race.dialer.0.runtime.now();
+        loop {
+            if let Some(stream) = self.poll_under_way(cx, race, now) {
+                return Poll::Ready(Ok(stream));
+            }
+            match self.attempts.poll(now) {
+                Action::Start { attempt } => {
+                    let addr = &race.addrs[attempt];
+                    tracing::debug!(target = %race.to, addr = %local(addr), "dial: attempt");
+                    match begin(&race.dialer.0, race.to, race.kind, addr) {
+                        Ok(future) => self.under_way.push((attempt, future)),
+                        Err(error) => self.fail(attempt, now, error, race),
+                    }
+                }
+                Action::Abandon { attempt } => {
+                    self.under_way.retain(|(other, _)| *other != attempt);
+                    self.failures.push(race.failure(attempt, now, AttemptError::TimedOut));
+                }
+                Action::Wait => {
+                    let timeout = self.attempts.poll_timeout();
+                    let Some(timeout) = timeout else { return Poll::Pending };
+                    timer.reset(timeout);
+                    std::task::ready!(timer.poll_elapsed(cx));
+                    // The timer has the last word: the runtime's clock may be a turn behind.
+                    now = now.max(timeout);
+                }
+                Action::Exhausted => return Poll::Ready(Err(self.end(race, false))),
+                Action::TimedOut => {
+                    for (attempt, _) in std::mem::take(&mut self.under_way) {
+                        self.failures.push(race.failure(attempt, now, AttemptError::TimedOut));
+                    }
+                    return Poll::Ready(Err(self.end(race, true)));
+                }
+            }
+        }
+    }
+
+    /// The first that has connected, if any; those that have failed are noted.
+    fn poll_under_way<R: Runtime<Stream = S>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        race: &Race<'_, R>,
+        now: Instant,
+    ) -> Option<S> {
+        let mut at = 0;
+        while let Some((attempt, future)) = self.under_way.get_mut(at) {
+            let attempt = *attempt;
+            match future.as_mut().poll(cx) {
+                Poll::Pending => at += 1,
+                Poll::Ready(Ok(stream)) => return Some(stream),
+                Poll::Ready(Err(error)) => {
+                    drop(self.under_way.remove(at));
+                    self.fail(attempt, now, error, race);
+                }
+            }
+        }
+        None
+    }
+
+    fn fail<R: Runtime>(&mut self, attempt: usize, now: Instant, error: AttemptError, race: &Race<'_, R>) {
+        self.failures.push(race.failure(attempt, now, error));
+        self.attempts.handle_failed(attempt, now);
+    }
+
+    fn end<R: Runtime>(&mut self, race: &Race<'_, R>, timed_out: bool) -> End {
+        let untried = race.addrs.len() - self.attempts.started();
+        End { failures: std::mem::take(&mut self.failures), untried, timed_out }
+    }
+}
+
+/// What the future gives, or `None` at the deadline.
+async fn until<R: Runtime, T>(runtime: &R, deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
+    let (mut future, mut timer) = (pin!(future), runtime.timer(deadline));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => timer.poll_elapsed(cx).map(|()| None),
+    })
+    .await
+}
+
+fn abstract_name(name: &[u8]) -> ConnectAddr {
+    let mut bytes = vec![0];
+    bytes.extend_from_slice(name);
+    ConnectAddr::Unix(bytes)
+}
+
+fn local(addr: &ConnectAddr) -> LocalAddr {
+    match addr {
+        ConnectAddr::Inet(addr) => LocalAddr::Inet(*addr),
+        ConnectAddr::Unix(path) => LocalAddr::Unix(path.clone()),
+    }
+}
+
+const SYSTEM_RESOLVER: &str =
+    "not available yet; names are asked of the system's resolver, as the system is configured";
+const NOT_TIMED: &str = "not available on a dialled stream yet; time its receives and sends instead";
+/// Attempts at a time: descriptors that one dial may hold.
+const MAX_UNDER_WAY: usize = 8;

@@ -1,0 +1,245 @@
+//! Why a dial failed.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use ringport_platform::sockopt::{ApplyError, OptFault, Target};
+
+use super::names::ResolveError;
+use crate::runtime::{LocalAddr, OpenError};
+use crate::spec::{NetAddr, Network, OriginAddress};
+
+/// Why a dial failed: what sort of failure it is, of which target, and what each address that was tried said.
+#[derive(Debug)]
+pub struct DialError {
+    pub(super) target: NetAddr<OriginAddress>,
+    pub(super) kind: DialErrorKind,
+    pub(super) failures: Vec<AttemptFailure>,
+    pub(super) untried: usize,
+}
+
+/// The sort of failure, for a caller to act on. Of several failed attempts it is the one that tells most: what the caller's
+/// own options or local address did, then what got furthest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DialErrorKind {
+    /// The network carries packets, not a stream. The caller's fault.
+    NotAStream,
+    /// The name gave no address.
+    Resolve(ResolveError),
+    /// A socket option was refused, or does not fit. The spec's fault, or the process lacks a privilege.
+    Option,
+    /// The local address is not to be had: in use, not ours, of another family, or its range of ports is used up.
+    LocalAddr,
+    /// Nobody listens there.
+    Refused,
+    /// The time was over.
+    TimedOut(Phase),
+    /// There is no way there: no route, no such host, or no such Unix socket.
+    Unreachable,
+    /// Something else, such as no descriptors left.
+    Other,
+}
+
+/// What a dial was doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Looking the name up.
+    Resolve,
+    /// Connecting.
+    Connect,
+}
+
+/// An attempt at one address that failed.
+#[derive(Debug)]
+pub struct AttemptFailure {
+    /// Where it went.
+    pub addr: LocalAddr,
+    /// When it ended, counted from the start of the dial.
+    pub after: Duration,
+    /// What it met.
+    pub error: AttemptError,
+}
+
+/// What an attempt met.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AttemptError {
+    /// The options do not fit such a socket; nothing was done.
+    Options {
+        /// The sort of socket.
+        target: Target,
+        /// Every fault.
+        faults: Vec<OptFault>,
+    },
+    /// The local address is of a network that carries other things.
+    LocalNetwork {
+        /// Its network.
+        local: Network,
+        /// The target's.
+        network: Network,
+    },
+    /// The socket could not be made as asked.
+    Open(OpenError),
+    /// The connect failed.
+    Connect(io::Error),
+    /// An option was refused on the connected socket.
+    Connected(ApplyError),
+    /// Its share of the time was over.
+    TimedOut,
+}
+
+impl DialError {
+    /// What was to be dialled, before any replacement.
+    pub fn target(&self) -> &NetAddr<OriginAddress> {
+        &self.target
+    }
+
+    /// The sort of failure.
+    pub fn kind(&self) -> &DialErrorKind {
+        &self.kind
+    }
+
+    /// Every attempt that failed, in the order in which they ended.
+    pub fn failures(&self) -> &[AttemptFailure] {
+        &self.failures
+    }
+
+    /// Addresses that were not tried, because the time was over.
+    pub fn untried(&self) -> usize {
+        self.untried
+    }
+
+    /// Of attempts that all failed.
+    pub(super) fn of_attempts(target: NetAddr<OriginAddress>, failures: Vec<AttemptFailure>) -> Self {
+        let kinds = failures.iter().map(|failure| failure.error.kind());
+        let kind = kinds.min_by_key(rank).unwrap_or(DialErrorKind::Other);
+        DialError { target, kind, failures, untried: 0 }
+    }
+}
+
+/// What tells most is first.
+fn rank(kind: &DialErrorKind) -> u8 {
+    match kind {
+        DialErrorKind::Option => 0,
+        DialErrorKind::LocalAddr => 1,
+        DialErrorKind::Refused => 2,
+        DialErrorKind::TimedOut(_) => 3,
+        DialErrorKind::Unreachable => 4,
+        DialErrorKind::NotAStream | DialErrorKind::Resolve(_) | DialErrorKind::Other => 5,
+    }
+}
+
+impl AttemptError {
+    fn kind(&self) -> DialErrorKind {
+        match self {
+            AttemptError::Options { .. } | AttemptError::Connected(_) => DialErrorKind::Option,
+            AttemptError::Open(OpenError::Faults { .. } | OpenError::Option(_)) => DialErrorKind::Option,
+            AttemptError::LocalNetwork { .. }
+            | AttemptError::Open(OpenError::LocalAddr { .. } | OpenError::FamilyMismatch { .. }) => {
+                DialErrorKind::LocalAddr
+            }
+            AttemptError::Open(_) => DialErrorKind::Other,
+            AttemptError::Connect(error) => of_connect(error.kind()),
+            AttemptError::TimedOut => DialErrorKind::TimedOut(Phase::Connect),
+        }
+    }
+}
+
+/// connect(2).
+fn of_connect(kind: io::ErrorKind) -> DialErrorKind {
+    match kind {
+        // EAGAIN of a Unix socket: its listener's queue is full.
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock => DialErrorKind::Refused,
+        io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown
+        | io::ErrorKind::NotFound
+        | io::ErrorKind::NotADirectory => DialErrorKind::Unreachable,
+        io::ErrorKind::TimedOut => DialErrorKind::TimedOut(Phase::Connect),
+        // Every port is taken, or the bound address is not of this host.
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => DialErrorKind::LocalAddr,
+        _ => DialErrorKind::Other,
+    }
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot dial {}: {}", self.target, self.kind)?;
+        for (at, failure) in self.failures.iter().enumerate() {
+            write!(f, "{} {failure}", if at == 0 { ":" } else { ";" })?;
+        }
+        match self.untried {
+            0 => Ok(()),
+            untried => write!(f, " ({untried} more were not tried)"),
+        }
+    }
+}
+
+impl fmt::Display for DialErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DialErrorKind::NotAStream => {
+                f.write_str("the network carries packets, and a dial gives a stream")
+            }
+            DialErrorKind::Resolve(error) => error.fmt(f),
+            DialErrorKind::Option => f.write_str("a socket option was refused"),
+            DialErrorKind::LocalAddr => f.write_str("the local address is not to be had"),
+            DialErrorKind::Refused => f.write_str("refused"),
+            DialErrorKind::TimedOut(Phase::Resolve) => f.write_str("timed out while the name was looked up"),
+            DialErrorKind::TimedOut(Phase::Connect) => f.write_str("timed out"),
+            DialErrorKind::Unreachable => f.write_str("unreachable"),
+            DialErrorKind::Other => f.write_str("failed"),
+        }
+    }
+}
+
+/// `192.0.2.1:80 after 3 ms: Connection refused (os error 111)`.
+impl fmt::Display for AttemptFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} after {} ms: {}", self.addr, self.after.as_millis(), self.error)
+    }
+}
+
+impl fmt::Display for AttemptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AttemptError::Options { target, faults } => {
+                write!(f, "options of a {target}: ")?;
+                for (at, fault) in faults.iter().enumerate() {
+                    write!(f, "{}{fault}", if at == 0 { "" } else { "; " })?;
+                }
+                Ok(())
+            }
+            AttemptError::LocalNetwork { local, network } => {
+                write!(f, "a local address of {local} is none for {network}")
+            }
+            AttemptError::Open(error) => error.fmt(f),
+            AttemptError::Connect(error) => error.fmt(f),
+            AttemptError::Connected(error) => error.fmt(f),
+            AttemptError::TimedOut => f.write_str("no answer in its share of the time"),
+        }
+    }
+}
+
+impl std::error::Error for DialError {}
+impl std::error::Error for AttemptError {}
+
+/// Of the kind that comes nearest.
+impl From<DialError> for io::Error {
+    fn from(error: DialError) -> Self {
+        let kind = match error.kind {
+            DialErrorKind::NotAStream | DialErrorKind::Option => io::ErrorKind::InvalidInput,
+            DialErrorKind::Resolve(ResolveError::TimedOut) | DialErrorKind::TimedOut(_) => {
+                io::ErrorKind::TimedOut
+            }
+            DialErrorKind::Resolve(_) => io::ErrorKind::NotFound,
+            DialErrorKind::LocalAddr => io::ErrorKind::AddrNotAvailable,
+            DialErrorKind::Refused => io::ErrorKind::ConnectionRefused,
+            DialErrorKind::Unreachable => io::ErrorKind::HostUnreachable,
+            DialErrorKind::Other => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}

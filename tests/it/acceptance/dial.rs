@@ -1,0 +1,366 @@
+//! Cases of dialled connections, on both drivers.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
+use std::time::Duration;
+
+use ringport::net::{DialError, DialErrorKind, Dialer, Phase, ResolveError, Stream, accept};
+use ringport::runtime::native::{Native, NativeListener, NativeStream};
+use ringport::runtime::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime};
+use ringport::spec::{DialSpec, Format, NetAddr, OriginAddress};
+use ringport_platform::sockopt::{Opt, Setting};
+
+use super::namespace::in_namespace;
+use crate::rig::{any_port, each, join, now, open_fds, turn};
+
+fn dialer(runtime: &Native, yaml: &str) -> Dialer<Native> {
+    let spec = DialSpec::from_text(yaml, Format::Yaml, "f").expect("a good spec");
+    Dialer::from_spec(&spec, runtime).expect("a dialer can do that")
+}
+
+fn target(text: &str) -> NetAddr<OriginAddress> {
+    text.parse().expect("a target")
+}
+
+fn listen(runtime: &Native, addr: &ConnectAddr) -> (NativeListener, NetAddr<OriginAddress>) {
+    let listener = runtime.listen(addr, ListenOptions::default()).expect("a free address");
+    let target = match listener.local_addr().expect("it listens") {
+        LocalAddr::Inet(addr) => target(&format!("tcp://{addr}")),
+        LocalAddr::Unix(name) => {
+            target(&format!("unix://{}", String::from_utf8_lossy(&name).replace('\0', "@")))
+        }
+    };
+    (listener, target)
+}
+
+async fn dialled(
+    dialer: &Dialer<Native>,
+    to: &NetAddr<OriginAddress>,
+) -> Result<Stream<NativeStream>, DialError> {
+    dialer.dial(to).await
+}
+
+fn sock_opt(stream: &mut Stream<NativeStream>, opt: Opt) -> Setting {
+    stream.transport().sock().option(opt).expect("it has the option")
+}
+
+fn held(opt: Opt, setting: impl Into<Setting>) -> (Opt, Setting) {
+    (opt, setting.into())
+}
+
+/// The address of a listener that answers nothing: its queue is full, so that the kernel drops every further SYN. The queue is
+/// full as long as what is given lives.
+async fn silent(runtime: &Native, addr: SocketAddr) -> (SocketAddr, impl Sized + use<>) {
+    let options = ListenOptions { backlog: 0, ..ListenOptions::default() };
+    let listener = runtime.listen(&addr.into(), options).expect("a free address");
+    let LocalAddr::Inet(addr) = listener.local_addr().expect("it listens") else { panic!("of IP") };
+    let mut queued = Vec::new();
+    loop {
+        let connecting = runtime.connect(&addr.into());
+        match runtime.core().timeout(Duration::from_millis(100), connecting).await {
+            Ok(stream) => queued.push(stream.expect("the kernel queues it")),
+            Err(_) => break,
+        }
+    }
+    // The one that was given up is closed.
+    for _ in 0..3 {
+        turn().await;
+    }
+    (addr, (listener, queued))
+}
+
+#[test]
+fn case_16_a_port_is_left_to_connect() {
+    in_namespace("acceptance::dial::case_16_a_port_is_left_to_connect", &[], || {
+        each(async |runtime| {
+            let (_one, one) = listen(&runtime, &any_port());
+            let (_two, two) = listen(&runtime, &any_port());
+            let ranged = "{localAddress: '127.0.0.1:0', sockOption: {ipOption: {localPortRangeLower: 41000, \
+                          localPortRangeUpper: 41000}}}";
+            let dialer = dialer(&runtime, ranged);
+            let first = dialled(&dialer, &one).await.expect("the port is free");
+            let second = dialled(&dialer, &two).await.expect("the port is free for another peer");
+            for stream in [first, second] {
+                let LocalAddr::Inet(addr) = stream.local_addr().expect("connected") else { panic!("of IP") };
+                assert_eq!(addr.port(), 41_000);
+                stream.reset();
+            }
+        });
+    });
+}
+
+#[test]
+fn case_18_a_range_of_ports_is_used_up() {
+    in_namespace("acceptance::dial::case_18_a_range_of_ports_is_used_up", &[], || {
+        each(async |runtime| {
+            let (_listener, to) = listen(&runtime, &any_port());
+            let dialer = dialer(
+                &runtime,
+                "{sockOption: {ipOption: {localPortRangeLower: 40000, localPortRangeUpper: 40003}}}",
+            );
+            let mut streams = Vec::new();
+            for _ in 0..4 {
+                streams.push(dialled(&dialer, &to).await.expect("a port is left"));
+            }
+            let port = |stream: &Stream<NativeStream>| match stream.local_addr() {
+                Ok(LocalAddr::Inet(addr)) => addr.port(),
+                other => panic!("{other:?}"),
+            };
+            let mut ports: Vec<_> = streams.iter().map(port).collect();
+            ports.sort_unstable();
+            assert_eq!(ports, [40_000, 40_001, 40_002, 40_003]);
+            let error = dialled(&dialer, &to).await.err().expect("all are taken");
+            assert_eq!(*error.kind(), DialErrorKind::LocalAddr, "{error}");
+            streams.into_iter().for_each(Stream::reset);
+        });
+    });
+}
+
+#[test]
+fn case_25_keep_alive_holds_on_a_dialled_socket() {
+    each(async |runtime| {
+        let (_listener, to) = listen(&runtime, &any_port());
+        let dialer = dialer(&runtime, "{keepAliveConfig: {idle: 11, interval: 12, count: 5}}");
+        let mut stream = dialled(&dialer, &to).await.expect("it listens");
+        let seconds = Duration::from_secs;
+        for (opt, setting) in [
+            held(Opt::SoKeepalive, true),
+            held(Opt::TcpKeepidle, seconds(11)),
+            held(Opt::TcpKeepintvl, seconds(12)),
+            held(Opt::TcpKeepcnt, 5_i64),
+            held(Opt::TcpNodelay, true),
+        ] {
+            assert_eq!(sock_opt(&mut stream, opt), setting, "{opt}");
+        }
+    });
+}
+
+#[test]
+fn case_29_no_delay_may_be_off() {
+    each(async |runtime| {
+        let (_listener, to) = listen(&runtime, &any_port());
+        for (text, expected) in [("false", Setting::Off), ("true", Setting::from(true))] {
+            let dialer = dialer(&runtime, &format!("{{sockOption: {{tcpOption: {{noDelay: {text}}}}}}}"));
+            let mut stream = dialled(&dialer, &to).await.expect("it listens");
+            assert_eq!(sock_opt(&mut stream, Opt::TcpNodelay), expected);
+        }
+    });
+}
+
+#[test]
+fn case_44_the_local_address() {
+    each(async |runtime| {
+        let (mut listener, to) = listen(&runtime, &any_port());
+        let from_two = dialer(&runtime, "{localAddress: '127.0.0.2:0'}");
+        let (near, far) = join(dialled(&from_two, &to), accept(&runtime, &mut listener)).await;
+        let (near, far) = (near.expect("it listens"), far.expect("it is dialled"));
+        let LocalAddr::Inet(peer) = far.peer_addr().expect("connected") else { panic!("of IP") };
+        assert_eq!(peer.ip(), Ipv4Addr::new(127, 0, 0, 2));
+        drop(near);
+
+        let from_v6 = dialer(&runtime, "{localAddress: 'tcp6://[::1]:0'}");
+        let error = dialled(&from_v6, &to).await.err().expect("another family");
+        assert_eq!(*error.kind(), DialErrorKind::LocalAddr, "{error}");
+        let error = dialled(&from_two, &target("unix:///nowhere")).await.err().expect("another family");
+        assert_eq!(*error.kind(), DialErrorKind::LocalAddr, "{error}");
+        let by_name = target("tcp4://localhost:1");
+        let error = dialled(&from_v6, &by_name).await.err().expect("another family");
+        assert_eq!(*error.kind(), DialErrorKind::Resolve(ResolveError::NoSuitableAddress), "{error}");
+        let foreign = dialer(&runtime, "{localAddress: '192.0.2.9:0'}");
+        let error = dialled(&foreign, &to).await.err().expect("not an address of ours");
+        assert_eq!(*error.kind(), DialErrorKind::LocalAddr, "{error}");
+        assert!(error.to_string().contains("192.0.2.9:0"), "{error}");
+    });
+}
+
+#[test]
+fn case_45_replaced_targets() {
+    each(async |runtime| {
+        let path = format!("{}/a path with blanks.sock", env!("CARGO_TARGET_TMPDIR"));
+        let _ = std::fs::remove_file(&path);
+        let name = format!("ringport case 45 {}", std::process::id());
+        for (addr, text) in [
+            (ConnectAddr::Unix(path.clone().into_bytes()), path.clone()),
+            (ConnectAddr::Unix(format!("\0{name}").into_bytes()), format!("@{name}")),
+        ] {
+            let mut listener = runtime.listen(&addr, ListenOptions::default()).expect("a free name");
+            // A name that nobody could look up, and a rule that would go on where the first ends.
+            let yaml = format!(
+                "{{replaceTargets: ['(tcp|no.such.invalid:80) > (unix|{text})', '(unix|{text}) > (unix|/x)']}}"
+            );
+            let dialer = dialer(&runtime, &yaml);
+            let to = target("tcp://no.such.invalid:80");
+            let (near, far) = join(dialled(&dialer, &to), accept(&runtime, &mut listener)).await;
+            near.expect("it listens").send(&b"hello"[..]).await.expect("open");
+            assert_eq!(&*far.expect("dialled").recv().await.expect("open").expect("bytes"), b"hello");
+        }
+        std::fs::remove_file(&path).expect("the listener made it");
+    });
+}
+
+#[test]
+fn case_47_a_family_that_does_not_answer() {
+    let hosts = ["::1 both.test", "127.0.0.1 both.test"];
+    in_namespace("acceptance::dial::case_47_a_family_that_does_not_answer", &hosts, || {
+        each(async |runtime| {
+            let (dead, _full) = silent(&runtime, "[::1]:0".parse().expect("an address")).await;
+            let live = SocketAddr::from((Ipv4Addr::LOCALHOST, dead.port()));
+            let (_listener, _) = listen(&runtime, &live.into());
+            let to = target(&format!("tcp://both.test:{}", dead.port()));
+            let begin = runtime.now();
+            let stream = dialled(&Dialer::new(&runtime), &to).await.expect("one family answers");
+            let took = runtime.now() - begin;
+            assert_eq!(stream.peer_addr().expect("connected"), LocalAddr::Inet(live));
+            assert!(took >= Duration::from_millis(290), "the first family was given its time: {took:?}");
+            // One after the other: half of the time, and then the other.
+            let sequential = dialer(&runtime, "{fallbackDelay: -1, timeout: 5000}");
+            let begin = runtime.now();
+            dialled(&sequential, &to).await.expect("the second family answers");
+            let took = runtime.now() - begin;
+            assert!(took >= Duration::from_millis(2_450), "{took:?}");
+            // Of one family alone there is nobody.
+            let to = target(&format!("tcp6://both.test:{}", dead.port()));
+            let hurried = dialer(&runtime, "{timeout: 200}");
+            let error = dialled(&hurried, &to).await.err().expect("it is silent");
+            assert_eq!(*error.kind(), DialErrorKind::TimedOut(Phase::Connect), "{error}");
+        });
+    });
+}
+
+#[test]
+fn case_48_a_dial_ends_by_its_timeout() {
+    each(async |runtime| {
+        let (dead, _full) = silent(&runtime, "127.0.0.1:0".parse().expect("an address")).await;
+        turn().await;
+        let fds = open_fds();
+        let dialer = dialer(&runtime, "{timeout: 200}");
+        let begin = runtime.now();
+        let error = dialled(&dialer, &target(&format!("tcp://{dead}"))).await.err().expect("it is silent");
+        assert!(runtime.now() - begin >= Duration::from_millis(195));
+        assert_eq!(*error.kind(), DialErrorKind::TimedOut(Phase::Connect), "{error}");
+        assert_eq!(error.failures()[0].addr, LocalAddr::Inet(dead));
+        turn().await;
+        turn().await;
+        assert_eq!(open_fds(), fds, "the socket is closed");
+    });
+}
+
+#[test]
+fn case_49_each_address_has_its_share() {
+    let hosts = ["127.0.0.2 many.test", "127.0.0.3 many.test", "127.0.0.4 many.test", "127.0.0.5 many.test"];
+    in_namespace("acceptance::dial::case_49_each_address_has_its_share", &hosts, || {
+        each(async |runtime| {
+            let (first, _full) = silent(&runtime, "127.0.0.2:0".parse().expect("an address")).await;
+            let port = first.port();
+            let at = |last: u8| SocketAddr::from(([127, 0, 0, last], port));
+            let (_, _second) = silent(&runtime, at(3)).await;
+            let (_, _third) = silent(&runtime, at(4)).await;
+            let (_listener, _) = listen(&runtime, &at(5).into());
+            let dialer = dialer(&runtime, "{fallbackDelay: -1, timeout: 8000}");
+            let begin = runtime.now();
+            let stream = dialled(&dialer, &target(&format!("tcp://many.test:{port}"))).await;
+            let took = runtime.now() - begin;
+            assert_eq!(stream.expect("the last answers").peer_addr().expect("open"), LocalAddr::Inet(at(5)));
+            assert!(took >= Duration::from_millis(5_900) && took < Duration::from_secs(8), "{took:?}");
+        });
+    });
+}
+
+/// Dropped after each number of polls, in each phase: the name, the connect; nothing is left.
+#[test]
+fn case_50_a_dial_may_be_dropped_at_any_point() {
+    each(async |runtime| {
+        let (dead, _full) = silent(&runtime, "127.0.0.1:0".parse().expect("an address")).await;
+        let (mut listener, live) = listen(&runtime, &any_port());
+        turn().await;
+        let fds = open_fds();
+        let named = target(&format!("tcp4://localhost:{}", dead.port()));
+        for to in [target(&format!("tcp://{dead}")), named, live.clone()] {
+            for polls in 0..12 {
+                // A dialer each time, so that the name is not known already.
+                let dialer = dialer(&runtime, "{fallbackDelay: 10}");
+                let mut dialling = pin!(dialer.dial(&to));
+                for _ in 0..polls {
+                    if now(|cx| dialling.as_mut().poll(cx)).await.is_ready() {
+                        break;
+                    }
+                    turn().await;
+                }
+            }
+        }
+        for _ in 0..3 {
+            turn().await;
+        }
+        // Those that connected before they were dropped wait in the listener's queue, in the kernel.
+        let descriptors = open_fds().into_iter().filter(|fd| fd.starts_with("socket:")).count();
+        assert_eq!(descriptors, fds.iter().filter(|fd| fd.starts_with("socket:")).count());
+        let (near, _far) =
+            join(dialled(&Dialer::new(&runtime), &live), accept(&runtime, &mut listener)).await;
+        let near = near.expect("it listens");
+        drop(near);
+    });
+}
+
+#[test]
+fn case_51_kinds_of_errors() {
+    in_namespace("acceptance::dial::case_51_kinds_of_errors", &[], || {
+        each(async |runtime| {
+            let plain = Dialer::new(&runtime);
+            let kind = async |dialer: &Dialer<Native>, to: &str| {
+                let error = dialled(dialer, &target(to)).await.err().expect("it fails");
+                assert!(error.to_string().contains(to), "the target is told: {error}");
+                error
+            };
+            let error = kind(&plain, "tcp://127.0.0.1:1").await;
+            assert_eq!(*error.kind(), DialErrorKind::Refused, "{error}");
+            assert_eq!(error.failures()[0].addr.to_string(), "127.0.0.1:1");
+            let error = kind(&plain, "tcp://192.0.2.1:1").await;
+            assert_eq!(*error.kind(), DialErrorKind::Unreachable, "{error}");
+            let error = kind(&plain, "unix:///nowhere/at/all").await;
+            assert_eq!(*error.kind(), DialErrorKind::Unreachable, "{error}");
+            // The hosts file is all that can be asked here: no server is reached.
+            let error = kind(&dialer(&runtime, "{timeout: 100}"), "tcp://no.such.invalid:1").await;
+            assert!(
+                matches!(error.kind(), DialErrorKind::Resolve(_) | DialErrorKind::TimedOut(Phase::Resolve)),
+                "{error}"
+            );
+            let error = kind(&plain, "tcp6://localhost:1").await;
+            assert!(matches!(error.kind(), DialErrorKind::Resolve(_) | DialErrorKind::Refused), "{error}");
+            let unbindable = dialer(&runtime, "{sockOption: {soOption: {bindToDevice: nosuchif0}}}");
+            let error = kind(&unbindable, "tcp://127.0.0.1:1").await;
+            assert_eq!(*error.kind(), DialErrorKind::Option, "{error}");
+            assert!(error.to_string().contains("SO_BINDTODEVICE") && error.to_string().contains("ENODEV"));
+        });
+    });
+}
+
+#[test]
+fn case_39_options_of_another_kind_of_socket() {
+    each(async |runtime| {
+        let path = ConnectAddr::Unix(format!("\0ringport-case-39-{}", std::process::id()).into_bytes());
+        let (_unix, unix) = listen(&runtime, &path);
+        let (_tcp, tcp) = listen(&runtime, &any_port());
+        let options = "tcpOption: {userTimeout: 1500}";
+        let refusing = dialer(&runtime, &format!("{{sockOption: {{{options}}}}}"));
+        dialled(&refusing, &tcp).await.expect("TCP has it");
+        let error = dialled(&refusing, &unix).await.err().expect("a Unix socket lacks it");
+        assert_eq!(*error.kind(), DialErrorKind::Option, "{error}");
+        assert!(error.to_string().contains("TCP_USER_TIMEOUT"), "{error}");
+        let warning = dialer(&runtime, &format!("{{sockOption: {{{options}, onUnsupported: warn}}}}"));
+        let mut stream = dialled(&warning, &tcp).await.expect("TCP has it");
+        assert_eq!(sock_opt(&mut stream, Opt::TcpUserTimeout), Setting::from(Duration::from_millis(1_500)));
+        dialled(&warning, &unix).await.expect("it is skipped");
+    });
+}
+
+#[test]
+fn case_52_networks_of_packets_are_refused() {
+    each(async |runtime| {
+        for to in ["udp://127.0.0.1:1", "unixgram:///x", "ip4:icmp://127.0.0.1"] {
+            let error = dialled(&Dialer::new(&runtime), &target(to)).await.err().expect("no stream");
+            assert_eq!(*error.kind(), DialErrorKind::NotAStream, "{error}");
+        }
+        assert!("ip4://127.0.0.1".parse::<NetAddr<OriginAddress>>().is_err(), "no protocol");
+    });
+}
