@@ -19,6 +19,7 @@ use ringport_platform::signal::Signals;
 use self::load::{Job, Outcome, Work};
 use self::progress::Progress;
 use self::target::Request;
+pub(crate) use self::target::positive_duration;
 use crate::proxy::DriverSettings;
 use crate::say;
 

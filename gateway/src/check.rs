@@ -56,7 +56,11 @@ pub(crate) fn read_proxy(path: &Path) -> Result<ProxySpec, Failure> {
     }
 }
 
-fn read(path: &Path, kind: Option<SpecKind>) -> Result<Spec, Failure> {
+/// Reads and checks a file.
+///
+/// # Errors
+/// What keeps it from being read, or every fault.
+pub(crate) fn read(path: &Path, kind: Option<SpecKind>) -> Result<Spec, Failure> {
     let bytes = std::fs::read(path)
         .map_err(|error| Failure::Sentence(format!("cannot read {}: {error}", path.display())))?;
     Spec::from_file(&bytes, path, kind).map_err(|errors: SpecErrors| Failure::Faults(errors.into_faults()))

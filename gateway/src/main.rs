@@ -1,9 +1,10 @@
-//! The `ringport` binary: a reverse proxy, a load generator, and a look at what this machine supports.
+//! The `ringport` binary: a reverse proxy, a load generator, a netcat for specs, and a look at what this machine supports.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod check;
 mod demo;
+mod dial;
 mod probe;
 mod proxy;
 
@@ -34,6 +35,8 @@ enum Command {
     Bench(bench::Bench),
     /// Check configs and start nothing: print every fault, or the configs with all defaults filled in.
     Check(check::Check),
+    /// Connect as a spec says, and pass standard input and output on: a netcat to try a spec with.
+    Dial(dial::Dial),
     /// Serve as a reverse proxy.
     Proxy {
         /// The config: YAML, JSON, TOML or protobuf by its ending. See `ringport check`.
@@ -60,11 +63,13 @@ Environment:
 Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGHUP opens the access log anew.
 
 Exit codes: 0 ended in order, 1 requests were cut or failed, or a core failed, 2 a fault in the command, the config or the
-environment.";
+environment; of `dial` see its help.";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match start_log().map_err(Failure::from).and_then(|()| run(cli)) {
+    let verbose = matches!(&cli.command, Some(Command::Dial(dial)) if dial.verbose);
+    let filter = if verbose { dial::TRACE } else { "info" };
+    match start_log(filter).map_err(Failure::from).and_then(|()| run(cli)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             failure.tell();
@@ -98,8 +103,9 @@ impl From<String> for Failure {
     }
 }
 
-fn start_log() -> Result<(), String> {
-    let wanted = variable("RUST_LOG")?.unwrap_or_else(|| "info".to_owned());
+/// Logs what `RUST_LOG` says, or the default.
+fn start_log(default: &str) -> Result<(), String> {
+    let wanted = variable("RUST_LOG")?.unwrap_or_else(|| default.to_owned());
     let filter = EnvFilter::try_new(&wanted).map_err(|error| format!("RUST_LOG: {wanted:?}: {error}"))?;
     let color = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(color).with_writer(std::io::stderr).init();
@@ -113,6 +119,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         None => Ok(demo::run(settings)?),
         Some(Command::Bench(bench)) => Ok(bench::run(bench, settings)?),
         Some(Command::Check(check)) => Ok(check::run(&check)),
+        Some(Command::Dial(dial)) => dial::run(&dial, settings),
         Some(Command::Probe { json, sockopts: false }) => Ok(probe::run(json, settings)?),
         Some(Command::Probe { json, sockopts: true }) => {
             probe::sockopts(json);

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use ringport_platform::sockopt::{Kind, Opt};
+use ringport_platform::sockopt::Opt;
 use ringport_platform::timer::later;
 
 use self::attempt::{OptionSets, begin};
@@ -149,18 +149,20 @@ impl<R: Runtime> Dialer<R> {
         let begin = runtime.now();
         let deadline = spec.timeout().map(|timeout| later(begin, timeout));
         let to = spec.replaced(target);
-        let kind = match to.network().carries() {
-            Carries::Stream => Kind::Stream,
-            Carries::Sequence => Kind::Seqpacket,
-            Carries::Datagrams | Carries::Packets => return Err(failed(DialErrorKind::NotAStream)),
-        };
+        match to.network().carries() {
+            Carries::Stream => {}
+            // A stream receives as much as it has room for, which would cut packets.
+            Carries::Sequence | Carries::Datagrams | Carries::Packets => {
+                return Err(failed(DialErrorKind::NotAStream));
+            }
+        }
         let elapsed = || runtime.now().saturating_duration_since(begin).as_millis();
         if to != target {
             tracing::debug!(%target, replaced = %to, "dial: another target instead");
         }
         let addrs = self.addresses(to, deadline).await.map_err(failed)?;
         tracing::debug!(target = %to, count = addrs.len(), elapsed_ms = elapsed(), "dial: addresses");
-        let race = Race { dialer: self, to, kind, addrs: &addrs, begin, deadline };
+        let race = Race { dialer: self, to, addrs: &addrs, begin, deadline };
         let transport = race.run().await.map_err(|end| end.into_error(target.clone()))?;
         tracing::debug!(target = %to, elapsed_ms = elapsed(), "dial: connected");
         let mut stream = Stream::new(runtime, transport);
@@ -226,7 +228,6 @@ impl<R: Runtime> Dialer<R> {
 struct Race<'a, R: Runtime> {
     dialer: &'a Dialer<R>,
     to: &'a NetAddr<OriginAddress>,
-    kind: Kind,
     addrs: &'a [ConnectAddr],
     begin: Instant,
     deadline: Option<Instant>,
@@ -299,7 +300,7 @@ impl<S: 'static> State<S> {
                 Action::Start { attempt } => {
                     let addr = &race.addrs[attempt];
                     tracing::debug!(target = %race.to, addr = %local(addr), "dial: attempt");
-                    match begin(&race.dialer.0, race.to, race.kind, addr) {
+                    match begin(&race.dialer.0, race.to, addr) {
                         Ok(future) => self.under_way.push((attempt, future)),
                         Err(error) => self.fail(attempt, now, error, race),
                     }

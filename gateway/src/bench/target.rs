@@ -139,7 +139,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A [`duration`] that is not zero.
-pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     if duration.is_zero() { Err(format!("{text:?} is no time at all")) } else { Ok(duration) }
 }

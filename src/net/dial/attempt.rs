@@ -30,7 +30,6 @@ struct OptionSet {
 pub(super) fn begin<R: Runtime>(
     dialer: &Inner<R>,
     to: &NetAddr<OriginAddress>,
-    kind: Kind,
     addr: &ConnectAddr,
 ) -> Result<Attempt<R::Stream>, AttemptError> {
     if let Some(local) = dialer.spec.local()
@@ -38,7 +37,7 @@ pub(super) fn begin<R: Runtime>(
     {
         return Err(AttemptError::LocalNetwork { local: local.network(), network: to.network() });
     }
-    let target = Target::at(addr, kind, Role::Dialled);
+    let target = Target::at(addr, Kind::Stream, Role::Dialled);
     let (opened, set, file) = open(dialer, to, target, addr)?;
     let connecting = dialer.runtime.connect_opened(opened, addr);
     Ok(Box::pin(async move {

@@ -357,7 +357,7 @@ fn case_39_options_of_another_kind_of_socket() {
 #[test]
 fn case_52_networks_of_packets_are_refused() {
     each(async |runtime| {
-        for to in ["udp://127.0.0.1:1", "unixgram:///x", "ip4:icmp://127.0.0.1"] {
+        for to in ["udp://127.0.0.1:1", "unixgram:///x", "unixpacket:///x", "ip4:icmp://127.0.0.1"] {
             let error = dialled(&Dialer::new(&runtime), &target(to)).await.err().expect("no stream");
             assert_eq!(*error.kind(), DialErrorKind::NotAStream, "{error}");
         }
