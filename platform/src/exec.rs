@@ -8,7 +8,7 @@
 mod task;
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::fmt;
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -37,9 +37,11 @@ struct Local {
     /// The core's [`Remote::id`].
     id: u64,
     /// In the order in which they were woken.
-    ready: RefCell<Vec<TaskPtr>>,
+    ///
+    /// INVARIANT of both: looked into by this type's methods only, none of which calls anything that could come back.
+    ready: UnsafeCell<Vec<TaskPtr>>,
     /// Those that were woken before, the next one last.
-    next: RefCell<Vec<TaskPtr>>,
+    next: UnsafeCell<Vec<TaskPtr>>,
 }
 
 impl Local {
@@ -51,24 +53,28 @@ impl Local {
 
     #[inline]
     fn push(&self, task: TaskPtr) {
-        self.ready.borrow_mut().push(task);
+        // SAFETY: one thread, and nobody else looks into the list during the call.
+        unsafe { &mut *self.ready.get() }.push(task);
     }
 
     #[inline]
     fn pop(&self) -> Option<TaskPtr> {
-        let next = self.next.borrow_mut().pop();
+        // SAFETY: as in `push`.
+        let next = unsafe { &mut *self.next.get() }.pop();
         if next.is_some() { next } else { self.refill() }
     }
 
     fn refill(&self) -> Option<TaskPtr> {
-        let mut next = self.next.borrow_mut();
-        std::mem::swap(&mut *next, &mut *self.ready.borrow_mut());
+        // SAFETY: as in `push`; they are two lists.
+        let (next, ready) = unsafe { (&mut *self.next.get(), &mut *self.ready.get()) };
+        std::mem::swap(next, ready);
         next.reverse();
         next.pop()
     }
 
     fn is_empty(&self) -> bool {
-        self.ready.borrow().is_empty() && self.next.borrow().is_empty()
+        // SAFETY: as in `push`.
+        unsafe { (*self.ready.get()).is_empty() && (*self.next.get()).is_empty() }
     }
 }
 
@@ -166,7 +172,8 @@ impl Exec {
     /// If this thread already runs a core.
     pub(crate) fn new(remote: Arc<Remote>, stats: Arc<CoreStats>) -> Self {
         assert!(LOCAL.get().is_null(), "one core a thread");
-        let local = Rc::new(Local { id: remote.id(), ready: RefCell::default(), next: RefCell::default() });
+        let local =
+            Rc::new(Local { id: remote.id(), ready: UnsafeCell::default(), next: UnsafeCell::default() });
         LOCAL.set(Rc::as_ptr(&local));
         Exec { remote, local, living: RefCell::default(), closed: Cell::new(false), stats }
     }

@@ -524,9 +524,10 @@ impl Sockets {
         // A flush may add to the list: a socket that closes lets listeners try again.
         while let Some(&index) = self.dirty.get(at) {
             at += 1;
-            match std::mem::take(&mut self.slots[index as usize].work) {
+            let slot = &mut self.slots[index as usize];
+            match std::mem::take(&mut slot.work) {
                 // A close, or a connect, is never the only news of a slot that may not send.
-                work::SEND => self.start_send(index, driver),
+                work::SEND => self.urgent |= start_send(slot, index, driver),
                 _ => self.flush_slot(index, driver),
             }
         }
@@ -605,28 +606,7 @@ impl Sockets {
         if slot.closing == Some(CloseMode::Reset) {
             slot.tx.clear();
         }
-        self.start_send(index, driver);
-    }
-
-    /// Sends what waits. Only for a slot that has no send in flight, and may send.
-    #[inline(always)]
-    fn start_send(&mut self, index: u32, driver: &mut (impl Driver + ?Sized)) {
-        let slot = &mut self.slots[index as usize];
-        // It may have failed since it was marked, and what waited has gone with that.
-        if slot.tx.is_empty() {
-            return;
-        }
-        debug_assert!(slot.fd.is_some() && slot.tx_failed.is_none());
-        debug_assert!(!slot.in_flight.send && !slot.in_flight.connect);
-        let mode = if slot.tx_stalled { SendMode::Wait } else { SendMode::Try };
-        slot.in_flight.send = true;
-        let token = slot.token(OpKind::Send, index);
-        // SAFETY: the segments belong to `slot.tx`, which no handle reaches: it is only appended to while
-        // `in_flight.send` is set, and advanced, compacted or cleared when the terminal completion has cleared it.
-        // A cancel or a close leaves it alone until then; `Core` drops the driver, which reaps, before the slots, and
-        // `Sockets::drop` leaks the queue where that driver had to leak the send.
-        let taken = unsafe { driver.send(slot.fd(), token, &slot.tx, mode) };
-        self.urgent |= slot.tx_waker.is_some() || slot.closing.is_some() || taken < slot.tx.len();
+        self.urgent |= start_send(slot, index, driver);
     }
 
     fn flush_recv(&mut self, index: u32, driver: &mut (impl Driver + ?Sized)) {
@@ -881,6 +861,26 @@ impl Drop for Sockets {
             std::mem::forget(std::mem::replace(&mut slot.tx, TxQueue::new(self.pool.clone())));
         }
     }
+}
+
+/// Sends what waits. Only for a slot that has no send in flight, and may send. True when somebody waits for its end.
+#[inline(always)]
+fn start_send(slot: &mut Slot, index: u32, driver: &mut (impl Driver + ?Sized)) -> bool {
+    // It may have failed since it was marked, and what waited has gone with that.
+    if slot.tx.is_empty() {
+        return false;
+    }
+    debug_assert!(slot.fd.is_some() && slot.tx_failed.is_none());
+    debug_assert!(!slot.in_flight.send && !slot.in_flight.connect);
+    let mode = if slot.tx_stalled { SendMode::Wait } else { SendMode::Try };
+    slot.in_flight.send = true;
+    let token = slot.token(OpKind::Send, index);
+    // SAFETY: the segments belong to `slot.tx`, which no handle reaches: it is only appended to while
+    // `in_flight.send` is set, and advanced, compacted or cleared when the terminal completion has cleared it.
+    // A cancel or a close leaves it alone until then; `Core` drops the driver, which reaps, before the slots, and
+    // `Sockets::drop` leaks the queue where that driver had to leak the send.
+    let taken = unsafe { driver.send(slot.fd(), token, &slot.tx, mode) };
+    slot.tx_waker.is_some() || slot.closing.is_some() || taken < slot.tx.len()
 }
 
 /// The slot of `id`, unless that has gone.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -16,8 +17,7 @@ const HIGH_WATER: usize = 256 * 1024;
 /// A connected byte stream.
 ///
 /// Reads and writes are cancel-safe: a dropped [`Stream::recv`] has lost nothing, and what [`Stream::send`] was given
-/// belongs to the stream from the first poll on, whether its future is polled to the end or not. A future that was
-/// never polled has done nothing.
+/// belongs to the stream from the call on, whether its future is polled or not.
 ///
 /// Dropping a stream sends what was handed over, within the runtime's linger, and closes. What the peer sent and nobody
 /// read makes the kernel reset the connection then, which may overtake the last bytes sent: shut down and read to the
@@ -142,12 +142,10 @@ impl<T: Transport> Stream<T> {
     /// # Errors
     /// What the peer or the kernel did: `EPIPE`, `ECONNRESET`; what was unsent is dropped. An error shows at the first
     /// send or flush after the kernel has told it. `EPIPE` after [`Stream::shutdown`].
-    pub async fn send(&mut self, seg: impl Into<Seg>) -> io::Result<()> {
-        self.start_seg(seg.into())?;
-        if self.unsent <= HIGH_WATER {
-            return Ok(());
-        }
-        poll_fn(|cx| self.transport.poll_sent(cx, TxLevel::Below(HIGH_WATER))).await
+    #[inline(always)]
+    pub fn send(&mut self, seg: impl Into<Seg>) -> Sending<'_, T> {
+        let error = self.start_seg(seg.into()).err();
+        Sending { stream: self, error }
     }
 
     /// Hands over one segment, behind what waits in [`Stream::tx`].
@@ -245,6 +243,29 @@ impl<T: Transport> Stream<T> {
         let Stream { transport, rx, tx, eof, .. } = self;
         let transport = Rc::new(RefCell::new(transport));
         (ReadHalf { transport: transport.clone(), rx, eof }, WriteHalf { transport, tx })
+    }
+}
+
+/// What [`Stream::send`] gives: waits while too much is unsent. Dropping it takes nothing back.
+#[must_use = "nobody waits for a slow peer"]
+pub struct Sending<'a, T> {
+    stream: &'a mut Stream<T>,
+    error: Option<io::Error>,
+}
+
+impl<T: Transport> Future for Sending<'_, T> {
+    type Output = io::Result<()>;
+
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(error) = this.error.take() {
+            return Poll::Ready(Err(error));
+        }
+        if this.stream.unsent <= HIGH_WATER {
+            return Poll::Ready(Ok(()));
+        }
+        this.stream.transport.poll_sent(cx, TxLevel::Below(HIGH_WATER))
     }
 }
 

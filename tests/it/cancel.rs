@@ -103,7 +103,7 @@ fn sends_belong_to_the_stream_at_once() {
             });
             let mut pattern = Pattern::new(4);
             for _ in 0..40 {
-                // Polled once, so that it has begun; a send that was never polled has sent nothing.
+                // Polled once, as a select would.
                 once(near.send(pattern.take(100_000))).await;
                 once(near.send_all([pattern.take(10).into(), pattern.take(10).into()])).await;
                 once(near.flush()).await;

@@ -93,16 +93,22 @@ impl<T> Fifo<T> {
         }
     }
 
-    #[inline(always)]
-    pub(super) fn clear(&mut self) {
-        self.first = None;
+    /// Takes the first element and leaves the others where they are: [`Fifo::clear_rest`] must follow.
+    #[inline]
+    pub(super) fn take_first(&mut self) -> Option<T> {
+        self.first.take()
+    }
+
+    /// Drops all elements but the first.
+    #[inline]
+    pub(super) fn clear_rest(&mut self) {
         if !self.rest.is_empty() {
-            self.clear_rest();
+            self.clear_several();
         }
     }
 
     #[cold]
-    fn clear_rest(&mut self) {
+    fn clear_several(&mut self) {
         self.rest.clear();
     }
 

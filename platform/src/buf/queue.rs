@@ -458,9 +458,15 @@ impl TxQueue {
     /// Drops everything unsent.
     #[inline]
     pub fn clear(&mut self) {
-        self.segs.clear();
         self.head_sent = 0;
         self.len = 0;
+        match self.segs.take_first() {
+            // What was received and is passed on, or small, is seen most often.
+            Some(Seg::Pool(buf)) => drop(buf),
+            Some(other) => drop_seg(other),
+            None => {}
+        }
+        self.segs.clear_rest();
     }
 
     #[cold]
@@ -479,6 +485,11 @@ impl TxQueue {
         }
         self.head_sent = 0;
     }
+}
+
+#[inline(never)]
+fn drop_seg(seg: Seg) {
+    drop(seg);
 }
 
 impl std::fmt::Debug for TxQueue {

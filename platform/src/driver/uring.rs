@@ -201,8 +201,18 @@ impl UringDriver {
         }
     }
 
-    /// A send that makes a completion.
+    /// A send of several segments, of a socket that is not quiet, or one that finds a list full.
     #[inline(never)]
+    fn send_otherwise(&mut self, fd: RawFd, token: Token, queue: &TxQueue, mode: SendMode) -> usize {
+        let lane = self.lanes.get_mut(token.index() as usize);
+        if let (SendMode::Try, Some(lane @ Lane { quiet: true, .. })) = (mode, lane) {
+            lane.silent_at = self.silent_settled.wrapping_add(self.silent.len() as u32);
+            return self.send_silently(fd, token, queue);
+        }
+        self.send_aloud(fd, token, queue, mode)
+    }
+
+    /// A send that makes a completion.
     fn send_aloud(&mut self, fd: RawFd, token: Token, queue: &TxQueue, mode: SendMode) -> usize {
         let (what, taken) = gather(queue, &mut self.kernel.messages);
         let style = if mode == SendMode::Wait { SendStyle::Wait } else { SendStyle::Try };
@@ -285,19 +295,27 @@ impl Driver for UringDriver {
     }
 
     unsafe fn send(&mut self, fd: RawFd, token: Token, queue: &TxQueue, mode: SendMode) -> usize {
+        // The usual case calls nothing, so that it saves no registers: whatever else there is lies in `send_otherwise`.
         self.in_flight += 1;
         let lane = self.lanes.get_mut(token.index() as usize);
-        if let (SendMode::Try, Some(lane @ Lane { quiet: true, .. })) = (mode, lane) {
-            lane.silent_at = self.silent_settled.wrapping_add(self.silent.len() as u32);
-            return match queue.only_slice() {
-                Some(only) if only.len() <= MAX_SEGMENT_BYTES => {
-                    let entry = sqe::send(fd, only.as_ptr(), only.len() as u32, SendStyle::Silent);
-                    self.stage_silent(token, entry, only.len(), None)
-                }
-                Some(_) | None => self.send_message_silently(fd, token, queue),
-            };
+        let (SendMode::Try, Some(lane @ Lane { quiet: true, .. }), Some(only)) =
+            (mode, lane, queue.only_slice())
+        else {
+            return self.send_otherwise(fd, token, queue, mode);
+        };
+        if only.len() > MAX_SEGMENT_BYTES || self.silent.len() == self.silent.capacity() {
+            return self.send_otherwise(fd, token, queue, mode);
         }
-        self.send_aloud(fd, token, queue, mode)
+        lane.silent_at = self.silent_settled.wrapping_add(self.silent.len() as u32);
+        let (seq, taken) = (self.kernel.queue.next_place(), only.len() as u32);
+        self.silent.push(Silent { seq, token, taken, message: None, ended: false });
+        let entry = sqe::send(fd, only.as_ptr(), taken, SendStyle::Silent).user_data(token.to_bits());
+        // SAFETY: the caller keeps the segment until the send is settled.
+        if !unsafe { self.kernel.queue.try_push(&entry) } {
+            self.silent.pop();
+            return self.send_otherwise(fd, token, queue, mode);
+        }
+        only.len()
     }
 
     fn connect(&mut self, fd: RawFd, token: Token, addr: &ConnectAddr) {

@@ -56,6 +56,25 @@ impl Queue {
         self.pushed
     }
 
+    /// The place that the next submission gets.
+    pub(super) fn next_place(&self) -> u64 {
+        self.pushed + 1
+    }
+
+    /// As [`Queue::push`] where there is room; false where there is none.
+    ///
+    /// # Safety
+    /// As [`Queue::push`].
+    #[inline(always)]
+    pub(super) unsafe fn try_push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: the caller's promise.
+        if !self.backlog.is_empty() || unsafe { self.ring.submission().push(entry) }.is_err() {
+            return false;
+        }
+        self.pushed += 1;
+        true
+    }
+
     /// # Safety
     /// As [`Queue::push`].
     #[cold]

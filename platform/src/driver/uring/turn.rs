@@ -4,7 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use io_uring::{cqueue, squeue};
+use io_uring::cqueue;
 
 use super::slots::{Cancel, Gathered, RecvOp, SendOp, gather};
 use super::sqe::{self, SendStyle};
@@ -365,9 +365,8 @@ impl UringDriver {
         unsafe { self.kernel.queue.push(entry.user_data(token.to_bits()), &self.stats) };
     }
 
-    /// Stages the front of `queue`, which lies in several segments, as a send that makes no completion if it succeeds.
-    #[inline(never)]
-    pub(super) fn send_message_silently(&mut self, fd: RawFd, token: Token, queue: &TxQueue) -> usize {
+    /// Stages the front of `queue` as a send that makes no completion if it succeeds; returns the bytes taken.
+    pub(super) fn send_silently(&mut self, fd: RawFd, token: Token, queue: &TxQueue) -> usize {
         let (what, taken) = gather(queue, &mut self.kernel.messages);
         let (entry, message) = match what {
             Gathered::One(base, len) => (sqe::send(fd, base, len, SendStyle::Silent), None),
@@ -376,18 +375,6 @@ impl UringDriver {
                 (sqe::send_msg(fd, header, SendStyle::Silent), Some(at))
             }
         };
-        self.stage_silent(token, entry, taken, message)
-    }
-
-    /// Stages a send that makes no completion if it succeeds; returns the bytes taken.
-    #[inline(always)]
-    pub(super) fn stage_silent(
-        &mut self,
-        token: Token,
-        entry: squeue::Entry,
-        taken: usize,
-        message: Option<u32>,
-    ) -> usize {
         // SAFETY: as in `stage_send`, with the end of a silent send in the place of its completion.
         let seq = unsafe { self.kernel.queue.push(entry.user_data(token.to_bits()), &self.stats) };
         self.silent.push(Silent { seq, token, taken: taken as u32, message, ended: false });
