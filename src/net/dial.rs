@@ -18,14 +18,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use ringport_platform::sockopt::Opt;
 use ringport_platform::timer::later;
 
 use self::attempt::{OptionSets, begin};
 pub use self::error::{AttemptError, AttemptFailure, DialError, DialErrorKind, Phase};
 pub use self::names::ResolveError;
 use self::names::{Names, suitable};
-use super::Stream;
+use super::{Bounded, Stream};
 use crate::proto::happy_eyeballs::{Action, Attempts, AttemptsSpec, interleaved};
 use crate::proto::proxy_protocol::{Header, Version};
 use crate::runtime::{ConnectAddr, LocalAddr, Runtime, Timer};
@@ -97,17 +96,13 @@ impl<R: Runtime> Dialer<R> {
     /// As a spec says. Nothing is looked up and no socket is made.
     ///
     /// # Errors
-    /// What the system's resolver cannot be told: servers, search domains and a hosts file of one's own; and time limits of
-    /// receives and sends, which are the caller's to enforce so far.
+    /// What the system's resolver cannot be told: servers, search domains and a hosts file of one's own.
     pub fn from_spec(spec: &DialSpec, runtime: &R) -> Result<Self, DialerError> {
         let (resolver, system) = (spec.resolver(), ResolverSpec::default());
-        let options = spec.sock_options().set();
         let told = [
             (!resolver.servers.is_empty(), "resolver.servers", SYSTEM_RESOLVER),
             (!resolver.search.is_empty(), "resolver.search", SYSTEM_RESOLVER),
             (resolver.hosts_file != system.hosts_file, "resolver.hosts_file", SYSTEM_RESOLVER),
-            (options.is_on(Opt::SoRcvtimeo), "sock_option.so_option.receive_timeout", NOT_TIMED),
-            (options.is_on(Opt::SoSndtimeo), "sock_option.so_option.send_timeout", NOT_TIMED),
         ];
         let faults: Vec<_> =
             told.into_iter().filter_map(|(told, field, why)| told.then_some((field, why))).collect();
@@ -124,14 +119,15 @@ impl<R: Runtime> Dialer<R> {
         &self.0.spec
     }
 
-    /// Connects to a target, or to what the spec has in its place. Where the spec asks for the PROXY protocol, the header says
+    /// Connects to a target, or to what the spec has in its place. The time limits of receives and sends that its options name
+    /// are kept by the stream. Where the spec asks for the PROXY protocol, the header says
     /// that the connection is our own.
     ///
     /// Dropping the future cancels: whatever was under way is closed.
     ///
     /// # Errors
     /// Its kind, and every attempt with the address and what it met.
-    pub async fn dial(&self, target: &NetAddr<OriginAddress>) -> Result<Stream<R::Stream>, DialError> {
+    pub async fn dial(&self, target: &NetAddr<OriginAddress>) -> Result<Stream<Bounded<R>>, DialError> {
         self.dial_for(target, &Header::Local).await
     }
 
@@ -143,7 +139,7 @@ impl<R: Runtime> Dialer<R> {
         &self,
         target: &NetAddr<OriginAddress>,
         client: &Header,
-    ) -> Result<Stream<R::Stream>, DialError> {
+    ) -> Result<Stream<Bounded<R>>, DialError> {
         let Inner { runtime, spec, .. } = &*self.0;
         let failed = |kind| DialError { target: target.clone(), kind, failures: Vec::new(), untried: 0 };
         let begin = runtime.now();
@@ -165,7 +161,7 @@ impl<R: Runtime> Dialer<R> {
         let race = Race { dialer: self, to, addrs: &addrs, begin, deadline };
         let transport = race.run().await.map_err(|end| end.into_error(target.clone()))?;
         tracing::debug!(target = %to, elapsed_ms = elapsed(), "dial: connected");
-        let mut stream = Stream::new(runtime, transport);
+        let mut stream = Stream::over(transport, runtime.tx_queue());
         if let Some(version) = spec.proxy_protocol() {
             let version = match version {
                 ProxyProtocolOut::V1 => Version::V1,
@@ -255,7 +251,7 @@ impl End {
 }
 
 impl<R: Runtime> Race<'_, R> {
-    async fn run(self) -> Result<R::Stream, End> {
+    async fn run(self) -> Result<Bounded<R>, End> {
         let Inner { runtime, spec, .. } = &*self.dialer.0;
         let attempts = Attempts::new(
             self.addrs.len(),
@@ -278,19 +274,19 @@ impl<R: Runtime> Race<'_, R> {
     }
 }
 
-struct State<S> {
+struct State<R: Runtime> {
     attempts: Attempts,
-    under_way: Vec<(usize, Attempt<S>)>,
+    under_way: Vec<(usize, Attempt<Bounded<R>>)>,
     failures: Vec<AttemptFailure>,
 }
 
-impl<S: 'static> State<S> {
-    fn poll<R: Runtime<Stream = S>>(
+impl<R: Runtime> State<R> {
+    fn poll(
         &mut self,
         cx: &mut Context<'_>,
         race: &Race<'_, R>,
         timer: &mut R::Timer,
-    ) -> Poll<Result<S, End>> {
+    ) -> Poll<Result<Bounded<R>, End>> {
         let mut now = race.dialer.0.runtime.now();
         loop {
             if let Some(stream) = self.poll_under_way(cx, race, now) {
@@ -329,12 +325,12 @@ impl<S: 'static> State<S> {
     }
 
     /// The first that has connected, if any; those that have failed are noted.
-    fn poll_under_way<R: Runtime<Stream = S>>(
+    fn poll_under_way(
         &mut self,
         cx: &mut Context<'_>,
         race: &Race<'_, R>,
         now: Instant,
-    ) -> Option<S> {
+    ) -> Option<Bounded<R>> {
         let mut at = 0;
         while let Some((attempt, future)) = self.under_way.get_mut(at) {
             let attempt = *attempt;
@@ -350,12 +346,12 @@ impl<S: 'static> State<S> {
         None
     }
 
-    fn fail<R: Runtime>(&mut self, attempt: usize, now: Instant, error: AttemptError, race: &Race<'_, R>) {
+    fn fail(&mut self, attempt: usize, now: Instant, error: AttemptError, race: &Race<'_, R>) {
         self.failures.push(race.failure(attempt, now, error));
         self.attempts.handle_failed(attempt, now);
     }
 
-    fn end<R: Runtime>(&mut self, race: &Race<'_, R>, timed_out: bool) -> End {
+    fn end(&mut self, race: &Race<'_, R>, timed_out: bool) -> End {
         let untried = race.addrs.len() - self.attempts.started();
         End { failures: std::mem::take(&mut self.failures), untried, timed_out }
     }
@@ -386,6 +382,5 @@ fn local(addr: &ConnectAddr) -> LocalAddr {
 
 const SYSTEM_RESOLVER: &str =
     "not available yet; names are asked of the system's resolver, as the system is configured";
-const NOT_TIMED: &str = "not available on a dialled stream yet; time its receives and sends instead";
 /// Attempts at a time: descriptors that one dial may hold.
 const MAX_UNDER_WAY: usize = 8;

@@ -10,7 +10,7 @@
 //! [`Listener::from_spec`] is for one core. For several, [`ListenPart::open`] makes the sockets before any core starts, and each
 //! core makes a [`Listener`] of its part; limits, counters and the socket's file are the whole listener's.
 
-mod bounded;
+pub(super) mod bounded;
 mod error;
 mod header;
 mod limits;

@@ -3,14 +3,15 @@
 use std::cell::RefCell;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ringport_platform::sockopt::{Kind, OptSet, Role, Stage, Target};
 
 use super::error::AttemptError;
 use super::{Attempt, Inner, abstract_name};
+use crate::net::listen::bounded::{Bounded, Bounds};
 use crate::runtime::{ConnectAddr, DialOptions, OpenError, Opened, Runtime, Transport, open_dialled};
-use crate::spec::{Address, DialSpec, NetAddr, OnUnsupported, OriginAddress};
+use crate::spec::{Address, Deadlines, DialSpec, NetAddr, OnUnsupported, OriginAddress};
 
 /// The options of each sort of socket that was dialled, made from the spec once.
 #[derive(Default)]
@@ -21,7 +22,7 @@ type Key = (Target, Target);
 
 #[derive(Clone)]
 struct OptionSet {
-    set: Rc<OptSet>,
+    set: Arc<OptSet>,
     /// Whether what the kernel made of it was looked at, and told where it surprises.
     is_read_back: bool,
 }
@@ -31,7 +32,7 @@ pub(super) fn begin<R: Runtime>(
     dialer: &Inner<R>,
     to: &NetAddr<OriginAddress>,
     addr: &ConnectAddr,
-) -> Result<Attempt<R::Stream>, AttemptError> {
+) -> Result<Attempt<Bounded<R>>, AttemptError> {
     if let Some(local) = dialer.spec.local()
         && local.network().carries() != to.network().carries()
     {
@@ -40,6 +41,7 @@ pub(super) fn begin<R: Runtime>(
     let target = Target::at(addr, Kind::Stream, Role::Dialled);
     let (opened, set, file) = open(dialer, to, target, addr)?;
     let connecting = dialer.runtime.connect_opened(opened, addr);
+    let runtime = dialer.runtime.clone();
     Ok(Box::pin(async move {
         let stream = connecting.await.map_err(AttemptError::Connect)?;
         // The peer has seen the name, and a connected socket needs it no longer.
@@ -47,7 +49,11 @@ pub(super) fn begin<R: Runtime>(
         if set.has_stage(Stage::Connected, target) {
             stream.set_options(&set, Stage::Connected, target).map_err(AttemptError::Connected)?;
         }
-        Ok(stream)
+        // The kernel does not enforce time limits on sockets that do not block.
+        let (read, write) = (set.receive_timeout(), set.send_timeout());
+        let rearmed = set.has_stage(Stage::Rearm, target).then_some((set, target));
+        let deadlines = Deadlines { read, write, connection: None };
+        Ok(Bounded::new(&runtime, stream, &Bounds { deadlines, rearmed }))
     }))
 }
 
@@ -56,7 +62,7 @@ fn open<R: Runtime>(
     to: &NetAddr<OriginAddress>,
     target: Target,
     addr: &ConnectAddr,
-) -> Result<(Opened, Rc<OptSet>, Option<BoundFile>), AttemptError> {
+) -> Result<(Opened, Arc<OptSet>, Option<BoundFile>), AttemptError> {
     let bound = dialer.spec.local().map(|local| match local.address() {
         Address::Inet(local) => ConnectAddr::Inet(*local),
         Address::Unix(path) => ConnectAddr::Unix(path.as_os_str().as_bytes().to_vec()),
@@ -86,7 +92,7 @@ fn open<R: Runtime>(
                 if set.remove(error.opt).is_none() {
                     return Err(AttemptError::Open(OpenError::Option(error)));
                 }
-                options.set = Rc::new(set);
+                options.set = Arc::new(set);
             }
             Err(error) => {
                 // Whoever has the name has it still.
@@ -121,7 +127,7 @@ impl OptionSets {
         for fault in skipped {
             tracing::warn!(target = %network, "skipped: {fault}");
         }
-        Ok(((network, target), OptionSet { set: Rc::new(set.fitting(target).0), is_read_back: false }))
+        Ok(((network, target), OptionSet { set: Arc::new(set.fitting(target).0), is_read_back: false }))
     }
 
     /// There are as many as sorts of sockets, about a dozen.

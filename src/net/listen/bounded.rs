@@ -1,4 +1,4 @@
-//! A connection with deadlines, and with its place among those that its listener may have.
+//! A connection with deadlines, and of a listener with its place among those that that one may have.
 
 use std::fmt;
 use std::io;
@@ -51,15 +51,15 @@ impl From<DeadlineError> for io::Error {
     }
 }
 
-/// What connections of a listener are given.
+/// What connections are given.
 #[derive(Clone, Debug)]
-pub(super) struct Bounds {
-    pub(super) deadlines: Deadlines,
+pub(in crate::net) struct Bounds {
+    pub(in crate::net) deadlines: Deadlines,
     /// Options that are set again after each receive, and the sort of socket; `None` where there are none.
-    pub(super) rearmed: Option<(Arc<OptSet>, Target)>,
+    pub(in crate::net) rearmed: Option<(Arc<OptSet>, Target)>,
 }
 
-/// A transport of a listener's connection: with the deadlines of its spec, and counted until it is dropped.
+/// A transport with the deadlines of a spec; one of a listener's connection is counted until it is dropped.
 ///
 /// A deadline is looked at by whoever waits: without a receive or a send that waits, nothing is cut. A wait that was given up
 /// and is taken up long after its deadline begins anew.
@@ -71,12 +71,12 @@ pub struct Bounded<R: Runtime> {
     /// Of the whole connection.
     end: Option<End<R>>,
     rearmed: Option<(Arc<OptSet>, Target)>,
-    /// `None` while it waits for its header.
+    /// `None` while it waits for its header, and of one that was dialled.
     pub(super) place: Option<Place>,
 }
 
 impl<R: Runtime> Bounded<R> {
-    pub(super) fn new(runtime: &R, inner: R::Stream, bounds: &Bounds) -> Self {
+    pub(in crate::net) fn new(runtime: &R, inner: R::Stream, bounds: &Bounds) -> Self {
         let now = runtime.now();
         let Deadlines { read, write, connection } = bounds.deadlines;
         Bounded {

@@ -5,14 +5,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::time::Duration;
 
-use ringport::net::{DialError, DialErrorKind, Dialer, Phase, ResolveError, Stream, accept};
-use ringport::runtime::native::{Native, NativeListener, NativeStream};
+use ringport::net::{
+    Bounded, DeadlineError, DialError, DialErrorKind, Dialer, Phase, ResolveError, Stream, accept,
+};
+use ringport::runtime::native::{Native, NativeListener};
 use ringport::runtime::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime};
 use ringport::spec::{DialSpec, Format, NetAddr, OriginAddress};
 use ringport_platform::sockopt::{Opt, Setting};
 
 use super::namespace::in_namespace;
 use crate::rig::{any_port, each, join, now, open_fds, turn};
+
+type Dialled = Stream<Bounded<Native>>;
 
 fn dialer(runtime: &Native, yaml: &str) -> Dialer<Native> {
     let spec = DialSpec::from_text(yaml, Format::Yaml, "f").expect("a good spec");
@@ -34,15 +38,12 @@ fn listen(runtime: &Native, addr: &ConnectAddr) -> (NativeListener, NetAddr<Orig
     (listener, target)
 }
 
-async fn dialled(
-    dialer: &Dialer<Native>,
-    to: &NetAddr<OriginAddress>,
-) -> Result<Stream<NativeStream>, DialError> {
+async fn dialled(dialer: &Dialer<Native>, to: &NetAddr<OriginAddress>) -> Result<Dialled, DialError> {
     dialer.dial(to).await
 }
 
-fn sock_opt(stream: &mut Stream<NativeStream>, opt: Opt) -> Setting {
-    stream.transport().sock().option(opt).expect("it has the option")
+fn sock_opt(stream: &mut Dialled, opt: Opt) -> Setting {
+    stream.transport().inner().sock().option(opt).expect("it has the option")
 }
 
 fn held(opt: Opt, setting: impl Into<Setting>) -> (Opt, Setting) {
@@ -103,7 +104,7 @@ fn case_18_a_range_of_ports_is_used_up() {
             for _ in 0..4 {
                 streams.push(dialled(&dialer, &to).await.expect("a port is left"));
             }
-            let port = |stream: &Stream<NativeStream>| match stream.local_addr() {
+            let port = |stream: &Dialled| match stream.local_addr() {
                 Ok(LocalAddr::Inet(addr)) => addr.port(),
                 other => panic!("{other:?}"),
             };
@@ -363,4 +364,137 @@ fn case_52_networks_of_packets_are_refused() {
         }
         assert!("ip4://127.0.0.1".parse::<NetAddr<OriginAddress>>().is_err(), "no protocol");
     });
+}
+
+#[test]
+fn case_2_an_interface_that_does_not_exist() {
+    each(async |runtime| {
+        let (_listener, to) = listen(&runtime, &any_port());
+        let fds = open_fds();
+        let dialer = dialer(&runtime, "{sockOption: {soOption: {bindToDevice: nosuchif0}}}");
+        let error = dialled(&dialer, &to).await.err().expect("no such interface");
+        assert_eq!(*error.kind(), DialErrorKind::Option, "{error}");
+        for part in ["SO_BINDTODEVICE", "ENODEV"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        assert_eq!(open_fds(), fds);
+    });
+}
+
+#[test]
+fn case_11_a_receive_has_its_time() {
+    each(async |runtime| {
+        let (mut listener, to) = listen(&runtime, &any_port());
+        let dialer = dialer(&runtime, "{sockOption: {soOption: {receiveTimeout: 200}}}");
+        let (near, far) = join(dialled(&dialer, &to), accept(&runtime, &mut listener)).await;
+        let (mut near, mut far) = (near.expect("it listens"), far.expect("dialled"));
+        // A multiple of every kernel's tick, which it is rounded to.
+        let limit = Duration::from_millis(200);
+        assert_eq!(sock_opt(&mut near, Opt::SoRcvtimeo), limit.into());
+        for _ in 0..2 {
+            let begin = runtime.now();
+            let error = near.recv().await.expect_err("nothing comes");
+            assert_eq!(DeadlineError::of(&error), Some(DeadlineError::Read(limit)));
+            assert!(runtime.now() - begin >= Duration::from_millis(195));
+        }
+        far.send(&b"late"[..]).await.expect("open");
+        assert_eq!(&*near.recv().await.expect("it came").expect("bytes"), b"late");
+    });
+}
+
+#[test]
+fn case_12_a_send_has_its_time() {
+    each(async |runtime| {
+        let (mut listener, to) = listen(&runtime, &any_port());
+        let dialer = dialer(&runtime, "{sockOption: {soOption: {sendTimeout: 150}}}");
+        let (near, _far) = join(dialled(&dialer, &to), accept(&runtime, &mut listener)).await;
+        let mut near = near.expect("it listens");
+        let limit = Duration::from_millis(150);
+        let error = loop {
+            if let Err(error) = near.send(vec![0; 1 << 20]).await {
+                break error;
+            }
+        };
+        assert_eq!(DeadlineError::of(&error), Some(DeadlineError::Write(limit)));
+        near.reset();
+    });
+}
+
+#[test]
+fn case_17_an_address_that_is_not_ours() {
+    in_namespace("acceptance::dial::case_17_an_address_that_is_not_ours", &[], || {
+        each(async |runtime| {
+            // Reached through the loopback interface, whose own it is not.
+            for (local, to) in [("192.0.2.123:0", any_port()), ("[2001:db8::123]:0", v6_port())] {
+                let (_listener, to) = listen(&runtime, &to);
+                let plain = dialer(&runtime, &format!("{{localAddress: '{local}'}}"));
+                let error = dialled(&plain, &to).await.err().expect("not ours");
+                assert_eq!(*error.kind(), DialErrorKind::LocalAddr, "{error}");
+                let field = if local.starts_with('[') { "ipv6Option" } else { "ipOption" };
+                let free = format!(
+                    "{{localAddress: '{local}', timeout: 300, sockOption: {{{field}: {{freeBind: true}}}}}}"
+                );
+                // It binds; whether an answer finds back is the network's.
+                match dialled(&dialer(&runtime, &free), &to).await {
+                    Ok(stream) => stream.reset(),
+                    Err(error) => assert_ne!(*error.kind(), DialErrorKind::LocalAddr, "{error}"),
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn case_30_quick_acknowledgements() {
+    each(async |runtime| {
+        let (mut listener, to) = listen(&runtime, &any_port());
+        let dialer = dialer(&runtime, "{sockOption: {tcpOption: {quickAck: true}}}");
+        let (near, far) = join(dialled(&dialer, &to), accept(&runtime, &mut listener)).await;
+        let (mut near, mut far) = (near.expect("it listens"), far.expect("dialled"));
+        assert_eq!(sock_opt(&mut near, Opt::TcpQuickack), true.into());
+        for _ in 0..40 {
+            far.send(&b"x"[..]).await.expect("open");
+            near.recv().await.expect("open").expect("bytes");
+            assert_eq!(sock_opt(&mut near, Opt::TcpQuickack), true.into(), "again after each receive");
+            near.send(&b"y"[..]).await.expect("open");
+            far.recv().await.expect("open").expect("bytes");
+        }
+    });
+}
+
+#[test]
+fn case_31_and_32_a_connect_that_the_kernel_gives_up() {
+    each(async |runtime| {
+        let (dead, _full) = silent(&runtime, "127.0.0.1:0".parse().expect("an address")).await;
+        for (option, least) in [("synCount: 1", 2_900), ("userTimeout: 1500", 1_400)] {
+            let dialer = dialer(&runtime, &format!("{{sockOption: {{tcpOption: {{{option}}}}}}}"));
+            let begin = runtime.now();
+            let error = dialled(&dialer, &target(&format!("tcp://{dead}"))).await.err().expect("silent");
+            assert_eq!(*error.kind(), DialErrorKind::TimedOut(Phase::Connect), "{option}: {error}");
+            let took = runtime.now() - begin;
+            assert!(took >= Duration::from_millis(least), "{option}: {took:?}");
+        }
+    });
+}
+
+#[test]
+fn case_42_several_paths_only_where_asked() {
+    each(async |runtime| {
+        let (mut listener, to) = listen(&runtime, &any_port());
+        let mut plain = dialled(&Dialer::new(&runtime), &to).await.expect("it listens");
+        assert_eq!(sock_opt(&mut plain, Opt::IpprotoMptcp), Setting::Off);
+        drop(accept(&runtime, &mut listener).await);
+        let contradiction = "{sockOption: {tcpOption: {mptcp: true, synCount: 3}}}";
+        assert!(DialSpec::from_text(contradiction, Format::Yaml, "f").is_err(), "named before any dial");
+        let multipath = dialer(&runtime, "{sockOption: {tcpOption: {mptcp: true}}}");
+        match dialled(&multipath, &to).await {
+            Ok(mut stream) => assert_eq!(sock_opt(&mut stream, Opt::IpprotoMptcp), true.into()),
+            // A kernel without it refuses, and nothing falls back.
+            Err(error) => assert_eq!(*error.kind(), DialErrorKind::Option, "{error}"),
+        }
+    });
+}
+
+fn v6_port() -> ConnectAddr {
+    SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 0)).into()
 }
