@@ -4,6 +4,7 @@
 mod compat;
 mod dial;
 mod listen;
+mod packet;
 mod peer_filter;
 mod relay;
 mod stream;
@@ -16,6 +17,7 @@ pub use listen::{
     AcceptError, Bounded, DeadlineError, FileFault, InheritFault, ListenError, ListenHandle, ListenPart,
     ListenStats, Listener, Peer,
 };
+pub use packet::{PacketError, PacketSocket};
 pub use peer_filter::PeerFilter;
 pub use relay::{Relay, RelayError, Relayed, relay};
 pub use stream::{ReadHalf, Stream, WriteHalf, accept, connect};

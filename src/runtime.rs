@@ -15,10 +15,14 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
+pub use ringport_platform::datagram::{Ecn, Received, RecvMeta, Transmit};
 pub use ringport_platform::driver::ConnectAddr;
-pub use ringport_platform::socket::{DialOptions, ListenOptions, LocalAddr, OpenError, Opened, open_dialled};
+pub use ringport_platform::socket::multicast::Group;
+pub use ringport_platform::socket::{
+    DialOptions, Ends, ListenOptions, LocalAddr, OpenError, Opened, PacketEnds, open_dialled,
+};
 pub use ringport_platform::sockets::TxLevel;
-use ringport_platform::sockopt::{ApplyError, OptSet, Stage, Target};
+use ringport_platform::sockopt::{ApplyError, Effective, OptSet, Stage, Target};
 pub use ringport_platform::splice::{Moved, Splice, SpliceError};
 use ringport_platform::timer::later;
 
@@ -116,6 +120,57 @@ pub trait Listener: 'static {
     fn local_addr(&self) -> io::Result<LocalAddr>;
 }
 
+/// A socket of datagrams or packets. Nothing is lost between two polls: what is not asked for waits in the system, whose
+/// queue alone drops.
+///
+/// One task receives and one sends, or one does both: each side wakes who asked last.
+pub trait Datagram: 'static {
+    /// Receives what waits, at most a batch, to the end of `into`; ready when some came. Returns how many.
+    ///
+    /// An error says what became of datagrams sent before, once (`ECONNREFUSED` of a connected socket), and ends nothing.
+    fn poll_recv_batch(&self, cx: &mut Context<'_>, into: &mut Vec<Received>) -> Poll<io::Result<usize>>;
+
+    /// Hands over the front of `batch`, at most a batch; ready when some were taken. Returns how many, which the caller
+    /// removes. An error is about the first, and nothing was taken.
+    fn poll_send_batch(&self, cx: &mut Context<'_>, batch: &[Transmit]) -> Poll<io::Result<usize>>;
+
+    /// Datagrams of one receive or send at most.
+    fn batch(&self) -> usize;
+
+    /// What is received of a datagram at most. Default 64 KiB, which is above every IP packet.
+    fn set_max_len(&self, bytes: usize);
+
+    /// Hears a group from now on.
+    ///
+    /// # Errors
+    /// The system's: no such interface, joined already, too many.
+    fn join(&self, group: &Group) -> io::Result<()>;
+
+    /// Hears a group no more.
+    ///
+    /// # Errors
+    /// Not joined.
+    fn leave(&self, group: &Group) -> io::Result<()>;
+
+    /// How far goes, and whether is heard on this machine, what is sent to groups.
+    ///
+    /// # Errors
+    /// The system's.
+    fn set_multicast(&self, hops: u8, is_heard_here: bool) -> io::Result<()>;
+
+    /// Our address.
+    ///
+    /// # Errors
+    /// The system's.
+    fn local_addr(&self) -> io::Result<LocalAddr>;
+
+    /// The only peer's address.
+    ///
+    /// # Errors
+    /// `ENOTCONN` where there is no such.
+    fn peer_addr(&self) -> io::Result<LocalAddr>;
+}
+
 /// A deadline that can be moved; dropping it forgets it.
 pub trait Timer: 'static {
     /// Moves the deadline. Moving it later is cheap enough to do for every request.
@@ -131,6 +186,8 @@ pub trait Runtime: Clone + 'static {
     type Stream: Transport;
     /// Listening sockets.
     type Listener: Listener<Stream = Self::Stream>;
+    /// Sockets of datagrams or packets.
+    type Datagram: Datagram;
     /// Movable deadlines.
     type Timer: Timer;
 
@@ -168,6 +225,18 @@ pub trait Runtime: Clone + 'static {
     /// # Errors
     /// When it cannot be watched; it is closed then.
     fn listen_on(&self, fd: OwnedFd, backlog: i32) -> io::Result<Self::Listener>;
+
+    /// Makes a socket of datagrams or packets with these options, each set before the call that it influences. Also
+    /// returns the options as they are in effect.
+    ///
+    /// # Errors
+    /// Every fault of the options, or the first call that failed; nothing is left of it.
+    fn open_datagram(
+        &self,
+        ends: &PacketEnds,
+        options: &OptSet,
+        batch: usize,
+    ) -> Result<(Self::Datagram, Vec<Effective>), OpenError>;
 
     /// A timer that ends at `deadline`.
     fn timer(&self, deadline: Instant) -> Self::Timer;

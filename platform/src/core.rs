@@ -21,10 +21,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+pub(crate) use handles::Owned;
 pub use handles::{Accepted, Connecting, ListenSock, StreamSock};
 pub use sleep::{Elapsed, Interval, Sleep};
 
 use crate::buf::Pool;
+use crate::datagram::Scratch;
 use crate::driver::{Driver, DriverKind, Wait};
 use crate::exec::{Exec, JoinHandle, panic_message};
 use crate::park::Parker;
@@ -64,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) sockets: RefCell<Sockets>,
     timers: RefCell<Timers>,
     pub(crate) pipes: RefCell<Pipes>,
+    /// Empty until the first datagram.
+    pub(crate) datagrams: RefCell<Scratch>,
     /// Tasks that have used up their share of this turn.
     next_turn: RefCell<Vec<Waker>>,
     pool: Pool,
@@ -109,6 +113,7 @@ impl Core {
             sockets: RefCell::new(Sockets::new(pool.clone(), stats.clone())),
             timers: RefCell::new(Timers::new(now)),
             pipes: RefCell::new(Pipes::new(spec.max_pipes)),
+            datagrams: RefCell::default(),
             next_turn: RefCell::default(),
             pool,
             remote,

@@ -2,7 +2,11 @@
 
 pub mod blocking;
 pub mod buf;
+#[cfg(target_os = "linux")]
+pub mod cmsg;
 pub mod core;
+#[cfg(target_os = "linux")]
+pub mod datagram;
 pub mod driver;
 pub mod exec;
 pub mod launch;

@@ -13,6 +13,7 @@ use crate::sockets::ACCEPT_QUEUE_LIMIT;
 use crate::sockopt::{Kind, OptSet};
 
 mod file;
+pub mod multicast;
 mod open;
 
 pub use file::{InTheWay, SocketFile, group_id, make_room, user_id};
@@ -40,6 +41,12 @@ impl fmt::Display for LocalAddr {
                 None => write!(f, "unix:{}", String::from_utf8_lossy(path)),
             },
         }
+    }
+}
+
+impl From<SocketAddr> for LocalAddr {
+    fn from(addr: SocketAddr) -> Self {
+        LocalAddr::Inet(addr)
     }
 }
 
@@ -177,7 +184,7 @@ pub fn local_addr(fd: BorrowedFd<'_>) -> io::Result<LocalAddr> {
     SockRef::from(&fd).local_addr().map(|addr| readable(&addr))
 }
 
-fn readable(addr: &SockAddr) -> LocalAddr {
+pub(crate) fn readable(addr: &SockAddr) -> LocalAddr {
     use std::os::unix::ffi::OsStrExt;
     if let Some(addr) = addr.as_socket() {
         return LocalAddr::Inet(addr);

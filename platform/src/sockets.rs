@@ -54,6 +54,8 @@ pub(crate) enum Role {
         burst_len: usize,
     },
     Stream,
+    /// Received from and sent to by its owner, which the driver tells of its readiness alone.
+    Datagram,
 }
 
 /// How a socket ends.

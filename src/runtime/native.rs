@@ -15,13 +15,16 @@ pub use ringport_platform::buf::PoolSpec;
 use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 use ringport_platform::core::{Accepted, Connecting, ListenSock, StreamSock};
 pub use ringport_platform::core::{Core, CoreSpec, Sleep};
+use ringport_platform::datagram::DatagramSock;
 pub use ringport_platform::driver::{DriverChoice, DriverKind, Mechanisms};
 pub use ringport_platform::launch::{CoreContext, Launched};
-use ringport_platform::sockopt::{ApplyError, OptSet, Stage, Target};
+use ringport_platform::socket::{multicast, open_packet};
+use ringport_platform::sockopt::{ApplyError, Effective, Family, OptSet, Stage, Target};
 
 pub use self::start::{NativeSpec, block_on};
 use super::{
-    ConnectAddr, ListenOptions, Listener, LocalAddr, Opened, Runtime, Splice, Timer, Transport, TxLevel,
+    ConnectAddr, Datagram, Group, ListenOptions, Listener, LocalAddr, OpenError, Opened, PacketEnds,
+    Received, Runtime, Splice, Timer, Transmit, Transport, TxLevel,
 };
 
 /// This thread's core as a [`Runtime`].
@@ -62,6 +65,7 @@ impl Native {
 impl Runtime for Native {
     type Stream = NativeStream;
     type Listener = NativeListener;
+    type Datagram = NativeDatagram;
     type Timer = Sleep;
 
     fn now(&self) -> Instant {
@@ -92,6 +96,18 @@ impl Runtime for Native {
 
     fn listen_on(&self, fd: OwnedFd, backlog: i32) -> io::Result<NativeListener> {
         Ok(self.adopt_listener(ListenSock::with_backlog(&self.core, fd, backlog)?))
+    }
+
+    fn open_datagram(
+        &self,
+        ends: &PacketEnds,
+        options: &OptSet,
+        batch: usize,
+    ) -> Result<(NativeDatagram, Vec<Effective>), OpenError> {
+        let Opened { fd, target, applied } = open_packet(ends, options)?;
+        let sock = DatagramSock::new(&self.core, fd, target, batch);
+        let sock = sock.map_err(|error| OpenError::Socket { target, error })?;
+        Ok((NativeDatagram(sock), applied))
     }
 
     fn timer(&self, deadline: Instant) -> Sleep {
@@ -231,5 +247,59 @@ impl Listener for NativeListener {
 
     fn local_addr(&self) -> io::Result<LocalAddr> {
         self.sock.local_addr()
+    }
+}
+
+/// A socket of datagrams or packets on a core.
+pub struct NativeDatagram(DatagramSock);
+
+impl NativeDatagram {
+    /// Over a socket that was made elsewhere.
+    pub fn new(sock: DatagramSock) -> Self {
+        NativeDatagram(sock)
+    }
+
+    /// The socket itself.
+    pub fn sock(&self) -> &DatagramSock {
+        &self.0
+    }
+}
+
+impl Datagram for NativeDatagram {
+    fn poll_recv_batch(&self, cx: &mut Context<'_>, into: &mut Vec<Received>) -> Poll<io::Result<usize>> {
+        self.0.poll_recv_batch(cx, into)
+    }
+
+    fn poll_send_batch(&self, cx: &mut Context<'_>, batch: &[Transmit]) -> Poll<io::Result<usize>> {
+        self.0.poll_send_batch(cx, batch)
+    }
+
+    fn batch(&self) -> usize {
+        self.0.batch()
+    }
+
+    fn set_max_len(&self, bytes: usize) {
+        self.0.set_max_len(bytes);
+    }
+
+    fn join(&self, group: &Group) -> io::Result<()> {
+        self.0.with_fd(|fd| multicast::join(fd, group))
+    }
+
+    fn leave(&self, group: &Group) -> io::Result<()> {
+        self.0.with_fd(|fd| multicast::leave(fd, group))
+    }
+
+    fn set_multicast(&self, hops: u8, is_heard_here: bool) -> io::Result<()> {
+        let is_ipv6 = self.0.target().family != Family::V4;
+        self.0.with_fd(|fd| multicast::set_multicast(fd, is_ipv6, hops, is_heard_here))
+    }
+
+    fn local_addr(&self) -> io::Result<LocalAddr> {
+        self.0.local_addr()
+    }
+
+    fn peer_addr(&self) -> io::Result<LocalAddr> {
+        self.0.peer_addr()
     }
 }

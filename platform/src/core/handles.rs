@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -16,14 +16,14 @@ use crate::sockopt::{ApplyError, Opt, OptSet, Setting, Stage, Target};
 use crate::splice::Splice;
 
 /// A slot with its owner; dropping it closes the socket.
-struct Owned {
+pub(crate) struct Owned {
     core: Core,
     id: SockId,
     on_drop: CloseMode,
 }
 
 impl Owned {
-    fn new(core: &Core, fd: OwnedFd, role: Role) -> io::Result<Self> {
+    pub(crate) fn new(core: &Core, fd: OwnedFd, role: Role) -> io::Result<Self> {
         let raw = fd.as_raw_fd();
         let id = core.0.sockets.borrow_mut().insert(fd, role);
         if let Err(error) = core.0.driver.borrow_mut().attach(raw, id.index) {
@@ -33,10 +33,22 @@ impl Owned {
         Ok(Owned { core: core.clone(), id, on_drop: CloseMode::Graceful })
     }
 
-    fn with_fd<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
-        let raw = self.core.0.sockets.borrow_mut().raw_fd(self.id);
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    pub(crate) fn id(&self) -> SockId {
+        self.id
+    }
+
+    /// Open as long as this owner lives.
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.core.0.sockets.borrow_mut().raw_fd(self.id)
+    }
+
+    pub(crate) fn with_fd<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
         // SAFETY: the slot keeps the descriptor open as long as this owner lives.
-        call(unsafe { BorrowedFd::borrow_raw(raw) })
+        call(unsafe { BorrowedFd::borrow_raw(self.raw_fd()) })
     }
 
     fn close(&self, mode: CloseMode) {

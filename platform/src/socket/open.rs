@@ -5,14 +5,17 @@
 //! driver; what has to be set after it is [`OptSet::apply`] with [`Stage::Connected`]. Whatever fails, the socket is
 //! closed.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::{ListenOptions, LocalAddr, sock_addr, unix_addr};
+use super::{ListenOptions, LocalAddr, SocketFile, sock_addr, unix_addr};
 use crate::driver::ConnectAddr;
 use crate::sockopt::{
     ApplyError, Effective, Family, Kind, Opt, OptFault, OptSet, Role, Setting, Stage, Target,
@@ -233,12 +236,15 @@ pub fn open_packet(ends: &PacketEnds, set: &OptSet) -> Result<Opened, OpenError>
         set.insert(Opt::Ipv6V6only, false).expect("a flag can be off");
     }
     let mut opened = make(target, protocol, &set, true)?;
+    // Removed with the socket if anything fails.
+    let mut made = None;
     if let Some(bound) = bound {
         same_family(bound, addr)?;
         if peer.is_some() && kind == Kind::Datagram {
             opened.leave_port_to_connect(bound, &set)?;
         }
         bind(&opened.fd, bound)?;
+        made = bound_file(bound)?;
     }
     opened.apply(Stage::PreConnect, &set, true)?;
     if let Some(peer) = peer {
@@ -247,7 +253,20 @@ pub fn open_packet(ends: &PacketEnds, set: &OptSet) -> Result<Opened, OpenError>
         SockRef::from(&opened.fd).connect(&kernel_addr).map_err(refused)?;
         opened.apply(Stage::Connected, &set, true)?;
     }
+    if let Some(made) = &mut made {
+        made.keep();
+    }
     Ok(opened)
+}
+
+/// The file that a bind has made, if that makes one.
+fn bound_file(addr: &ConnectAddr) -> Result<Option<SocketFile>, OpenError> {
+    let path = match addr {
+        ConnectAddr::Unix(path) if path.first().is_some_and(|first| *first != 0) => path,
+        ConnectAddr::Unix(_) | ConnectAddr::Inet(_) => return Ok(None),
+    };
+    let refused = |error| OpenError::LocalAddr { addr: local(addr), error };
+    SocketFile::just_bound(Path::new(OsStr::from_bytes(path))).map(Some).map_err(refused)
 }
 
 impl<A> Ends<A> {

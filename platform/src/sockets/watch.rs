@@ -102,6 +102,16 @@ impl Sockets {
         Poll::Pending
     }
 
+    /// Wakes who waits for that side: there is news that the kernel has not.
+    pub(crate) fn tell_ready(&mut self, id: SockId, kind: OpKind) {
+        let Some(slot) = self.slot(id) else { return };
+        let watch = slot.watches.get_or_insert_default().side(kind);
+        watch.told = Some(Ok(()));
+        if let Some(waker) = watch.waker.take() {
+            waker.wake();
+        }
+    }
+
     pub(super) fn flush_watches(&mut self, index: u32, driver: &mut (impl Driver + ?Sized)) {
         let slot = &mut self.slots[index as usize];
         let (fd, recv) = (slot.fd(), slot.token(OpKind::Recv, index));

@@ -1,0 +1,539 @@
+//! Sockets of datagrams and packets: UDP, Unix, and protocols over IP.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::task::{Context, Poll, ready};
+
+use ringport_platform::buf::{PoolBuf, Seg};
+use ringport_platform::datagram::SendFault;
+use ringport_platform::socket::{InTheWay, SocketFile, group_id, make_room, user_id};
+use ringport_platform::sockopt::{Effective, Family, Kind, Opt, OptFault, OptSet, Role, Target};
+
+use crate::runtime::{Datagram, Ends, Group, LocalAddr, OpenError, PacketEnds, Received, Runtime, Transmit};
+use crate::spec::{Address, IpProtocol, MulticastGroup, Network, OriginAddress, Owner, PacketSpec, UnixFile};
+
+/// A socket of datagrams or packets, with plain async methods.
+///
+/// All methods take `&self`: one task may receive while another sends. A dropped future has lost nothing that was received
+/// and sent nothing by halves. Dropping the socket closes it, and removes its file where that is still its own.
+///
+/// What the socket is asked for beyond an address is in its spec: options, a peer, groups. See [`PacketSpec`].
+pub struct PacketSocket<D> {
+    datagram: D,
+    /// Received with others, and not taken yet; never more than a batch.
+    waiting: RefCell<Waiting>,
+    effective: Vec<Effective>,
+    // After the socket: who finds the file meets a live socket.
+    file: Option<SocketFile>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    received: VecDeque<Received>,
+    fresh: Vec<Received>,
+}
+
+impl<D: Datagram> PacketSocket<D> {
+    /// Makes the socket that a spec asks for: options, bind or connect, groups.
+    ///
+    /// What the spec lets be skipped is logged as a warning, as is an option of which the kernel made something else.
+    ///
+    /// # Errors
+    /// Which step failed. Neither descriptor nor file is left.
+    pub async fn open<R: Runtime<Datagram = D>>(runtime: &R, spec: &PacketSpec) -> Result<Self, PacketError> {
+        let ends = ends(spec)?;
+        let target = target(&ends);
+        let (mut options, skipped) = spec.sock_options().for_target(target).map_err(PacketError::Options)?;
+        for fault in skipped {
+            tracing::warn!(%fault, "an option of a packet socket is skipped");
+        }
+        for (opt, field) in [(Opt::SoRcvtimeo, "receive_timeout"), (Opt::SoSndtimeo, "send_timeout")] {
+            if options.is_on(opt) {
+                return Err(PacketError::Untimed { field });
+            }
+        }
+        if spec.receives_ecn() {
+            receive_ecn(&mut options, target.family);
+        }
+        let file = match (spec.local().map(|local| local.address()), spec.unix_file()) {
+            (Some(Address::Unix(path)), Some(file)) => Some((path.as_path(), file)),
+            _ => None,
+        };
+        // Names are looked up before anything is made.
+        let owners = file.map(|(path, file)| owners(path, file)).transpose()?;
+        if let Some((path, file)) = file {
+            make_room(path, file.replace_stale)
+                .map_err(|found| PacketError::InTheWay { path: path.into(), found })?;
+        }
+        let (datagram, effective) =
+            runtime.open_datagram(&ends, &options, spec.batch() as usize).map_err(PacketError::Open)?;
+        let mut socket = PacketSocket { datagram, waiting: RefCell::default(), effective, file: None };
+        if let (Some((path, file)), Some((user, group))) = (file, owners) {
+            let refused = |error| PacketError::File { path: path.into(), error };
+            let bound = SocketFile::just_bound(path).map_err(refused)?;
+            let made = socket.file.insert(bound);
+            made.assign(file.mode, user, group).map_err(refused)?;
+            if !file.remove {
+                made.keep();
+            }
+        }
+        socket.join_all(spec)?;
+        for option in socket.effective.iter().filter(|option| option.is_surprising()) {
+            tracing::warn!("a packet socket has {option}");
+        }
+        Ok(socket)
+    }
+
+    /// A UDP socket at an address, all else by default; at `[::]` it takes IPv4 too.
+    ///
+    /// # Errors
+    /// Address in use, not available, not permitted.
+    pub fn bind<R: Runtime<Datagram = D>>(runtime: &R, local: SocketAddr) -> Result<Self, PacketError> {
+        Self::with_ends(runtime, &PacketEnds::Udp(Ends::Bound(local)))
+    }
+
+    /// A UDP socket that talks to one peer alone, all else by default.
+    ///
+    /// # Errors
+    /// No route, not permitted. That nobody listens there shows when something is sent.
+    pub fn connect<R: Runtime<Datagram = D>>(runtime: &R, peer: SocketAddr) -> Result<Self, PacketError> {
+        Self::with_ends(runtime, &PacketEnds::Udp(Ends::Connected { peer, local: None }))
+    }
+
+    fn with_ends<R: Runtime<Datagram = D>>(runtime: &R, ends: &PacketEnds) -> Result<Self, PacketError> {
+        let opened = runtime.open_datagram(ends, &OptSet::new(), DEFAULT_BATCH);
+        let (datagram, effective) = opened.map_err(PacketError::Open)?;
+        Ok(PacketSocket { datagram, waiting: RefCell::default(), effective, file: None })
+    }
+
+    fn join_all(&self, spec: &PacketSpec) -> Result<(), PacketError> {
+        if spec.network().is_unix() {
+            return Ok(());
+        }
+        let multicast = spec.multicast();
+        self.datagram
+            .set_multicast(multicast.hops, multicast.is_heard_here)
+            .map_err(PacketError::Multicast)?;
+        multicast.groups.iter().try_for_each(|group| self.join(group))
+    }
+
+    /// Hears a multicast group from now on.
+    ///
+    /// # Errors
+    /// [`PacketError::Group`]: no such interface, joined already, too many.
+    pub fn join(&self, group: &MulticastGroup) -> Result<(), PacketError> {
+        self.datagram.join(&platform(group)).map_err(|error| PacketError::Group { group: group.group, error })
+    }
+
+    /// Hears a multicast group no more.
+    ///
+    /// # Errors
+    /// [`PacketError::Group`]: not joined.
+    pub fn leave(&self, group: &MulticastGroup) -> Result<(), PacketError> {
+        self.datagram
+            .leave(&platform(group))
+            .map_err(|error| PacketError::Group { group: group.group, error })
+    }
+
+    /// The next datagram, with what is known of it. What the kernel joined (`UDP_GRO`) is given one by one.
+    ///
+    /// # Errors
+    /// [`PacketError::Refused`] of a socket with a peer: nobody listens there, as far as an earlier datagram was answered;
+    /// said once, and the next call goes on. [`PacketError::Receive`]: what else the kernel says.
+    pub async fn recv(&self) -> Result<Received, PacketError> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// As [`PacketSocket::recv`].
+    pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Result<Received, PacketError>> {
+        let mut waiting = self.waiting.borrow_mut();
+        let Waiting { received, fresh } = &mut *waiting;
+        if received.is_empty() {
+            ready!(self.datagram.poll_recv_batch(cx, fresh)).map_err(received_error)?;
+            received.extend(fresh.drain(..));
+        }
+        let next = take_segment(received).expect("a receive that is ready has brought some");
+        Poll::Ready(Ok(next))
+    }
+
+    /// The next datagram's bytes, and who sent it.
+    ///
+    /// # Errors
+    /// As [`PacketSocket::recv`].
+    pub async fn recv_from(&self) -> Result<(PoolBuf, LocalAddr), PacketError> {
+        self.recv().await.map(|received| (received.bytes, received.meta.peer))
+    }
+
+    /// What waits, at most a batch, to the end of `into`, as the kernel gives it: what it joined is together, and
+    /// [`Received::segments`] are its datagrams. Returns how many.
+    ///
+    /// # Errors
+    /// As [`PacketSocket::recv`].
+    pub async fn recv_batch(&self, into: &mut Vec<Received>) -> Result<usize, PacketError> {
+        let waiting = std::mem::take(&mut self.waiting.borrow_mut().received);
+        if !waiting.is_empty() {
+            let count = waiting.len();
+            into.extend(waiting);
+            return Ok(count);
+        }
+        poll_fn(|cx| self.datagram.poll_recv_batch(cx, into)).await.map_err(received_error)
+    }
+
+    /// Sends a datagram to the peer, and waits until the kernel has taken it. That it arrives nobody says.
+    ///
+    /// # Errors
+    /// [`PacketError::NoPeer`] where the socket has none; else as [`PacketSocket::send_batch`].
+    pub async fn send(&self, contents: impl Into<Seg>) -> Result<(), PacketError> {
+        self.send_one(Transmit::new(contents)).await
+    }
+
+    /// As [`PacketSocket::send`], to somebody. IPv4 may be written as IPv4 on sockets of both families.
+    ///
+    /// # Errors
+    /// As [`PacketSocket::send_batch`].
+    pub async fn send_to(
+        &self,
+        contents: impl Into<Seg>,
+        dest: impl Into<LocalAddr>,
+    ) -> Result<(), PacketError> {
+        self.send_one(Transmit::to(dest, contents)).await
+    }
+
+    async fn send_one(&self, transmit: Transmit) -> Result<(), PacketError> {
+        let one = [transmit];
+        let sent = poll_fn(|cx| self.datagram.poll_send_batch(cx, &one)).await;
+        sent.map(|_| ()).map_err(|error| sent_error(error, &one[0]))
+    }
+
+    /// Sends all of a batch from its front, and removes what the kernel has taken.
+    ///
+    /// # Errors
+    /// Why the one that is now in front was not taken; those before it are sent. [`PacketError::TooLong`],
+    /// [`PacketError::NoBuffers`], [`PacketError::NoPeer`]; [`PacketError::Send`]: what else the kernel says.
+    pub async fn send_batch(&self, batch: &mut Vec<Transmit>) -> Result<(), PacketError> {
+        while !batch.is_empty() {
+            let sent = poll_fn(|cx| self.datagram.poll_send_batch(cx, batch)).await;
+            let count = sent.map_err(|error| sent_error(error, &batch[0]))?;
+            batch.drain(..count);
+        }
+        Ok(())
+    }
+
+    /// What is received of a datagram at most, up to 1 MiB; the rest is lost and said to be. Default 64 KiB, which is above
+    /// every IP packet; Unix datagrams may be longer.
+    pub fn set_max_len(&self, bytes: usize) {
+        self.datagram.set_max_len(bytes);
+    }
+
+    /// Our address. One system call.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<LocalAddr> {
+        self.datagram.local_addr()
+    }
+
+    /// The only peer's address. One system call.
+    ///
+    /// # Errors
+    /// `ENOTCONN` where there is no such.
+    pub fn peer_addr(&self) -> io::Result<LocalAddr> {
+        self.datagram.peer_addr()
+    }
+
+    /// The socket's options, as the kernel holds them.
+    pub fn effective(&self) -> &[Effective] {
+        &self.effective
+    }
+
+    /// The socket below.
+    pub fn datagram(&self) -> &D {
+        &self.datagram
+    }
+}
+
+/// Takes one datagram off the front, which may be several that the kernel joined.
+fn take_segment(received: &mut VecDeque<Received>) -> Option<Received> {
+    let front = received.front_mut()?;
+    let stride = front.meta.stride.max(1);
+    if front.bytes.len() <= stride {
+        front.meta.stride = front.bytes.len();
+        return received.pop_front();
+    }
+    let bytes = front.bytes.split_to(stride);
+    // The end is what is lost, and that is the last one's.
+    let meta = crate::runtime::RecvMeta { stride: bytes.len(), is_truncated: false, ..front.meta.clone() };
+    Some(Received { bytes, meta })
+}
+
+/// Where the socket is, from its spec.
+fn ends(spec: &PacketSpec) -> Result<PacketEnds, PacketError> {
+    let local = spec.local().map(|local| local.address());
+    let peer = spec.peer().map(|peer| peer.address());
+    Ok(match spec.network() {
+        Network::UnixGram => {
+            let local = local.and_then(unix_name);
+            match peer.map(unix_peer) {
+                Some(peer) => PacketEnds::Unixgram(Ends::Connected { peer, local }),
+                // An empty name has the kernel choose one, so that peers can answer. unix(7), "Autobind".
+                None => PacketEnds::Unixgram(Ends::Bound(local.unwrap_or_default())),
+            }
+        }
+        Network::Ip(IpProtocol(protocol))
+        | Network::Ip4(IpProtocol(protocol))
+        | Network::Ip6(IpProtocol(protocol)) => {
+            let ip = |addr: SocketAddr| addr.ip();
+            PacketEnds::Ip { protocol, ends: map_ends(inet_ends(spec, local, peer)?, ip) }
+        }
+        Network::Udp | Network::Udp4 | Network::Udp6 => PacketEnds::Udp(inet_ends(spec, local, peer)?),
+        // A checked spec has none of these.
+        network @ (Network::Tcp | Network::Tcp4 | Network::Tcp6 | Network::Unix | Network::UnixPacket) => {
+            return Err(PacketError::Network(network));
+        }
+    })
+}
+
+fn inet_ends(
+    spec: &PacketSpec,
+    local: Option<&Address>,
+    peer: Option<&OriginAddress>,
+) -> Result<Ends<SocketAddr>, PacketError> {
+    let local = match local {
+        Some(Address::Inet(addr)) => Some(*addr),
+        Some(Address::Unix(_) | Address::UnixAbstract(_)) | None => None,
+    };
+    let Some(OriginAddress::Host { host, port }) = peer else {
+        return local.map(Ends::Bound).ok_or(PacketError::Network(spec.network()));
+    };
+    let ip: IpAddr = host.parse().map_err(|_| PacketError::Name(host.clone()))?;
+    let local = local.and_then(|local| match (local.ip().is_unspecified(), local.port()) {
+        // Every address, any port: what connect chooses anyway.
+        (true, 0) => None,
+        (true, port) if local.is_ipv4() != ip.is_ipv4() => {
+            let any: IpAddr =
+                if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            Some(SocketAddr::new(any, port))
+        }
+        _ => Some(local),
+    });
+    Ok(Ends::Connected { peer: SocketAddr::new(ip, *port), local })
+}
+
+fn map_ends<A, B>(ends: Ends<A>, each: impl Fn(A) -> B) -> Ends<B> {
+    match ends {
+        Ends::Bound(addr) => Ends::Bound(each(addr)),
+        Ends::Connected { peer, local } => Ends::Connected { peer: each(peer), local: local.map(each) },
+    }
+}
+
+fn unix_name(address: &Address) -> Option<Vec<u8>> {
+    match address {
+        Address::Unix(path) => Some(path.as_os_str().as_encoded_bytes().to_vec()),
+        Address::UnixAbstract(name) => Some(abstract_name(name)),
+        Address::Inet(_) => None,
+    }
+}
+
+fn unix_peer(address: &OriginAddress) -> Vec<u8> {
+    match address {
+        OriginAddress::Unix(path) => path.as_os_str().as_encoded_bytes().to_vec(),
+        OriginAddress::UnixAbstract(name) => abstract_name(name),
+        OriginAddress::Host { .. } => Vec::new(),
+    }
+}
+
+fn abstract_name(name: &[u8]) -> Vec<u8> {
+    [&[0], name].concat()
+}
+
+/// The sort of socket that these ends make.
+fn target(ends: &PacketEnds) -> Target {
+    let of =
+        |peer: bool, kind, addr| Target::at(&addr, kind, if peer { Role::Dialled } else { Role::Packet });
+    let inet = |addr: &SocketAddr| ringport_platform::driver::ConnectAddr::Inet(*addr);
+    let raw = |addr: &IpAddr| inet(&SocketAddr::new(*addr, 0));
+    let unix = |path: &Vec<u8>| ringport_platform::driver::ConnectAddr::Unix(path.clone());
+    match ends {
+        PacketEnds::Udp(Ends::Bound(addr)) => of(false, Kind::Datagram, inet(addr)),
+        PacketEnds::Udp(Ends::Connected { peer, .. }) => of(true, Kind::Datagram, inet(peer)),
+        PacketEnds::Unixgram(Ends::Bound(path)) => of(false, Kind::Datagram, unix(path)),
+        PacketEnds::Unixgram(Ends::Connected { peer, .. }) => of(true, Kind::Datagram, unix(peer)),
+        PacketEnds::Ip { ends: Ends::Bound(addr), .. } => of(false, Kind::Raw, raw(addr)),
+        PacketEnds::Ip { ends: Ends::Connected { peer, .. }, .. } => of(true, Kind::Raw, raw(peer)),
+    }
+}
+
+/// Has the congestion marks told, in each family that the socket has.
+fn receive_ecn(options: &mut OptSet, family: Family) {
+    let wanted: &[Opt] = match family {
+        Family::V4 => &[Opt::IpRecvtos],
+        Family::V6 => &[Opt::Ipv6Recvtclass],
+        Family::Dual => &[Opt::IpRecvtos, Opt::Ipv6Recvtclass],
+        Family::Unix => &[],
+    };
+    for opt in wanted {
+        options.insert(*opt, true).expect("a flag can be on");
+    }
+}
+
+/// The numbers of a file's user and group.
+fn owners(path: &Path, file: &UnixFile) -> Result<(Option<u32>, Option<u32>), PacketError> {
+    let number = |owner: &Option<Owner>, look_up: fn(&str) -> io::Result<Option<u32>>| match owner {
+        None => Ok(None),
+        Some(Owner::Id(id)) => Ok(Some(*id)),
+        Some(Owner::Name(name)) => match look_up(name) {
+            Ok(Some(id)) => Ok(Some(id)),
+            Ok(None) => Err(PacketError::Owner { name: name.clone() }),
+            Err(error) => Err(PacketError::File { path: path.into(), error }),
+        },
+    };
+    Ok((number(&file.owner, user_id)?, number(&file.group, group_id)?))
+}
+
+fn platform(group: &MulticastGroup) -> Group {
+    Group { group: group.group, interface: group.interface.clone(), source: group.source }
+}
+
+fn received_error(error: io::Error) -> PacketError {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => PacketError::Refused,
+        _ => PacketError::Receive(error),
+    }
+}
+
+fn sent_error(error: io::Error, transmit: &Transmit) -> PacketError {
+    match SendFault::of(&error) {
+        SendFault::TooLong => PacketError::TooLong { len: transmit.contents.len() },
+        SendFault::NoBuffers => PacketError::NoBuffers,
+        SendFault::NoPeer if transmit.dest.is_none() => PacketError::NoPeer,
+        SendFault::NoPeer | SendFault::Other => PacketError::Send(error),
+    }
+}
+
+/// Why a packet socket could not be made, or could not send or receive.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PacketError {
+    /// The network has no datagrams. The caller's fault.
+    Network(Network),
+    /// The peer is a name, and names are not looked up here: write its address.
+    Name(String),
+    /// Options that such a socket does not have, or that contradict each other. The spec's fault.
+    Options(Vec<OptFault>),
+    /// The kernel does not keep such a time for a socket that does not block: race the call with a timer instead.
+    Untimed {
+        /// The field of `sock_option.so_option`.
+        field: &'static str,
+    },
+    /// The socket could not be made: which step, and why.
+    Open(OpenError),
+    /// No user or group has this name. The spec's fault.
+    Owner {
+        /// The name.
+        name: String,
+    },
+    /// There is something at the path that is not replaced.
+    InTheWay {
+        /// The path.
+        path: Box<Path>,
+        /// What.
+        found: InTheWay,
+    },
+    /// The socket's file could not be given its mode or owner.
+    File {
+        /// Its path.
+        path: Box<Path>,
+        /// The kernel's.
+        error: io::Error,
+    },
+    /// Hops or loop of what is sent to groups could not be set.
+    Multicast(io::Error),
+    /// A group could not be joined or left.
+    Group {
+        /// The group.
+        group: IpAddr,
+        /// The kernel's: `ENODEV` for an interface that is not there, `EADDRINUSE` for a group that is joined already.
+        error: io::Error,
+    },
+    /// Nobody listens at the peer, as far as an earlier datagram was answered.
+    Refused,
+    /// What else the kernel says to a receive.
+    Receive(io::Error),
+    /// Longer than the protocol, or the path where it may not be cut, allows; nothing was sent. The caller's fault.
+    TooLong {
+        /// Its bytes.
+        len: usize,
+    },
+    /// The interface's queue is full, or the system is out of memory for sending: send less, later.
+    NoBuffers,
+    /// It was sent to no one, and the socket has no peer. The caller's fault.
+    NoPeer,
+    /// What else the kernel says to a send.
+    Send(io::Error),
+}
+
+impl fmt::Display for PacketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PacketError::Network(network) => write!(f, "{network} has no datagrams"),
+            PacketError::Name(name) => {
+                write!(f, "peer {name}: names are not looked up for packet sockets; write its address")
+            }
+            PacketError::Options(faults) => {
+                f.write_str("options of a packet socket: ")?;
+                for (at, fault) in faults.iter().enumerate() {
+                    let between = if at == 0 { "" } else { "; " };
+                    write!(f, "{between}{fault}")?;
+                }
+                Ok(())
+            }
+            PacketError::Untimed { field } => {
+                write!(f, "sock_option.so_option.{field}: not available for packet sockets yet")
+            }
+            PacketError::Open(error) => error.fmt(f),
+            PacketError::Owner { name } => write!(f, "there is no user or group {name}"),
+            PacketError::InTheWay { path, found } => {
+                let path = path.display();
+                match found {
+                    InTheWay::OtherFile => write!(f, "{path}: a file that is no socket is in the way"),
+                    InTheWay::LiveSocket => write!(f, "{path}: another socket has it"),
+                    InTheWay::StaleSocket => {
+                        write!(f, "{path}: a stale socket is in the way, and unix.replace_stale is off")
+                    }
+                    InTheWay::Unknown(error) => write!(f, "{path}: {error}"),
+                    _ => write!(f, "{path}: something is in the way"),
+                }
+            }
+            PacketError::File { path, error } => write!(f, "{}: {error}", path.display()),
+            PacketError::Multicast(error) => write!(f, "multicast: {error}"),
+            PacketError::Group { group, error } => write!(f, "group {group}: {error}"),
+            PacketError::Refused => f.write_str("nobody listens at the peer"),
+            PacketError::Receive(error) => write!(f, "receive: {error}"),
+            PacketError::TooLong { len } => write!(f, "a datagram of {len} bytes is too long"),
+            PacketError::NoBuffers => f.write_str("no room to send: the interface's queue is full"),
+            PacketError::NoPeer => f.write_str("the socket has no peer: say where it is to go"),
+            PacketError::Send(error) => write!(f, "send: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for PacketError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            PacketError::Open(error) => Some(error),
+            PacketError::File { error, .. }
+            | PacketError::Multicast(error)
+            | PacketError::Group { error, .. }
+            | PacketError::Receive(error)
+            | PacketError::Send(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+const DEFAULT_BATCH: usize = 64;
