@@ -37,13 +37,13 @@
 //!
 //! * [`runtime`]: what everything above asks of where it runs, and [`runtime::native`], which runs it on our drivers.
 //! * [`buf`]: who owns received bytes and bytes to send.
-//! * [`net`]: streams with plain async methods, whole or in two halves, and their wrappers for `AsyncRead` and
+//! * [`net`]: streams with plain async methods, whole or in two halves, datagrams, and the streams' wrappers for `AsyncRead` and
 //!   `AsyncWrite` of tokio and futures-io.
 //! * [`proto`]: protocols as machines without socket, clock or thread; HTTP/1.1 in both roles.
 //! * [`http`]: those machines driven over streams.
 //! * [`spec`]: what a gateway's config may say, read, checked and filled with defaults.
 //!
-//! `examples/` holds an echo server, an HTTP server and an HTTP client to start from.
+//! `examples/` holds echo servers of streams and of datagrams, a ping, an HTTP server and an HTTP client to start from.
 #![forbid(unsafe_code)]
 
 pub mod http;

@@ -158,6 +158,12 @@ pub trait Datagram: 'static {
     /// The system's.
     fn set_multicast(&self, hops: u8, is_heard_here: bool) -> io::Result<()>;
 
+    /// Sends what `UDP_CORK` of these options holds back, and holds back again.
+    ///
+    /// # Errors
+    /// As of a send.
+    fn release_cork(&self, options: &OptSet) -> io::Result<()>;
+
     /// Our address.
     ///
     /// # Errors

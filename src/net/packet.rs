@@ -27,6 +27,7 @@ pub struct PacketSocket<D> {
     datagram: D,
     /// Received with others, and not taken yet; never more than a batch.
     waiting: RefCell<Waiting>,
+    options: OptSet,
     effective: Vec<Effective>,
     // After the socket: who finds the file meets a live socket.
     file: Option<SocketFile>,
@@ -72,7 +73,8 @@ impl<D: Datagram> PacketSocket<D> {
         }
         let (datagram, effective) =
             runtime.open_datagram(&ends, &options, spec.batch() as usize).map_err(PacketError::Open)?;
-        let mut socket = PacketSocket { datagram, waiting: RefCell::default(), effective, file: None };
+        let mut socket =
+            PacketSocket { datagram, waiting: RefCell::default(), options, effective, file: None };
         if let (Some((path, file)), Some((user, group))) = (file, owners) {
             let refused = |error| PacketError::File { path: path.into(), error };
             let bound = SocketFile::just_bound(path).map_err(refused)?;
@@ -106,9 +108,10 @@ impl<D: Datagram> PacketSocket<D> {
     }
 
     fn with_ends<R: Runtime<Datagram = D>>(runtime: &R, ends: &PacketEnds) -> Result<Self, PacketError> {
-        let opened = runtime.open_datagram(ends, &OptSet::new(), DEFAULT_BATCH);
+        let options = OptSet::new();
+        let opened = runtime.open_datagram(ends, &options, DEFAULT_BATCH);
         let (datagram, effective) = opened.map_err(PacketError::Open)?;
-        Ok(PacketSocket { datagram, waiting: RefCell::default(), effective, file: None })
+        Ok(PacketSocket { datagram, waiting: RefCell::default(), options, effective, file: None })
     }
 
     fn join_all(&self, spec: &PacketSpec) -> Result<(), PacketError> {
@@ -222,6 +225,14 @@ impl<D: Datagram> PacketSocket<D> {
             batch.drain(..count);
         }
         Ok(())
+    }
+
+    /// Sends what `UDP_CORK` holds back, as one datagram, and holds back again. Nothing where the spec does not ask for it.
+    ///
+    /// # Errors
+    /// As of a send; what was held back is lost then.
+    pub fn release_cork(&self) -> Result<(), PacketError> {
+        self.datagram.release_cork(&self.options).map_err(PacketError::Send)
     }
 
     /// What is received of a datagram at most, up to 1 MiB; the rest is lost and said to be. Default 64 KiB, which is above

@@ -295,6 +295,10 @@ impl Datagram for NativeDatagram {
         self.0.with_fd(|fd| multicast::set_multicast(fd, is_ipv6, hops, is_heard_here))
     }
 
+    fn release_cork(&self, options: &OptSet) -> io::Result<()> {
+        self.0.with_fd(|fd| options.release_cork(fd))
+    }
+
     fn local_addr(&self) -> io::Result<LocalAddr> {
         self.0.local_addr()
     }

@@ -7,4 +7,5 @@
 mod dial;
 mod listen;
 mod namespace;
+mod packet;
 mod spec;

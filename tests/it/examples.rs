@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use ringport::net;
+use ringport::net::{self, PacketSocket};
 use ringport::runtime::native::block_on;
 
 use super::rig::{alone, skipped};
@@ -72,4 +72,38 @@ fn the_client_gets_a_hello_of_the_server() {
     client.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
     assert!(client.wait().expect("it ends").success(), "{said}");
     assert_eq!(said, "200 OK\ncontent-type: text/plain\ncontent-length: 12\n\nHello, you!\n");
+}
+
+#[test]
+fn datagrams_come_back() {
+    let _alone = alone();
+    let Some(echo) = example("udp_echo") else { return };
+    let server = Server::start(&echo);
+    let addr = server.1.parse().expect("an address");
+    block_on(|runtime| async move {
+        let socket = PacketSocket::connect(&runtime, addr).expect("a peer");
+        for said in ["one", "", "three"] {
+            socket.send(said).await.expect("it listens");
+            assert_eq!(&socket.recv().await.expect("the echo").bytes[..], said.as_bytes());
+        }
+    })
+    .expect("a driver is there");
+}
+
+#[test]
+fn a_ping_is_answered_or_says_what_it_needs() {
+    let _alone = alone();
+    let Some(ping) = example("ping") else { return };
+    for addr in ["127.0.0.1", "::1"] {
+        let done = Command::new(&ping).arg(addr).output().expect("it can be run");
+        let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        if err.contains("needs CAP_NET_RAW") {
+            assert_eq!(done.status.code(), Some(1));
+            skipped("ping lacks CAP_NET_RAW");
+            continue;
+        }
+        assert!(done.status.success() && out.starts_with(&format!("echo from {addr} after ")), "{out}{err}");
+    }
+    let wrong = Command::new(&ping).arg("nobody").output().expect("it can be run");
+    assert_eq!(wrong.status.code(), Some(2));
 }
