@@ -60,8 +60,24 @@ pub(crate) fn read_proxy(path: &Path) -> Result<ProxySpec, Failure> {
 ///
 /// # Errors
 /// What keeps it from being read, or every fault.
-pub(crate) fn read(path: &Path, kind: Option<SpecKind>) -> Result<Spec, Failure> {
+fn read(path: &Path, kind: Option<SpecKind>) -> Result<Spec, Failure> {
     let bytes = std::fs::read(path)
         .map_err(|error| Failure::Sentence(format!("cannot read {}: {error}", path.display())))?;
     Spec::from_file(&bytes, path, kind).map_err(|errors: SpecErrors| Failure::Faults(errors.into_faults()))
+}
+
+/// Reads and checks a file that holds such a spec, unless it names another itself.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_as(path: &Path, kind: SpecKind) -> Result<Spec, Failure> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let keys = match kind {
+        SpecKind::Dial => ["dialConfig", "dial_config"],
+        SpecKind::Listen => ["listenConfig", "listen_config"],
+        SpecKind::Packet => ["packetConnConfig", "packet_conn_config"],
+        SpecKind::Proxy => ["proxyConfig", "proxy_config"],
+    };
+    let names_itself = keys.iter().any(|key| text.contains(key));
+    read(path, if names_itself { None } else { Some(kind) })
 }

@@ -1,20 +1,15 @@
 //! `ringport dial`: a connection as a spec says, between standard input and standard output.
 
-use std::future::{Future, poll_fn};
-use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
-use ringport::net::{DialError, DialErrorKind, Dialer, ReadHalf, WriteHalf};
-use ringport::runtime::Transport;
+use ringport::net::{DialError, DialErrorKind, Dialer};
 use ringport::runtime::native::NativeSpec;
 use ringport::spec::{Address, DialSpec, NetAddr, Network, OriginAddress, ProxyProtocolOut, Spec, SpecKind};
-use ringport_platform::blocking::{BlockingJob, BlockingPool, PoolFull};
 
 use crate::bench::positive_duration;
 use crate::proxy::DriverSettings;
+use crate::stdio::converse;
 use crate::{Failure, check};
 
 /// What is dialled, and how.
@@ -73,20 +68,7 @@ pub(crate) fn run(dial: &Dial, settings: DriverSettings) -> Result<u8, Failure> 
         {
             tracing::info!("dial: from {local} to {peer}");
         }
-        let (from_peer, to_peer) = stream.split();
-        let (mut sending, mut receiving) =
-            (Some(Box::pin(send_input(to_peer))), pin!(write_output(from_peer)));
-        let code = poll_fn(|cx| {
-            if let Some(Poll::Ready(sent)) = sending.as_mut().map(|sending| sending.as_mut().poll(cx)) {
-                sending = None;
-                if let Err(why) = sent {
-                    eprintln!("ringport: standard input: {why}");
-                    return Poll::Ready(1);
-                }
-            }
-            receiving.as_mut().poll(cx)
-        });
-        Ok::<u8, String>(code.await)
+        Ok::<u8, String>(converse(stream).await)
     });
     Ok(ended.map_err(|error| error.to_string())??)
 }
@@ -95,7 +77,7 @@ pub(crate) fn run(dial: &Dial, settings: DriverSettings) -> Result<u8, Failure> 
 fn spec(dial: &Dial) -> Result<DialSpec, Failure> {
     let mut builder = match &dial.spec {
         None => DialSpec::builder(),
-        Some(path) => match check::read(path, kind_of(path))? {
+        Some(path) => match check::read_as(path, SpecKind::Dial)? {
             Spec::Dial(spec) => spec.into_builder(),
             other @ (Spec::Listen(_) | Spec::Packet(_) | Spec::Proxy(_)) => {
                 let sentence = format!("{} holds a {} spec, none of a dialer", path.display(), other.kind());
@@ -116,67 +98,6 @@ fn spec(dial: &Dial) -> Result<DialSpec, Failure> {
         builder = builder.proxy_protocol(version);
     }
     builder.build().map_err(|errors| Failure::Faults(errors.into_faults()))
-}
-
-/// A file that names what it holds is read by that; any other is a dialer's.
-fn kind_of(path: &std::path::Path) -> Option<SpecKind> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let names_itself = ["dialConfig", "dial_config"].iter().any(|key| text.contains(key));
-    if names_itself { None } else { Some(SpecKind::Dial) }
-}
-
-/// Sends standard input, then tells the peer its end. Reading blocks, so a thread does it; there is no more in memory than
-/// one read and what the stream takes.
-///
-/// # Errors
-/// It could not be read.
-async fn send_input<T: Transport>(mut to_peer: WriteHalf<T>) -> Result<(), String> {
-    let reader = BlockingPool::new(1, 1);
-    loop {
-        let read = reader.submit(|| {
-            let mut buf = vec![0; BUF_LEN];
-            let count = std::io::stdin().lock().read(&mut buf)?;
-            buf.truncate(count);
-            std::io::Result::Ok(buf)
-        });
-        let buf = done(read).await?;
-        let is_end = buf.is_empty();
-        let sent = if is_end { to_peer.shutdown().await } else { to_peer.send(buf).await };
-        // The other direction tells what a peer that has gone met.
-        if is_end || sent.is_err() {
-            return Ok(());
-        }
-    }
-}
-
-/// Writes what comes to standard output until the peer ends; returns the exit code.
-async fn write_output<T: Transport>(mut from_peer: ReadHalf<T>) -> u8 {
-    let writer = BlockingPool::new(1, 1);
-    loop {
-        let bytes = match from_peer.recv().await {
-            Ok(Some(buf)) => buf.to_vec(),
-            Ok(None) => return 0,
-            Err(error) => {
-                eprintln!("ringport: the connection broke: {error}");
-                return 1;
-            }
-        };
-        let written = writer.submit(move || {
-            let mut out = std::io::stdout().lock();
-            out.write_all(&bytes)?;
-            out.flush()
-        });
-        if let Err(why) = done(written).await {
-            eprintln!("ringport: standard output: {why}");
-            return 1;
-        }
-    }
-}
-
-/// What a job on another thread gave, or why not, in words.
-async fn done<T>(job: Result<BlockingJob<std::io::Result<T>>, PoolFull>) -> Result<T, String> {
-    let result = job.map_err(|error| error.to_string())?.await;
-    result.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 fn code_of(error: &DialError) -> u8 {
@@ -214,6 +135,3 @@ fn proxy_protocol(text: &str) -> Result<ProxyProtocolOut, String> {
         _ => Err("it is v1 or v2".to_owned()),
     }
 }
-
-/// For one read of standard input.
-const BUF_LEN: usize = 64 * 1024;

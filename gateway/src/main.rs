@@ -5,8 +5,10 @@ mod bench;
 mod check;
 mod demo;
 mod dial;
+mod listen;
 mod probe;
 mod proxy;
+mod stdio;
 
 use std::env::VarError;
 use std::io::{IsTerminal, Write};
@@ -37,6 +39,9 @@ enum Command {
     Check(check::Check),
     /// Connect as a spec says, and pass standard input and output on: a netcat to try a spec with.
     Dial(dial::Dial),
+    /// Listen as a spec says, and join the first connection to standard input and output, or answer all: a netcat to try a
+    /// spec with.
+    Listen(listen::Listen),
     /// Serve as a reverse proxy.
     Proxy {
         /// The config: YAML, JSON, TOML or protobuf by its ending. See `ringport check`.
@@ -63,7 +68,7 @@ Environment:
 Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGHUP opens the access log anew.
 
 Exit codes: 0 ended in order, 1 requests were cut or failed, or a core failed, 2 a fault in the command, the config or the
-environment; of `dial` see its help.";
+environment; of `dial` and `listen` see their help.";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -120,6 +125,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Some(Command::Bench(bench)) => Ok(bench::run(bench, settings)?),
         Some(Command::Check(check)) => Ok(check::run(&check)),
         Some(Command::Dial(dial)) => dial::run(&dial, settings),
+        Some(Command::Listen(listen)) => listen::run(&listen, settings),
         Some(Command::Probe { json, sockopts: false }) => Ok(probe::run(json, settings)?),
         Some(Command::Probe { json, sockopts: true }) => {
             probe::sockopts(json);

@@ -1,0 +1,84 @@
+//! A connection between standard input and standard output.
+
+use std::future::{Future, poll_fn};
+use std::io::{Read, Write};
+use std::pin::pin;
+use std::task::Poll;
+
+use ringport::net::{ReadHalf, Stream, WriteHalf};
+use ringport::runtime::Transport;
+use ringport_platform::blocking::{BlockingJob, BlockingPool, PoolFull};
+
+/// Passes bytes both ways until the peer ends; returns the exit code.
+pub(crate) async fn converse<T: Transport>(stream: Stream<T>) -> u8 {
+    let (from_peer, to_peer) = stream.split();
+    let (mut sending, mut receiving) = (Some(Box::pin(send_input(to_peer))), pin!(write_output(from_peer)));
+    poll_fn(|cx| {
+        if let Some(Poll::Ready(sent)) = sending.as_mut().map(|sending| sending.as_mut().poll(cx)) {
+            sending = None;
+            if let Err(why) = sent {
+                eprintln!("ringport: standard input: {why}");
+                return Poll::Ready(1);
+            }
+        }
+        receiving.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Sends standard input, then tells the peer its end. Reading blocks, so a thread does it; there is no more in memory than
+/// one read and what the stream takes.
+///
+/// # Errors
+/// It could not be read.
+async fn send_input<T: Transport>(mut to_peer: WriteHalf<T>) -> Result<(), String> {
+    let reader = BlockingPool::new(1, 1);
+    loop {
+        let read = reader.submit(|| {
+            let mut buf = vec![0; BUF_LEN];
+            let count = std::io::stdin().lock().read(&mut buf)?;
+            buf.truncate(count);
+            std::io::Result::Ok(buf)
+        });
+        let buf = done(read).await?;
+        let is_end = buf.is_empty();
+        let sent = if is_end { to_peer.shutdown().await } else { to_peer.send(buf).await };
+        // The other direction tells what a peer that has gone met.
+        if is_end || sent.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Writes what comes to standard output until the peer ends; returns the exit code.
+async fn write_output<T: Transport>(mut from_peer: ReadHalf<T>) -> u8 {
+    let writer = BlockingPool::new(1, 1);
+    loop {
+        let bytes = match from_peer.recv().await {
+            Ok(Some(buf)) => buf.to_vec(),
+            Ok(None) => return 0,
+            Err(error) => {
+                eprintln!("ringport: the connection broke: {error}");
+                return 1;
+            }
+        };
+        let written = writer.submit(move || {
+            let mut out = std::io::stdout().lock();
+            out.write_all(&bytes)?;
+            out.flush()
+        });
+        if let Err(why) = done(written).await {
+            eprintln!("ringport: standard output: {why}");
+            return 1;
+        }
+    }
+}
+
+/// What a job on another thread gave, or why not, in words.
+async fn done<T>(job: Result<BlockingJob<std::io::Result<T>>, PoolFull>) -> Result<T, String> {
+    let result = job.map_err(|error| error.to_string())?.await;
+    result.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+/// For one read of standard input.
+const BUF_LEN: usize = 64 * 1024;

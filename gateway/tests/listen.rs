@@ -1,0 +1,209 @@
+//! `ringport listen` before clients of the standard library, on both drivers.
+
+#[path = "proxy/message.rs"]
+#[expect(dead_code, reason = "shared with other test programs; each uses a part")]
+mod message;
+#[path = "operation/process.rs"]
+#[expect(dead_code, reason = "shared with another test program; each uses a part")]
+mod process;
+#[path = "proxy/rig.rs"]
+#[expect(dead_code, reason = "shared with other test programs; each uses a part")]
+mod rig;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use process::{Process, run};
+use rig::{BINARY, Folder, cases};
+use rustix::process::Signal;
+
+cases! {
+    the_first_connection_is_joined_to_standard_input_and_output,
+    what_comes_is_sent_back_or_thrown_away,
+    a_signal_ends_it_and_its_file_goes,
+    clients_are_kept_out_and_limited,
+    case_67_d21_it_survives_without_descriptors,
+    case_68_a_socket_is_inherited_by_name,
+    case_68_what_does_not_listen_is_not_inherited,
+    what_cannot_listen_is_told_in_one_sentence,
+}
+
+/// `ringport listen` with these arguments.
+fn listen(driver: &str, arguments: &[&str]) -> Command {
+    let mut command = process::ringport(&["listen"]);
+    command.args(arguments).env("RINGPORT_DRIVER", driver);
+    command
+}
+
+fn address(process: &Process) -> SocketAddr {
+    process.wait_for(|line| line.strip_prefix("listening: ")?.parse().ok())
+}
+
+fn connect(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).expect("it listens");
+    stream.set_read_timeout(Some(message::PATIENCE)).expect("a time");
+    stream
+}
+
+/// Sends this, and reads as much.
+fn echoes(stream: &mut (impl Read + Write)) {
+    stream.write_all(b"ping").expect("open");
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"ping");
+}
+
+/// The other side has closed, in order or by a reset.
+fn is_closed(mut stream: TcpStream) -> bool {
+    matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_))
+}
+
+fn the_first_connection_is_joined_to_standard_input_and_output(driver: &'static str) {
+    let mut command = listen(driver, &["127.0.0.1:0"]);
+    let mut process = Process::start(&mut command);
+    let addr = address(&process);
+    assert_ne!(addr.port(), 0);
+    let mut client = connect(addr);
+    client.write_all(b"from the client\n").expect("open");
+    process.wait_for(|line| (line == "from the client").then_some(()));
+    process.tell("from standard input");
+    let mut answer = [0; 20];
+    client.read_exact(&mut answer).expect("open");
+    assert_eq!(&answer, b"from standard input\n");
+    assert!(TcpStream::connect(addr).is_err(), "nobody else is taken");
+    client.shutdown(Shutdown::Write).expect("open");
+    assert_eq!(process.exit().code(), Some(0), "{}", process.log());
+}
+
+fn what_comes_is_sent_back_or_thrown_away(driver: &'static str) {
+    let process = Process::start(&mut listen(driver, &["127.0.0.1:0", "--keep-open", "echo"]));
+    let addr = address(&process);
+    let mut clients: Vec<_> = (0..3).map(|_| connect(addr)).collect();
+    clients.iter_mut().for_each(echoes);
+
+    let process = Process::start(&mut listen(driver, &["127.0.0.1:0", "--keep-open", "discard"]));
+    let mut client = connect(address(&process));
+    client.write_all(&vec![1; 1 << 20]).expect("it reads");
+    client.shutdown(Shutdown::Write).expect("open");
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).expect("in order");
+    assert!(all.is_empty());
+}
+
+fn a_signal_ends_it_and_its_file_goes(driver: &'static str) {
+    let folder = Folder::new();
+    let socket = folder.path().join("a b.sock");
+    let yaml = format!("listenConfig:\n  addr: 'unix://{}'\n  unix: {{ mode: '0600' }}\n", socket.display());
+    let spec = folder.file("listen.yaml", &yaml);
+    let spec = spec.to_str().expect("UTF-8");
+    let mut process = Process::start(&mut listen(driver, &["--spec", spec, "--keep-open", "echo"]));
+    process.wait_for(|line| line.starts_with("listening: unix:").then_some(()));
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&socket.metadata().expect("it is there").permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let mut client = UnixStream::connect(&socket).expect("it listens");
+    echoes(&mut client);
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit().code(), Some(0), "{}", process.log());
+    assert!(!socket.exists());
+}
+
+fn clients_are_kept_out_and_limited(driver: &'static str) {
+    let options = ["--keep-open", "echo", "--deny", "127.0.0.0/8", "--allow", "127.0.0.1"];
+    let process = Process::start(listen(driver, &["127.0.0.1:0", "--limit", "1", "--reject"]).args(options));
+    let addr = address(&process);
+    let mut client = connect(addr);
+    echoes(&mut client);
+    assert!(is_closed(connect(addr)), "beyond the limit");
+    drop(client);
+    let process =
+        Process::start(listen(driver, &["127.0.0.1:0", "--keep-open", "echo"]).args(["--deny", "127.0.0.1"]));
+    assert!(is_closed(connect(address(&process))));
+}
+
+/// Connections beyond the descriptors wait in the kernel, and are served when others have ended.
+fn case_67_d21_it_survives_without_descriptors(driver: &'static str) {
+    if !process::have("few descriptors", &["prlimit"]) {
+        return;
+    }
+    let mut command = process::ringport_under(
+        &["prlimit", "--nofile=32:32"],
+        &["listen", "127.0.0.1:0", "--keep-open", "echo"],
+    );
+    let process = Process::start(command.env("RINGPORT_DRIVER", driver));
+    let addr = address(&process);
+    let mut clients: Vec<_> = (0..60).map(|_| connect(addr)).collect();
+    clients.iter_mut().for_each(|client| client.write_all(b"ping").expect("the kernel keeps it"));
+    for mut client in clients {
+        let mut answer = [0; 4];
+        client.read_exact(&mut answer).expect("its turn comes");
+    }
+}
+
+/// Runs `ringport listen` with descriptor 3 and the variables of socket activation.
+fn activated(driver: &str, socket: OwnedFd, names: &str, arguments: &[&str]) -> Command {
+    let script = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" listen \"$@\" 3<&0 0</dev/null";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, BINARY]).args(arguments).env("LISTEN_FDNAMES", names);
+    command.env("RINGPORT_DRIVER", driver).env_remove("RUST_LOG").stdin(Stdio::from(socket));
+    command
+}
+
+fn inherits(folder: &Folder) -> String {
+    folder.file("listen.yaml", "listenConfig: { inherited: web }\n").to_str().expect("UTF-8").to_owned()
+}
+
+fn case_68_a_socket_is_inherited_by_name(driver: &'static str) {
+    let folder = Folder::new();
+    let spec = inherits(&folder);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("it listens");
+    let mut command = activated(driver, listener.into(), "web", &["--spec", &spec, "--keep-open", "echo"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("sh runs");
+    // Whoever opened it for the child has it no more.
+    drop(command);
+    echoes(&mut connect(addr));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).expect("it runs");
+    assert_eq!(child.wait().expect("a child").code(), Some(0));
+    assert!(TcpStream::connect(addr).is_err());
+}
+
+fn case_68_what_does_not_listen_is_not_inherited(driver: &'static str) {
+    let folder = Folder::new();
+    let spec = inherits(&folder);
+    let refused = |socket: OwnedFd, names: &str, part: &str| {
+        let output = activated(driver, socket, names, &["--spec", &spec]).output().expect("sh runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.starts_with("ringport: inherited socket web: ") && said.contains(part), "{said}");
+    };
+    let udp = || UdpSocket::bind("127.0.0.1:0").expect("a free port").into();
+    refused(udp(), "web", "does not listen");
+    refused(udp(), "dns", "there are dns only");
+    let file = std::fs::File::open(Path::new(BINARY)).expect("it is there");
+    refused(file.into(), "web", "ocket operation on non-socket");
+    let output = run(&mut listen(driver, &["--spec", &spec]));
+    output.assert_refused(&["inherited socket web: none was inherited"]);
+}
+
+fn what_cannot_listen_is_told_in_one_sentence(driver: &'static str) {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = taken.local_addr().expect("it listens").to_string();
+    run(&mut listen(driver, &[&addr])).assert_refused(&[&addr, "in use"]);
+    let folder = Folder::new();
+    let note = folder.file("note", "a note");
+    let path = format!("unix://{}", note.display());
+    run(&mut listen(driver, &[&path])).assert_refused(&["note", "not a socket"]);
+    assert_eq!(std::fs::read_to_string(&note).expect("it stays"), "a note");
+    let spec = folder.file("broken.yaml", "addr: ':0'\nbacklog: 0\nconnectionLimit: -7\n");
+    let spec = spec.to_str().expect("UTF-8");
+    let ended = run(&mut listen(driver, &["--spec", spec]));
+    ended.assert_fault(&["broken.yaml:2", "backlog"]);
+    assert!(ended.err.contains("broken.yaml:3"), "{ended:?}");
+    let ended = run(&mut listen(driver, &["udp://127.0.0.1:0"]));
+    assert!(ended.code() == Some(2) && ended.err.contains("no connections"), "{ended:?}");
+}
