@@ -6,6 +6,8 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a case that cannot go on panics, in its helpers too")]
 
+#[path = "core/datagram.rs"]
+mod datagram;
 #[path = "driver/drivers.rs"]
 mod drivers;
 #[path = "core/faults.rs"]

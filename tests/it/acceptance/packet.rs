@@ -1,5 +1,6 @@
 //! Cases of packet sockets.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::task::Poll;
@@ -11,7 +12,7 @@ use ringport_platform::sockopt::{Opt, Setting};
 
 use super::namespace::in_namespace;
 use crate::packet::{inet, open, path, try_open};
-use crate::rig::{each, now, open_fds, turn};
+use crate::rig::{each, now, open_fds, skipped, turn};
 
 const ANY: &str = "udp4://127.0.0.1:0";
 
@@ -32,7 +33,7 @@ fn case_36_one_send_in_segments() {
         let many = Transmit { segment_size: Some(1), ..Transmit::new(vec![7; 1000]) };
         let refused = sender.send_batch(&mut vec![many]).await;
         let Err(PacketError::Send(error)) = refused else { panic!("{refused:?}") };
-        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     });
 }
 
@@ -67,6 +68,48 @@ fn case_38_a_cork_joins_until_it_is_released() {
             assert!(now(|cx| receiver.poll_recv(cx)).await.is_pending(), "it was not held back");
             sender.release_cork().expect("sent");
             assert_eq!(&receiver.recv().await.expect("one").bytes[..], expected.as_bytes());
+        }
+    });
+}
+
+/// An ICMP echo of the machine to itself. RFC 792, RFC 4443 4.
+#[test]
+fn case_52_71_a_raw_socket_with_options_pings() {
+    each(async |runtime| {
+        let v4 =
+            "{network: 'ip4:icmp', address: 127.0.0.1, peer: 127.0.0.1, sockOption: {ipOption: {ttl: 42}}}";
+        let v6 = "{network: 'ip6:58', address: '::1', peer: '::1'}";
+        // Of IPv6 the kernel fills the checksum in, whatever stands there. RFC 3542 3.1.
+        for (yaml, header_len, request, reply) in [(v4, 20, 8u8, 0u8), (v6, 0, 128, 129)] {
+            let socket = match try_open(&runtime, yaml).await {
+                Ok(socket) => socket,
+                Err(PacketError::Open(OpenError::Socket { error, .. }))
+                    if error.kind() == io::ErrorKind::PermissionDenied =>
+                {
+                    skipped("CAP_NET_RAW is missing");
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            };
+            let mut echo = vec![request, 0, 0, 0, 0x52, 0x50, 0, 1];
+            let sum =
+                echo.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
+            echo[2..4].copy_from_slice(&(!(((sum >> 16) + sum) as u16)).to_be_bytes());
+            socket.send(echo).await.expect("sent");
+            // Our own request comes first: it is a packet to this address, too. The hop limit is byte 8, RFC 791 3.1.
+            let mut hops = None;
+            loop {
+                let received = socket.recv().await.expect("a packet");
+                let message = &received.bytes[header_len..];
+                if message[4..8] != [0x52, 0x50, 0, 1] {
+                    continue;
+                }
+                if message[0] == reply {
+                    break;
+                }
+                hops = Some(received.bytes[8]).filter(|_| header_len > 0 && message[0] == request);
+            }
+            assert_eq!(hops, (header_len > 0).then_some(42), "the option of the spec");
         }
     });
 }
