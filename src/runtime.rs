@@ -233,7 +233,7 @@ pub trait Runtime: Clone + 'static {
     fn listen_on(&self, fd: OwnedFd, backlog: i32) -> io::Result<Self::Listener>;
 
     /// Makes a socket of datagrams or packets with these options, each set before the call that it influences. Also
-    /// returns the options as they are in effect.
+    /// returns the options as they are in effect. A Unix socket's file never has more permissions than `mode` says.
     ///
     /// # Errors
     /// Every fault of the options, or the first call that failed; nothing is left of it.
@@ -241,6 +241,7 @@ pub trait Runtime: Clone + 'static {
         &self,
         ends: &PacketEnds,
         options: &OptSet,
+        mode: Option<u32>,
         batch: usize,
     ) -> Result<(Self::Datagram, Vec<Effective>), OpenError>;
 

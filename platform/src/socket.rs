@@ -19,7 +19,7 @@ mod open;
 pub use file::{InTheWay, SocketFile, group_id, make_room, user_id};
 pub use open::{
     DialOptions, Ends, OpenError, Opened, PacketEnds, open_dialled, open_listener, open_listener_with,
-    open_packet,
+    open_packet, open_packet_with,
 };
 
 /// Where a local socket is.

@@ -71,8 +71,9 @@ impl<D: Datagram> PacketSocket<D> {
             make_room(path, file.replace_stale)
                 .map_err(|found| PacketError::InTheWay { path: path.into(), found })?;
         }
+        let mode = file.and_then(|(_, file)| file.mode);
         let (datagram, effective) =
-            runtime.open_datagram(&ends, &options, spec.batch() as usize).map_err(PacketError::Open)?;
+            runtime.open_datagram(&ends, &options, mode, spec.batch() as usize).map_err(PacketError::Open)?;
         let mut socket =
             PacketSocket { datagram, waiting: RefCell::default(), options, effective, file: None };
         if let (Some((path, file)), Some((user, group))) = (file, owners) {
@@ -109,7 +110,7 @@ impl<D: Datagram> PacketSocket<D> {
 
     fn with_ends<R: Runtime<Datagram = D>>(runtime: &R, ends: &PacketEnds) -> Result<Self, PacketError> {
         let options = OptSet::new();
-        let opened = runtime.open_datagram(ends, &options, DEFAULT_BATCH);
+        let opened = runtime.open_datagram(ends, &options, None, DEFAULT_BATCH);
         let (datagram, effective) = opened.map_err(PacketError::Open)?;
         Ok(PacketSocket { datagram, waiting: RefCell::default(), options, effective, file: None })
     }

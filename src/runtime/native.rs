@@ -18,7 +18,7 @@ pub use ringport_platform::core::{Core, CoreSpec, Sleep};
 use ringport_platform::datagram::DatagramSock;
 pub use ringport_platform::driver::{DriverChoice, DriverKind, Mechanisms};
 pub use ringport_platform::launch::{CoreContext, Launched};
-use ringport_platform::socket::{multicast, open_packet};
+use ringport_platform::socket::{multicast, open_packet_with};
 use ringport_platform::sockopt::{ApplyError, Effective, Family, OptSet, Stage, Target};
 
 pub use self::start::{NativeSpec, block_on};
@@ -102,9 +102,10 @@ impl Runtime for Native {
         &self,
         ends: &PacketEnds,
         options: &OptSet,
+        mode: Option<u32>,
         batch: usize,
     ) -> Result<(NativeDatagram, Vec<Effective>), OpenError> {
-        let Opened { fd, target, applied } = open_packet(ends, options)?;
+        let Opened { fd, target, applied } = open_packet_with(ends, options, mode)?;
         let sock = DatagramSock::new(&self.core, fd, target, batch);
         let sock = sock.map_err(|error| OpenError::Socket { target, error })?;
         Ok((NativeDatagram(sock), applied))

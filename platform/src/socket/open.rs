@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -213,6 +213,15 @@ pub fn open_dialled(addr: &ConnectAddr, options: DialOptions<'_>) -> Result<Open
 /// # Errors
 /// Every fault of the options, or the first call that failed.
 pub fn open_packet(ends: &PacketEnds, set: &OptSet) -> Result<Opened, OpenError> {
+    open_packet_with(ends, set, None)
+}
+
+/// As [`open_packet`]; a Unix socket's file has at most the permissions of `mode` from the moment that it is there. Unlike
+/// a listener a socket of datagrams takes them as soon as it is bound, so it would be too late afterwards.
+///
+/// # Errors
+/// As there.
+pub fn open_packet_with(ends: &PacketEnds, set: &OptSet, mode: Option<u32>) -> Result<Opened, OpenError> {
     let (kind, protocol, ends) = match ends {
         PacketEnds::Udp(ends) => (Kind::Datagram, None, ends.map(|addr| ConnectAddr::Inet(*addr))),
         PacketEnds::Unixgram(ends) => {
@@ -243,6 +252,9 @@ pub fn open_packet(ends: &PacketEnds, set: &OptSet) -> Result<Opened, OpenError>
         if peer.is_some() && kind == Kind::Datagram {
             opened.leave_port_to_connect(bound, &set)?;
         }
+        if let Some(mode) = mode {
+            narrow(&opened.fd, mode).map_err(|error| OpenError::LocalAddr { addr: local(bound), error })?;
+        }
         bind(&opened.fd, bound)?;
         made = bound_file(bound)?;
     }
@@ -257,6 +269,13 @@ pub fn open_packet(ends: &PacketEnds, set: &OptSet) -> Result<Opened, OpenError>
         made.keep();
     }
     Ok(opened)
+}
+
+/// On Linux the file of a Unix socket gets the mode of the socket itself, less the umask.
+fn narrow(fd: &OwnedFd, mode: u32) -> io::Result<()> {
+    // SAFETY: changes the mode of an open descriptor; no memory is involved.
+    let done = unsafe { libc::fchmod(fd.as_raw_fd(), mode) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// The file that a bind has made, if that makes one.

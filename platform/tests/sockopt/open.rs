@@ -9,7 +9,7 @@ use std::time::Duration;
 use ringport_platform::driver::ConnectAddr;
 use ringport_platform::socket::{
     DialOptions, Ends, ListenOptions, LocalAddr, OpenError, Opened, PacketEnds, accept_now, listen,
-    local_addr, open_dialled, open_listener, open_packet, peer_addr, stream_for,
+    local_addr, open_dialled, open_listener, open_packet, open_packet_with, peer_addr, stream_for,
 };
 use ringport_platform::sockopt::{self, Family, Kind, Opt, OptSet, Reason, Role, Setting, Target};
 use socket2::{SockAddr, SockRef, Socket};
@@ -416,4 +416,17 @@ fn a_raw_socket_without_privilege_is_refused() {
         );
         assert_eq!(io::Error::from(error).kind(), ErrorKind::PermissionDenied);
     });
+}
+
+/// A socket of datagrams takes them from the moment that it is bound.
+#[test]
+fn a_file_is_never_open_to_more_than_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let path = std::env::temp_dir().join(format!("ringport-mode-{}", std::process::id()));
+    let ends = PacketEnds::Unixgram(Ends::Bound(path.as_os_str().as_encoded_bytes().to_vec()));
+    let opened = open_packet_with(&ends, &OptSet::new(), Some(0o600)).unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    std::fs::remove_file(&path).unwrap();
+    drop(opened);
+    assert_eq!(mode & 0o777, 0o600);
 }
