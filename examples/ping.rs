@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ringport::net::{PacketError, PacketSocket};
+use ringport::runtime::OpenError;
 use ringport::runtime::native::{self, Native};
-use ringport::runtime::{OpenError, Runtime};
 use ringport::spec::{Format, PacketSpec};
 
 fn main() -> ExitCode {
@@ -20,8 +20,8 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     match native::block_on(|runtime| ping(runtime, address)) {
-        Ok(Ok(took)) => {
-            println!("echo from {address} after {took:?}");
+        Ok(Ok(len)) => {
+            println!("echo of {len} bytes from {address}");
             ExitCode::SUCCESS
         }
         Ok(Err(PacketError::Open(OpenError::Socket { error, .. })))
@@ -41,8 +41,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// How long the echo took.
-async fn ping(runtime: Native, address: IpAddr) -> Result<Duration, PacketError> {
+/// How long the echo is.
+async fn ping(runtime: Native, address: IpAddr) -> Result<usize, PacketError> {
     let network = if address.is_ipv4() { "ip4:icmp" } else { "ip6:icmp6" };
     let spec = format!("{{network: '{network}', peer: '{address}'}}");
     let spec = PacketSpec::from_text(&spec, Format::Yaml, "ping").expect("a network, and an address of it");
@@ -52,7 +52,6 @@ async fn ping(runtime: Native, address: IpAddr) -> Result<Duration, PacketError>
     let identifier = (std::process::id() as u16).to_be_bytes();
     let (request, reply) = if address.is_ipv4() { (8, 0) } else { (128, 129) };
     socket.send(echo(request, identifier)).await?;
-    let sent = runtime.now();
 
     let answer = async {
         loop {
@@ -65,7 +64,7 @@ async fn ping(runtime: Native, address: IpAddr) -> Result<Duration, PacketError>
             };
             let message = received.bytes.get(header..).unwrap_or_default();
             if message.first() == Some(&reply) && message.get(4..6) == Some(&identifier[..]) {
-                return Ok(runtime.now() - sent);
+                return Ok(message.len());
             }
         }
     };

@@ -107,7 +107,9 @@ fn case_52_71_a_raw_socket_with_options_pings() {
                 if message[0] == reply {
                     break;
                 }
-                hops = Some(received.bytes[8]).filter(|_| header_len > 0 && message[0] == request);
+                if header_len > 0 && message[0] == request {
+                    hops = Some(received.bytes[8]);
+                }
             }
             assert_eq!(hops, (header_len > 0).then_some(42), "the option of the spec");
         }
