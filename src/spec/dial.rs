@@ -231,6 +231,9 @@ fn split_target(text: &str) -> Option<(&str, &str)> {
 }
 
 /// How names are looked up.
+///
+/// A dialer asks the system's resolver so far. It refuses servers, search domains and a hosts file of one's own, and gives
+/// the whole look-up `timeout` times `attempts`; that resolver tells no time to live, so answers are kept 30 s at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolverSpec {
     /// For one question to one server.

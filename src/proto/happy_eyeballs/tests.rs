@@ -61,6 +61,17 @@ fn the_next_begins_at_once_after_a_failure() {
     assert_eq!(Attempts::new(0, SPEC).poll(t), Action::Exhausted);
 }
 
+/// RFC 8305 5: what still is under way does not hold the next back.
+#[test]
+fn a_failure_beside_others_starts_the_next() {
+    let t = Instant::now();
+    let mut attempts = Attempts::new(3, SPEC);
+    assert_eq!(attempts.poll(t), start(0));
+    assert_eq!(attempts.poll(t + ms(300)), start(1));
+    attempts.handle_failed(1, t + ms(310));
+    assert_eq!(attempts.poll(t + ms(310)), start(2));
+}
+
 #[test]
 fn without_a_delay_one_comes_after_the_other() {
     let t = Instant::now();

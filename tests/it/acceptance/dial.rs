@@ -8,6 +8,7 @@ use std::time::Duration;
 use ringport::net::{
     Bounded, DeadlineError, DialError, DialErrorKind, Dialer, Phase, ResolveError, Stream, accept,
 };
+use ringport::proto::proxy_protocol::{Header, Version};
 use ringport::runtime::native::{Native, NativeListener};
 use ringport::runtime::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime};
 use ringport::spec::{DialSpec, Format, NetAddr, OriginAddress};
@@ -492,6 +493,25 @@ fn case_42_several_paths_only_where_asked() {
             // A kernel without it refuses, and nothing falls back.
             Err(error) => assert_eq!(*error.kind(), DialErrorKind::Option, "{error}"),
         }
+    });
+}
+
+#[test]
+fn case_69_a_client_is_told_in_front_of_its_bytes() {
+    each(async |runtime| {
+        let (mut listener, to) = listen(&runtime, &any_port());
+        let dialer = dialer(&runtime, "{proxyProtocol: V2}");
+        let addr = |text: &str| text.parse().expect("an address");
+        let client = Header::Inet { source: addr("192.0.2.1:7"), destination: addr("192.0.2.2:80") };
+        let (near, far) = join(dialer.dial_for(&to, &client), accept(&runtime, &mut listener)).await;
+        let (mut near, mut far) = (near.expect("it listens"), far.expect("dialled"));
+        // It comes though the client has said nothing.
+        let expected = client.encode(Version::V2);
+        let mut header = vec![0; expected.len()];
+        far.read_exact(&mut header).await.expect("it came");
+        assert_eq!(header, expected);
+        near.send(&b"hello"[..]).await.expect("open");
+        assert_eq!(&*far.recv().await.expect("open").expect("bytes"), b"hello");
     });
 }
 
