@@ -219,3 +219,62 @@ const MAX_ADDRESSES: usize = 64;
 /// The system's resolver tells no time to live, so this one stands in for it.
 const MAX_AGE: Duration = Duration::from_secs(30);
 const NOT_FOUND_AGE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::{Duration, Instant};
+
+    use super::{Names, ResolveError};
+    use crate::spec::ResolverSpec;
+
+    #[expect(clippy::disallowed_methods, reason = "an instant to count from")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn names(cache_entries: u32) -> Names {
+        Names::new(&ResolverSpec { cache_entries, ..ResolverSpec::default() })
+    }
+
+    fn is_known(names: &Names, now: Instant, host: &str) -> bool {
+        names.known_or_asked(now, host).is_ok()
+    }
+
+    #[test]
+    fn answers_are_kept_for_a_while() {
+        let (t, names) = (start(), names(8));
+        let found = Ok([SocketAddr::from(([192, 0, 2, 1], 0))].into());
+        names.0.borrow_mut().learn("good", &found, t);
+        names.0.borrow_mut().learn("absent", &Err(ResolveError::NotFound), t);
+        names.0.borrow_mut().learn("late", &Err(ResolveError::TimedOut), t);
+        let after = |millis| t + Duration::from_millis(millis);
+        assert!(is_known(&names, after(29_999), "good") && !is_known(&names, after(30_000), "good"));
+        assert!(is_known(&names, after(999), "absent") && !is_known(&names, after(1_000), "absent"));
+        assert!(!is_known(&names, t, "late"), "it is asked again at once");
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten_at_the_limit() {
+        let (t, names) = (start(), names(2));
+        let found = Ok([SocketAddr::from(([192, 0, 2, 1], 0))].into());
+        for host in ["a", "b", "a", "c"] {
+            names.0.borrow_mut().learn(host, &found, t);
+        }
+        assert!(!is_known(&names, t, "b"));
+        assert!(is_known(&names, t, "a") && is_known(&names, t, "c"), "a was learned anew after b");
+        for host in 0..100 {
+            names.0.borrow_mut().learn(&host.to_string(), &found, t);
+        }
+        let inner = names.0.borrow();
+        assert_eq!((inner.known.len(), inner.learned.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_cache_of_none_keeps_none() {
+        let (t, names) = (start(), names(0));
+        let found = Ok([SocketAddr::from(([192, 0, 2, 1], 0))].into());
+        names.0.borrow_mut().learn("a", &found, t);
+        assert!(!is_known(&names, t, "a") && names.0.borrow().known.is_empty());
+    }
+}
