@@ -18,6 +18,7 @@ use ringport_platform::core::{Connecting, StreamSock};
 use ringport_platform::socket::{DialOptions, open_dialled};
 use ringport_platform::sockopt::{Kind, Opt, OptSet, OptValue, Reason, Setting};
 
+use super::namespace::in_namespace;
 use crate::rig::{TcpStream, each, join, now, open_fds, skipped, turn};
 
 type Accepted = (Stream<Bounded<Native>>, Peer);
@@ -143,6 +144,38 @@ fn case_04_05_25_29_43_d1_d8_options_hold_on_what_is_accepted() {
 }
 
 #[test]
+fn case_30_quick_acknowledgements_are_asked_for_after_each_receive() {
+    each(async |runtime| {
+        let quick = async |yaml: &str| {
+            let mut listener = listen(&runtime, yaml);
+            let (mut client, (mut server, _)) = pair(&runtime, &mut listener).await;
+            // An exchange in turns is what makes the kernel hold acknowledgements back.
+            for _ in 0..20 {
+                echoes(&mut client, &mut server).await;
+            }
+            client.send(&b"ping"[..]).await.expect("open");
+            server.recv().await.expect("open").expect("bytes");
+            server.transport().inner().sock().option(Opt::TcpQuickack).expect("readable")
+        };
+        let on = Setting::Value(OptValue::Flag(true));
+        assert_eq!(quick("{addr: '127.0.0.1:0', sockOption: {tcpOption: {quickAck: true}}}").await, on);
+        assert_eq!(quick("addr: '127.0.0.1:0'").await, Setting::Off, "this kernel holds none back");
+    });
+}
+
+#[test]
+fn case_43_what_connections_do_not_have_from_their_listener_is_set_on_them() {
+    each(async |runtime| {
+        let address = format!("unix://@ringport-case-43-{}", std::process::id());
+        let yaml = format!("{{addr: '{address}', sockOption: {{soOption: {{sendBuffer: 50000}}}}}}");
+        let mut listener = listen(&runtime, &yaml);
+        let (_client, (mut server, _)) = pair(&runtime, &mut listener).await;
+        let held = server.transport().inner().sock().option(Opt::SoSndbuf).expect("readable");
+        assert_eq!(held, int(100_000));
+    });
+}
+
+#[test]
 fn case_13_a_restart_does_not_wait_for_old_connections() {
     each(async |runtime| {
         let mut listener = listen(&runtime, "addr: '127.0.0.1:0'");
@@ -226,6 +259,118 @@ fn case_11_12_d14_timeouts_of_sockets_are_kept() {
         };
         assert_eq!(DeadlineError::of(&error), Some(DeadlineError::Write(Duration::from_millis(300))));
         server.reset();
+    });
+}
+
+#[test]
+fn case_17_20_an_address_that_is_not_here_yet() {
+    each(async |runtime| {
+        // RFC 5737: nobody has it.
+        let mut listener =
+            listen(&runtime, "{addr: '192.0.2.123:0', sockOption: {ipOption: {freeBind: true}}}");
+        assert!(now(|cx| listener.poll_accept(cx)).await.is_pending());
+        let yaml = "{addr: '192.0.2.123:0', sockOption: {ipOption: {transparent: true}}}";
+        match Listener::from_spec(&spec(yaml), &runtime) {
+            Ok(_) => {}
+            Err(ListenError::Option(refused)) => {
+                assert!(matches!(refused.reason, Reason::Privilege(_)), "{refused}");
+                skipped("a transparent socket: it needs CAP_NET_ADMIN");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    });
+}
+
+#[test]
+fn case_24_a_silent_client_is_not_accepted() {
+    each(async |runtime| {
+        let mut listener =
+            listen(&runtime, "{addr: '127.0.0.1:0', sockOption: {tcpOption: {deferAccept: 5}}}");
+        let to = listener.local_addr().clone();
+        let mut client = connect(&runtime, &to).await;
+        let silent = runtime.core().timeout(Duration::from_millis(300), accept(&mut listener)).await;
+        assert!(silent.is_err(), "it has said nothing");
+        client.send(&b"hello"[..]).await.expect("open");
+        let (mut server, _) = accept(&mut listener).await;
+        assert_eq!(&*server.recv().await.expect("open").expect("bytes"), b"hello");
+    });
+}
+
+fn ip(arguments: &[&str]) {
+    let done = std::process::Command::new("ip").args(arguments).output().expect("ip(8) starts");
+    assert!(done.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn case_58_59_d3_ranges_hold_for_whom_they_name() {
+    let test = "acceptance::listen::case_58_59_d3_ranges_hold_for_whom_they_name";
+    in_namespace(test, &[], || {
+        let clients = ["192.168.1.1", "10.0.0.1", "10.1.0.1", "10.1.2.3", "fd00::1"];
+        for client in clients {
+            let len = if client.contains(':') { 128 } else { 32 };
+            let mut arguments =
+                vec!["addr".to_owned(), "add".into(), format!("{client}/{len}"), "dev".into()];
+            arguments.push("lo".into());
+            if len == 128 {
+                arguments.push("nodad".into());
+            }
+            ip(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        each(async |runtime| {
+            for (lists, let_in) in [
+                ("networks: ['0.0.0.0/0']", &clients[..4]),
+                ("networks: ['::/0']", &clients[4..]),
+                (
+                    "networks: [10.0.0.0/8, 10.1.2.0/24], denyNetworks: [10.1.0.0/16]",
+                    &["10.0.0.1", "10.1.2.3"][..],
+                ),
+            ] {
+                // Both families on one socket: IPv4 clients come as ::ffff:a.b.c.d.
+                let mut listener = listen(&runtime, &format!("{{addr: ':0', {lists}}}"));
+                let port = port(listener.local_addr());
+                for client in clients {
+                    let is_v4 = !client.contains(':');
+                    let from = if is_v4 { format!("{client}:0") } else { format!("[{client}]:0") };
+                    let to = at(client, port);
+                    let near = connect_from(&runtime, &from, &to).await;
+                    if let_in.contains(&client) {
+                        accept(&mut listener).await;
+                        continue;
+                    }
+                    let closed = poll_fn(|cx| {
+                        assert!(listener.poll_accept(cx).is_pending(), "{client} of {lists}");
+                        near.poll_recv_buf(cx)
+                    });
+                    assert!(closed.await.expect("in order").is_none());
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn case_26_a_dead_peer_is_noticed() {
+    in_namespace("acceptance::listen::case_26_a_dead_peer_is_noticed", &[], || {
+        let filters = std::process::Command::new("iptables").arg("-S").output();
+        if !filters.is_ok_and(|output| output.status.success()) {
+            return skipped("it needs iptables(8)");
+        }
+        let iptables = |verb: &str| {
+            let rule = ["INPUT", "-i", "lo", "-p", "tcp", "-j", "DROP"];
+            let done = std::process::Command::new("iptables").arg(verb).args(rule).status();
+            assert!(done.expect("it starts").success());
+        };
+        each(async |runtime| {
+            let mut listener =
+                listen(&runtime, "{addr: '127.0.0.1:0', keepAliveConfig: {idle: 1, interval: 1, count: 2}}");
+            let (client, (mut server, _)) = pair(&runtime, &mut listener).await;
+            iptables("-A");
+            let error = server.recv().await.expect_err("the peer is dead");
+            iptables("-D");
+            assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+            assert_eq!(DeadlineError::of(&error), None, "the kernel's, not ours");
+            client.reset();
+        });
     });
 }
 
