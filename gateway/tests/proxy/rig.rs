@@ -317,6 +317,14 @@ impl Proxy {
         found.unwrap_or_else(|| panic!("never logged {part:?}:\n{}", self.log()))
     }
 
+    /// Waits until `part` was logged so many times; what the proxy says comes over a pipe, a moment later.
+    pub(crate) fn await_logs(&self, part: &str, count: usize) {
+        let found = self
+            .log
+            .wait(|lines| (lines.iter().filter(|line| line.contains(part)).count() >= count).then_some(()));
+        found.unwrap_or_else(|| panic!("not {count} times {part:?}:\n{}", self.log()));
+    }
+
     /// `FOLDER` in the config.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()

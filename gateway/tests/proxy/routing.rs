@@ -273,6 +273,7 @@ fn requests_in_flight_do_not_leave_an_origin_out_twice(driver: &'static str) {
         assert_eq!(client.response("GET").status(), 502);
     }
     assert_eq!(proxy.metric("origin_ejections_total"), 2);
+    proxy.await_logs("origin left out", 2);
     assert_eq!(proxy.log().matches("origin left out").count(), 2);
     drop(clients);
     proxy.finish();
