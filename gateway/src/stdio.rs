@@ -1,37 +1,65 @@
 //! A connection between standard input and standard output.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::task::Poll;
 
 use ringport::net::{ReadHalf, Stream, WriteHalf};
 use ringport::runtime::Transport;
 use ringport_platform::blocking::{BlockingJob, BlockingPool, PoolFull};
+use ringport_platform::socket;
 
-/// Passes bytes both ways until the peer ends; returns the exit code.
+/// Passes bytes both ways until the peer ends, and after that what standard input has without waiting; returns the exit
+/// code.
 pub(crate) async fn converse<T: Transport>(stream: Stream<T>) -> u8 {
     let (from_peer, to_peer) = stream.split();
-    let (mut sending, mut receiving) = (Some(Box::pin(send_input(to_peer))), pin!(write_output(from_peer)));
+    let reading = Cell::new(false);
+    let mut sending = Some(Box::pin(send_input(to_peer, &reading)));
+    let mut receiving = pin!(write_output(from_peer));
+    let (mut received, mut taken) = (None, true);
     poll_fn(|cx| {
         if let Some(Poll::Ready(sent)) = sending.as_mut().map(|sending| sending.as_mut().poll(cx)) {
             sending = None;
-            if let Err(why) = sent {
-                eprintln!("ringport: standard input: {why}");
-                return Poll::Ready(1);
+            match sent {
+                Ok(whole) => taken = whole,
+                Err(why) => {
+                    eprintln!("ringport: standard input: {why}");
+                    return Poll::Ready(1);
+                }
             }
         }
-        receiving.as_mut().poll(cx)
+        if received.is_none()
+            && let Poll::Ready(code) = receiving.as_mut().poll(cx)
+        {
+            received = Some(code);
+        }
+        match received {
+            None => Poll::Pending,
+            Some(0) if sending.is_some() && !(reading.get() && input_is_idle()) => Poll::Pending,
+            Some(0) if !taken => {
+                eprintln!("ringport: the peer did not take all of standard input");
+                Poll::Ready(1)
+            }
+            Some(code) => Poll::Ready(code),
+        }
     })
     .await
 }
 
+/// Whether a read of standard input would wait.
+fn input_is_idle() -> bool {
+    !socket::is_readable(std::io::stdin().as_fd())
+}
+
 /// Sends standard input, then tells the peer its end. Reading blocks, so a thread does it; there is no more in memory than
-/// one read and what the stream takes.
+/// one read and what the stream takes. Returns whether the peer took all; `reading` is true while a read is under way.
 ///
 /// # Errors
 /// It could not be read.
-async fn send_input<T: Transport>(mut to_peer: WriteHalf<T>) -> Result<(), String> {
+async fn send_input<T: Transport>(mut to_peer: WriteHalf<T>, reading: &Cell<bool>) -> Result<bool, String> {
     let reader = BlockingPool::new(1, 1);
     loop {
         let read = reader.submit(|| {
@@ -40,12 +68,14 @@ async fn send_input<T: Transport>(mut to_peer: WriteHalf<T>) -> Result<(), Strin
             buf.truncate(count);
             std::io::Result::Ok(buf)
         });
+        reading.set(true);
         let buf = done(read).await?;
+        reading.set(false);
         let is_end = buf.is_empty();
         let sent = if is_end { to_peer.shutdown().await } else { to_peer.send(buf).await };
         // The other direction tells what a peer that has gone met.
         if is_end || sent.is_err() {
-            return Ok(());
+            return Ok(sent.is_ok());
         }
     }
 }

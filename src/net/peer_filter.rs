@@ -37,6 +37,11 @@ impl PeerFilter {
         self.allows_others && self.v4.prefixes.is_empty() && self.v6.prefixes.is_empty()
     }
 
+    /// Whether who is in no range is let in.
+    pub fn allows_others(&self) -> bool {
+        self.allows_others
+    }
+
     /// Whether this peer is let in. Never allocates.
     pub fn allows(&self, peer: SocketAddr) -> bool {
         let (ranges, address) = match peer.ip().to_canonical() {

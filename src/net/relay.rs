@@ -232,7 +232,8 @@ impl Way {
         match moved {
             Moved::Bytes(count) => {
                 self.passed += count;
-                self.streak = if count > LITTLE { 0 } else { self.streak + 1 };
+                // It goes on beyond `SELDOM` while a slow sink keeps bytes under way.
+                self.streak = if count > LITTLE { 0 } else { self.streak.saturating_add(1) };
                 if self.streak >= SELDOM && splice.under_way() == 0 {
                     (self.state, self.streak) = (State::Copying, 0);
                 }

@@ -15,6 +15,7 @@ mod trouble;
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{Method, StatusCode};
@@ -28,6 +29,7 @@ use super::log;
 use super::pool::{ActiveRequest, Origin, OriginStream};
 use super::routes::Route;
 use super::session::{Flow, Session};
+use super::stats::ProxyStats;
 use super::tunnel::{Tunnel, TunnelEnd};
 use long::Long;
 use relay::Relay;
@@ -320,11 +322,11 @@ impl<'a> Exchange<'a> {
     async fn tunnel(&mut self, mut leg: Leg, relay: &mut Relay) -> Result<Flow, Trouble> {
         let shared = self.session.shared.clone();
         shared.stats.responded(relay.status, shared.core.now().duration_since(self.started));
-        shared.stats.tunnels_active.inc();
+        let open = OpenTunnel::new(&shared.stats);
         let mut tunnel = Tunnel::new(self.session, &mut leg.stream);
         let end = poll_fn(|cx| tunnel.poll(cx)).await;
         relay.body_bytes = tunnel.body_bytes();
-        shared.stats.tunnels_active.dec();
+        drop(open);
         match end {
             TunnelEnd::Both => Ok(Flow::Close),
             TunnelEnd::Idle => Err(Trouble::TunnelIdle),
@@ -453,5 +455,21 @@ impl Drop for Exchange<'_> {
                 "request cut"
             );
         }
+    }
+}
+
+/// A tunnel in the statistics, however it ends.
+struct OpenTunnel(Arc<ProxyStats>);
+
+impl OpenTunnel {
+    fn new(stats: &Arc<ProxyStats>) -> Self {
+        stats.tunnels_active.inc();
+        OpenTunnel(stats.clone())
+    }
+}
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        self.0.tunnels_active.dec();
     }
 }

@@ -121,7 +121,13 @@ impl<R: Runtime> Bounded<R> {
             Side::Write => (&mut self.write, DeadlineError::Write),
         };
         let Some(wait) = wait else { return Poll::Pending };
-        wait.poll(&self.runtime, cx).map(|()| error(wait.timeout).into())
+        std::task::ready!(wait.poll(&self.runtime, cx));
+        let error = error(wait.timeout).into();
+        if matches!(side, Side::Write) {
+            // Who takes nothing gets no time to linger for the rest either.
+            self.inner.reset_on_drop();
+        }
+        Poll::Ready(error)
     }
 
     fn received<T>(&mut self, got: io::Result<T>) -> Poll<io::Result<T>> {

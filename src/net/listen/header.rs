@@ -121,7 +121,12 @@ impl<R: Runtime> Headers<R> {
     }
 
     fn complete(&self, stream: Stream<Bounded<R>>, peer: Peer) {
-        if !lets_in(&self.clients, peer.client()) {
+        // A client without an address is in no range, whatever the connection came over.
+        let let_in = match peer.client() {
+            LocalAddr::Inet(_) => lets_in(&self.clients, peer.client()),
+            LocalAddr::Unix(_) => self.clients.allows_others(),
+        };
+        if !let_in {
             count(&self.shared.counts.denied);
             return;
         }
