@@ -165,7 +165,7 @@ fn unfinished(path: &str, text: &str) -> Vec<String> {
 /// A file that nobody reads to its end holds more than one concern.
 fn too_long(path: &str, text: &str) -> Vec<String> {
     let count = text.lines().count();
-    if path.ends_with("Cargo.lock") || count <= MAX_LINES {
+    if is_written_by_a_program(path) || count <= MAX_LINES {
         return Vec::new();
     }
     vec![format!("{path}: {count} lines, more than {MAX_LINES}")]
@@ -174,8 +174,13 @@ fn too_long(path: &str, text: &str) -> Vec<String> {
 /// What to look at before [`too_long`] refuses it.
 fn length_note(path: &str, text: &str) -> Option<String> {
     let count = text.lines().count();
-    (!path.ends_with("Cargo.lock") && count > NOTED_LINES)
+    (!is_written_by_a_program(path) && count > NOTED_LINES)
         .then(|| format!("{path}: {count} lines; is there a second concern?"))
+}
+
+/// A lock file, and what the benches have measured: nobody reads them from top to bottom.
+fn is_written_by_a_program(path: &str) -> bool {
+    path.ends_with("Cargo.lock") || path.starts_with("benches/results/")
 }
 
 const MAX_LINES: usize = 1500;
@@ -579,6 +584,8 @@ fn long_files_are_noted_then_refused() {
     refuses(too_long, "src/lib.rs", &lines(MAX_LINES + 1));
     passes(too_long, "src/lib.rs", &lines(MAX_LINES));
     passes(too_long, "Cargo.lock", &lines(MAX_LINES + 1));
+    passes(too_long, "benches/results/echo.json", &lines(MAX_LINES + 1));
+    refuses(too_long, "benches/src/results.rs", &lines(MAX_LINES + 1));
     assert!(length_note("src/lib.rs", &lines(NOTED_LINES + 1)).is_some());
     assert!(length_note("src/lib.rs", &lines(NOTED_LINES)).is_none());
 }
