@@ -10,7 +10,7 @@ mod process;
 #[expect(dead_code, reason = "shared with other test programs; each uses a part")]
 mod rig;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -23,9 +23,12 @@ use rustix::process::Signal;
 
 cases! {
     the_first_connection_is_joined_to_standard_input_and_output,
+    input_goes_on_after_the_peers_end,
+    input_that_the_peer_did_not_take_is_told,
     what_comes_is_sent_back_or_thrown_away,
     a_signal_ends_it_and_its_file_goes,
     clients_are_kept_out_and_limited,
+    a_client_without_an_address_is_in_no_list,
     case_67_d21_it_survives_without_descriptors,
     case_68_a_socket_is_inherited_by_name,
     case_68_what_does_not_listen_is_not_inherited,
@@ -59,7 +62,11 @@ fn echoes(stream: &mut (impl Read + Write)) {
 
 /// The other side has closed, in order or by a reset.
 fn is_closed(mut stream: TcpStream) -> bool {
-    matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_))
+    match stream.read(&mut [0; 1]) {
+        Ok(count) => count == 0,
+        // Silence is no end.
+        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    }
 }
 
 fn the_first_connection_is_joined_to_standard_input_and_output(driver: &'static str) {
@@ -77,6 +84,30 @@ fn the_first_connection_is_joined_to_standard_input_and_output(driver: &'static 
     assert!(TcpStream::connect(addr).is_err(), "nobody else is taken");
     client.shutdown(Shutdown::Write).expect("open");
     assert_eq!(process.exit().code(), Some(0), "{}", process.log());
+}
+
+/// What was left of it was dropped, with exit code 0.
+fn input_goes_on_after_the_peers_end(driver: &'static str) {
+    let folder = Folder::new();
+    let input: String = (0..300_000).map(|line| format!("{line:07}\n")).collect();
+    let file = std::fs::File::open(folder.file("input", &input)).expect("it is there");
+    let mut process = Process::start_with(&mut listen(driver, &["127.0.0.1:0"]), file.into());
+    let mut client = connect(address(&process));
+    client.shutdown(Shutdown::Write).expect("open");
+    let mut got = String::new();
+    client.read_to_string(&mut got).expect("in order");
+    assert!(got == input, "{} of {} bytes", got.len(), input.len());
+    assert_eq!(process.exit().code(), Some(0), "{}", process.log());
+}
+
+fn input_that_the_peer_did_not_take_is_told(driver: &'static str) {
+    let folder = Folder::new();
+    let file = std::fs::File::open(folder.file("input", &"x".repeat(64 << 20))).expect("it is there");
+    let mut process = Process::start_with(&mut listen(driver, &["127.0.0.1:0"]), file.into());
+    let client = connect(address(&process));
+    client.shutdown(Shutdown::Write).expect("open");
+    drop(client);
+    assert_eq!(process.exit().code(), Some(1), "{}", process.log());
 }
 
 fn what_comes_is_sent_back_or_thrown_away(driver: &'static str) {
@@ -123,6 +154,24 @@ fn clients_are_kept_out_and_limited(driver: &'static str) {
     let process =
         Process::start(listen(driver, &["127.0.0.1:0", "--keep-open", "echo"]).args(["--deny", "127.0.0.1"]));
     assert!(is_closed(connect(address(&process))));
+}
+
+/// A header that names a Unix socket passed a list that lets in a few addresses only.
+fn a_client_without_an_address_is_in_no_list(driver: &'static str) {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x31\x00\xd8".to_vec();
+    header.extend([b'a'; 216]);
+    for (list, let_in) in [(&["--allow", "192.0.2.0/24"][..], false), (&["--deny", "192.0.2.0/24"], true)] {
+        let options = ["127.0.0.1:0", "--keep-open", "echo", "--proxy-protocol", "127.0.0.1"];
+        let process = Process::start(listen(driver, &options).args(list));
+        let mut client = connect(address(&process));
+        client.write_all(&header).expect("open");
+        if let_in {
+            // It answers, so that the silence of one that is kept out would be seen.
+            echoes(&mut client);
+        } else {
+            assert!(is_closed(client), "{list:?}");
+        }
+    }
 }
 
 /// Connections beyond the descriptors wait in the kernel, and are served when others have ended.

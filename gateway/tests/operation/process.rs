@@ -112,7 +112,12 @@ struct Lines {
 
 impl Process {
     pub(crate) fn start(command: &mut Command) -> Process {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Process::start_with(command, Stdio::piped())
+    }
+
+    /// With this standard input.
+    pub(crate) fn start_with(command: &mut Command, stdin: Stdio) -> Process {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let lines = Arc::new(Lines::default());
         follow(&lines, child.stdout.take().expect("a pipe"));

@@ -11,7 +11,7 @@ use ringport::net::{
     self, AcceptError, Bounded, DeadlineError, FileFault, ListenError, ListenPart, Listener, Peer, Stream,
 };
 use ringport::proto::proxy_protocol::{Header, Version};
-use ringport::runtime::native::Native;
+use ringport::runtime::native::{CoreSpec, Native};
 use ringport::runtime::{ConnectAddr, LocalAddr, Runtime};
 use ringport::spec::{Format, ListenSpec};
 use ringport_platform::core::{Connecting, StreamSock};
@@ -19,7 +19,7 @@ use ringport_platform::socket::{DialOptions, open_dialled};
 use ringport_platform::sockopt::{Kind, Opt, OptSet, OptValue, Reason, Setting};
 
 use super::namespace::in_namespace;
-use crate::rig::{TcpStream, each, join, now, open_fds, skipped, turn};
+use crate::rig::{Rig, TcpStream, each, join, now, open_fds, skipped, turn};
 
 type Accepted = (Stream<Bounded<Native>>, Peer);
 
@@ -673,6 +673,28 @@ fn case_66_d22_a_read_deadline_is_of_one_read() {
         };
         let (_client, error) = join(writer, reader).await;
         assert_eq!(DeadlineError::of(&error), Some(DeadlineError::Read(Duration::from_millis(1500))));
+    });
+}
+
+/// It lingered for the bytes that its peer did not take, and had already given its place to another.
+#[test]
+fn case_66_who_takes_nothing_gets_no_time_to_linger() {
+    let core = CoreSpec { linger: Duration::from_secs(3600), ..CoreSpec::default() };
+    Rig { core, ..Rig::default() }.each(async |runtime| {
+        let mut listener = listen(&runtime, "{addr: '127.0.0.1:0', writeDeadline: 200}");
+        let (client, (mut server, _)) = pair(&runtime, &mut listener).await;
+        let error = loop {
+            if let Err(error) = server.send(vec![0; 1 << 20]).await {
+                break error;
+            }
+        };
+        assert_eq!(DeadlineError::of(&error), Some(DeadlineError::Write(Duration::from_millis(200))));
+        drop(server);
+        // The listener and the client are left.
+        while runtime.core().socket_count() > 2 {
+            turn().await;
+        }
+        drop(client);
     });
 }
 
