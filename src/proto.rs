@@ -16,3 +16,4 @@
 pub mod happy_eyeballs;
 pub mod http1;
 pub mod proxy_protocol;
+pub mod tls;
