@@ -7,12 +7,11 @@ mod listen;
 mod packet;
 mod peer_filter;
 mod relay;
+mod resolve;
 mod stream;
 
 pub use compat::CompatStream;
-pub use dial::{
-    AttemptError, AttemptFailure, DialError, DialErrorKind, Dialer, DialerError, Phase, ResolveError,
-};
+pub use dial::{AttemptError, AttemptFailure, DialError, DialErrorKind, Dialer, Phase};
 pub use listen::{
     AcceptError, Bounded, DeadlineError, FileFault, InheritFault, ListenError, ListenHandle, ListenPart,
     ListenStats, Listener, Peer,
@@ -20,4 +19,5 @@ pub use listen::{
 pub use packet::{PacketError, PacketSocket};
 pub use peer_filter::PeerFilter;
 pub use relay::{Relay, RelayError, Relayed, relay};
+pub use resolve::{ResolveError, Resolver};
 pub use stream::{ReadHalf, Stream, WriteHalf, accept, connect};

@@ -13,6 +13,7 @@
 //! [`RxQueue`]: ringport_platform::buf::RxQueue
 //! [`TxQueue`]: ringport_platform::buf::TxQueue
 
+pub mod dns;
 pub mod happy_eyeballs;
 pub mod http1;
 pub mod proxy_protocol;

@@ -47,15 +47,14 @@ the dial failed: 3 the name gave no address, 4 refused, 5 unreachable, 6 timed o
 8 the local address is not to be had, 9 something else.";
 
 /// What is logged besides for `--verbose`.
-pub(crate) const TRACE: &str = "info,ringport::net::dial=debug";
+pub(crate) const TRACE: &str = "info,ringport::net::dial=debug,ringport::net::resolve=debug";
 
 /// Dials and passes bytes on; returns the exit code.
 pub(crate) fn run(dial: &Dial, settings: DriverSettings) -> Result<u8, Failure> {
     let spec = spec(dial)?;
     let native = NativeSpec { driver: settings.choice, disable: settings.disable, ..NativeSpec::default() };
     let ended = native.block_on(async |runtime| {
-        // Before the dial: a spec that cannot be executed is a fault of the spec.
-        let dialer = Dialer::from_spec(&spec, &runtime).map_err(|error| error.to_string())?;
+        let dialer = Dialer::from_spec(&spec, &runtime);
         let stream = match dialer.dial(&dial.target).await {
             Ok(stream) => stream,
             Err(error) => {

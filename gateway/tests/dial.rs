@@ -148,7 +148,7 @@ fn a_spec_that_cannot_be_is_refused(driver: &'static str) {
     let folder = Folder::new();
     let rows = [
         ("timeout: -3\n", "timeout"),
-        ("resolver: { servers: [192.0.2.53] }\n", "resolver.servers"),
+        ("resolver: { servers: [192.0.2.53:0] }\n", "resolver.servers"),
         ("listenConfig: { addr: ':0' }\n", "listenConfig"),
     ];
     for (yaml, part) in rows {

@@ -7,9 +7,7 @@
 
 mod attempt;
 mod error;
-mod names;
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
@@ -22,13 +20,12 @@ use ringport_platform::timer::later;
 
 use self::attempt::{OptionSets, begin};
 pub use self::error::{AttemptError, AttemptFailure, DialError, DialErrorKind, Phase};
-pub use self::names::ResolveError;
-use self::names::{Names, suitable};
+use super::resolve::{Resolver, suitable};
 use super::{Bounded, Stream};
 use crate::proto::happy_eyeballs::{Action, Attempts, AttemptsSpec, interleaved};
 use crate::proto::proxy_protocol::{Header, Version};
 use crate::runtime::{ConnectAddr, LocalAddr, Runtime, Timer};
-use crate::spec::{Address, Carries, DialSpec, NetAddr, OriginAddress, ProxyProtocolOut, ResolverSpec};
+use crate::spec::{Address, Carries, DialSpec, NetAddr, OriginAddress, ProxyProtocolOut};
 
 /// Makes connections. Cheap to clone; the names that it has looked up are shared by its clones, on one core.
 ///
@@ -52,7 +49,7 @@ pub struct Dialer<R: Runtime>(Rc<Inner<R>>);
 struct Inner<R: Runtime> {
     runtime: R,
     spec: DialSpec,
-    names: Names,
+    resolver: Resolver<R>,
     options: OptionSets,
 }
 
@@ -62,56 +59,22 @@ impl<R: Runtime> Clone for Dialer<R> {
     }
 }
 
-/// What in a spec a dialer cannot do yet. The writer of the spec is at fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DialerError {
-    faults: Vec<(&'static str, &'static str)>,
-}
-
-impl DialerError {
-    /// Every fault: the field, and what is wrong with it.
-    pub fn faults(&self) -> &[(&'static str, &'static str)] {
-        &self.faults
-    }
-}
-
-/// A line for each fault: `resolver.servers: not available yet; ..`.
-impl fmt::Display for DialerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (field, why)) in self.faults.iter().enumerate() {
-            write!(f, "{}{field}: {why}", if at == 0 { "" } else { "\n" })?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for DialerError {}
-
 impl<R: Runtime> Dialer<R> {
     /// With every default: see [`DialSpec::default`].
     pub fn new(runtime: &R) -> Self {
-        Self::over(DialSpec::default(), runtime)
+        Self::from_spec(&DialSpec::default(), runtime)
     }
 
     /// As a spec says. Nothing is looked up and no socket is made.
-    ///
-    /// # Errors
-    /// What the system's resolver cannot be told: servers, search domains and a hosts file of one's own.
-    pub fn from_spec(spec: &DialSpec, runtime: &R) -> Result<Self, DialerError> {
-        let (resolver, system) = (spec.resolver(), ResolverSpec::default());
-        let told = [
-            (!resolver.servers.is_empty(), "resolver.servers", SYSTEM_RESOLVER),
-            (!resolver.search.is_empty(), "resolver.search", SYSTEM_RESOLVER),
-            (resolver.hosts_file != system.hosts_file, "resolver.hosts_file", SYSTEM_RESOLVER),
-        ];
-        let faults: Vec<_> =
-            told.into_iter().filter_map(|(told, field, why)| told.then_some((field, why))).collect();
-        if faults.is_empty() { Ok(Self::over(spec.clone(), runtime)) } else { Err(DialerError { faults }) }
+    pub fn from_spec(spec: &DialSpec, runtime: &R) -> Self {
+        let resolver = Resolver::new(spec.resolver(), runtime);
+        let (spec, options) = (spec.clone(), OptionSets::default());
+        Dialer(Rc::new(Inner { runtime: runtime.clone(), spec, resolver, options }))
     }
 
-    fn over(spec: DialSpec, runtime: &R) -> Self {
-        let names = Names::new(spec.resolver());
-        Dialer(Rc::new(Inner { runtime: runtime.clone(), spec, names, options: OptionSets::default() }))
+    /// What looks names up for it.
+    pub fn resolver(&self) -> &Resolver<R> {
+        &self.0.resolver
     }
 
     /// What it was made of.
@@ -185,7 +148,7 @@ impl<R: Runtime> Dialer<R> {
         to: &NetAddr<OriginAddress>,
         deadline: Option<Instant>,
     ) -> Result<Vec<ConnectAddr>, DialErrorKind> {
-        let Inner { runtime, spec, names, .. } = &*self.0;
+        let Inner { runtime, spec, resolver, .. } = &*self.0;
         let local = spec.local().map(NetAddr::address);
         let (host, port) = match to.address() {
             OriginAddress::Unix(path) => {
@@ -197,7 +160,7 @@ impl<R: Runtime> Dialer<R> {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, port).into()]);
         }
-        let resolving = names.resolve(runtime, host);
+        let resolving = resolver.resolve(host);
         let found = match deadline {
             None => resolving.await,
             Some(deadline) => {
@@ -380,7 +343,5 @@ fn local(addr: &ConnectAddr) -> LocalAddr {
     }
 }
 
-const SYSTEM_RESOLVER: &str =
-    "not available yet; names are asked of the system's resolver, as the system is configured";
 /// Attempts at a time: descriptors that one dial may hold.
 const MAX_UNDER_WAY: usize = 8;

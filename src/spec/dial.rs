@@ -232,19 +232,25 @@ fn split_target(text: &str) -> Option<(&str, &str)> {
 
 /// How names are looked up.
 ///
-/// A dialer asks the system's resolver so far. It refuses servers, search domains and a hosts file of one's own, and gives
-/// the whole look-up `timeout` times `attempts`; that resolver tells no time to live, so answers are kept 30 s at most.
+/// Without servers, search domains, dots and a hosts file of one's own the system's resolver is asked, as the system is configured;
+/// it has `timeout` times `attempts` for a whole look-up, and tells no time to live, so what it says is kept 30 s at most.
+/// With any of them names are looked up by ourselves: in the hosts file, then at the servers, by UDP, and by TCP what does not fit
+/// into a datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolverSpec {
     /// For one question to one server.
     pub timeout: Duration,
     /// Rounds over the servers, 1 to 10.
     pub attempts: u32,
-    /// At most 8; none = those of `/etc/resolv.conf`.
+    /// At most 8, asked in this order, but first who has answered last; none = those of `/etc/resolv.conf`.
     pub servers: Vec<SocketAddr>,
     /// Domains that short names are tried in, at most 8, in lower case; none = those of `/etc/resolv.conf`.
     pub search: Vec<String>,
-    /// A file of names that is asked before any server.
+    /// Names with fewer dots are tried in the search domains first, others as they are; at most 15. `None` = what
+    /// `/etc/resolv.conf` says, or 1.
+    pub ndots: Option<u32>,
+    /// A file of names that is asked before any server; looked at for each look-up, and read when it has changed. It has to be
+    /// there, but for those in `/etc`.
     pub hosts_file: Option<PathBuf>,
     /// Names kept, each for as long as its answer says, at most 65,536; 0 = none.
     pub cache_entries: u32,
@@ -260,6 +266,7 @@ impl Default for ResolverSpec {
             attempts: 2,
             servers: Vec::new(),
             search: Vec::new(),
+            ndots: None,
             hosts_file: Some("/etc/hosts".into()),
             cache_entries: 1_024,
             cache_max_ttl: Duration::from_secs(3_600),
@@ -275,6 +282,7 @@ impl ResolverSpec {
             attempts: int(self.attempts),
             servers: self.servers.iter().map(ToString::to_string).collect(),
             search: self.search.clone(),
+            ndots: self.ndots.and_then(int),
             hosts_file: Some(
                 self.hosts_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
             ),
@@ -495,6 +503,7 @@ impl Check {
             attempts: self.range(at("attempts"), raw.attempts, 1..=10).unwrap_or(defaults.attempts),
             servers: values(self.list(&at("servers"), &raw.servers, MAX_SERVERS, server)),
             search: values(self.list(&at("search"), &raw.search, MAX_SERVERS, search_domain)),
+            ndots: self.range(at("ndots"), raw.ndots, 0..=15),
             hosts_file,
             cache_entries: self
                 .range(at("cache_entries"), raw.cache_entries, 0..=65_536)

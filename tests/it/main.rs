@@ -17,5 +17,6 @@ mod hyper_io;
 mod packet;
 mod pressure;
 mod relay;
+mod resolver;
 mod rig;
 mod streams;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringport_platform::sockopt::{ApplyError, OptFault, Target};
 
-use super::names::ResolveError;
+use crate::net::resolve::ResolveError;
 use crate::runtime::{LocalAddr, OpenError};
 use crate::spec::{NetAddr, Network, OriginAddress};
 

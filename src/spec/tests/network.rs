@@ -206,7 +206,7 @@ timeout: 10s
 fallbackDelay: -1
 keepAliveConfig: { idle: 11, interval: -1, count: 5 }
 sockOption: { soOption: { mark: 42, bindToDevice: eth0 }, tcpOption: { noDelay: false, userTimeout: "1.5s" } }
-resolver: { timeout: 2s, attempts: 3, servers: [192.0.2.53, "[2001:db8::53]:5353"], search: [Example.COM.], hostsFile: "", cacheEntries: 0, cacheMaxTtl: 1m }
+resolver: { timeout: 2s, attempts: 3, servers: [192.0.2.53, "[2001:db8::53]:5353"], search: [Example.COM.], ndots: 2, hostsFile: "", cacheEntries: 0, cacheMaxTtl: 1m }
 proxyProtocol: v2
 "#;
     let spec = dial(yaml);
@@ -223,6 +223,7 @@ proxyProtocol: v2
         attempts: 3,
         servers: vec!["192.0.2.53:53".parse().expect("v4"), "[2001:db8::53]:5353".parse().expect("v6")],
         search: vec!["example.com".into()],
+        ndots: Some(2),
         hosts_file: None,
         cache_entries: 0,
         cache_max_ttl: Duration::from_secs(60),
