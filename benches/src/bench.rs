@@ -49,7 +49,7 @@ pub fn run(
     question: &str,
     about: &str,
     configs: &[Config],
-    peers: fn(Kind) -> Vec<Peer>,
+    peers: impl Fn(Kind) -> Vec<Peer>,
     pace: Pace,
 ) -> io::Result<Report> {
     let (server_cpu, load_cpu) = cpu::pair()?;
@@ -266,7 +266,7 @@ fn metered_time(config: &Config) -> Duration {
 const STEP: Duration = Duration::from_micros(10);
 
 /// How many, in words.
-pub(crate) fn connections(count: usize) -> String {
+pub fn connections(count: usize) -> String {
     format!("{count} connection{}", if count == 1 { "" } else { "s" })
 }
 

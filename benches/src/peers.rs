@@ -145,6 +145,12 @@ impl Peer {
         Peer { name: name.into(), kind, command: Box::new(command), ended_by: libc::SIGKILL }
     }
 
+    /// A server by its command line, split at blanks, in whose words `{port}` and `{origin}` are replaced.
+    pub fn of_command(name: &str, kind: Kind, line: &str) -> Peer {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Peer::new(name, kind, move |place| filled_in(&words, place))
+    }
+
     /// Starts it and waits until it takes connections.
     ///
     /// # Errors
@@ -167,14 +173,16 @@ impl Peer {
 /// # Errors
 /// As [`Peer::start`].
 pub fn start_command(words: &[String], origin: Option<SocketAddr>) -> io::Result<Server> {
-    start(origin, None, libc::SIGTERM, |place| {
-        let origin = origin.map(|origin| origin.to_string()).unwrap_or_default();
-        let port = place.address.port().to_string();
-        let mut words = words.iter().map(|word| word.replace("{port}", &port).replace("{origin}", &origin));
-        let mut command = Command::new(words.next().ok_or_else(|| io::Error::other("an empty command"))?);
-        command.args(words);
-        Ok(command)
-    })
+    start(origin, None, libc::SIGTERM, |place| filled_in(words, place))
+}
+
+fn filled_in(words: &[String], place: &Place) -> io::Result<Command> {
+    let origin = place.origin.map(|origin| origin.to_string()).unwrap_or_default();
+    let port = place.address.port().to_string();
+    let mut words = words.iter().map(|word| word.replace("{port}", &port).replace("{origin}", &origin));
+    let mut command = Command::new(words.next().ok_or_else(|| io::Error::other("an empty command"))?);
+    command.args(words);
+    Ok(command)
 }
 
 /// Removes the folders of runs that were killed.
