@@ -67,7 +67,8 @@ pub trait Transport: 'static {
         None
     }
 
-    /// How many received bytes may wait before the peer is held back. Default 64 KiB; at least 1.
+    /// How many received bytes may wait before the peer is held back, at least 1. Unless set: 64 KiB, or more (natively 256)
+    /// for a reader that keeps up.
     ///
     /// It bounds what the runtime holds, not what the kernel does (`SO_RCVBUF`). The receive in flight keeps the limit
     /// that it was started with.

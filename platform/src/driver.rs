@@ -174,7 +174,7 @@ pub trait Driver {
     /// that. Each is a descriptor of the process, so an owner with less room than that takes them one by one.
     fn accept(&mut self, fd: RawFd, token: Token, burst: Burst);
 
-    /// Receives at most `credit` bytes (not 0) into the pool, as they come.
+    /// Receives at most `credit` bytes (not 0) into the pool, as they come. It may end when more than half of them have.
     ///
     /// Where io_uring does not count ([`Mechanism::Credit`] off or missing), what comes until the driver's own cancel
     /// takes effect is reported too: more than `credit`, never lost.

@@ -14,10 +14,12 @@
 //! generation.
 //!
 //! Credit: a receive is armed for at most `limit - queued` bytes, and only once half of `limit` is free again, so a slow
-//! reader stops its own socket and never the pool.
+//! reader stops its own socket and never the pool. A reader that has taken everything whenever the credit was used up gets
+//! more of it (`window`).
 
 mod accept;
 mod watch;
+mod window;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -32,9 +34,8 @@ use crate::stats::CoreStats;
 pub use accept::ACCEPT_QUEUE_LIMIT;
 use accept::Listen;
 use watch::Watches;
-
-/// Bytes that may wait in a socket for their reader, unless set otherwise.
-pub const DEFAULT_RX_LIMIT: u32 = 64 * 1024;
+pub use window::DEFAULT_RX_LIMIT;
+use window::{Window, Windows};
 
 /// Sockets that are armed again in one turn after they waited for a chunk of the pool.
 const UNPARK_BATCH: usize = 64;
@@ -141,7 +142,7 @@ struct Slot {
     closing: Option<CloseMode>,
     // Receive side.
     rx: RxQueue,
-    rx_limit: u32,
+    rx_window: Window,
     rx_wanted: bool,
     rx_parked: bool,
     /// Stands in `Sockets::holding`.
@@ -185,6 +186,7 @@ pub(crate) struct Sockets {
     unparking: bool,
     /// Slots that have received since the pool was last relieved; each at most once (`Slot::rx_holding`).
     holding: Vec<u32>,
+    windows: Windows,
     out_of_fds: Vec<u32>,
     pool: Pool,
     returned_seen: u64,
@@ -203,6 +205,7 @@ impl Sockets {
             parked_count: 0,
             unparking: false,
             holding: Vec::new(),
+            windows: Windows::of(&pool),
             out_of_fds: Vec::new(),
             pool,
             returned_seen: 0,
@@ -260,7 +263,7 @@ impl Sockets {
             work: 0,
             closing: None,
             rx: RxQueue::new(),
-            rx_limit: DEFAULT_RX_LIMIT,
+            rx_window: Window::default(),
             rx_wanted: false,
             rx_parked: false,
             rx_holding: false,
@@ -292,8 +295,8 @@ impl Sockets {
     }
 
     pub(crate) fn set_rx_limit(&mut self, id: SockId, limit: u32) {
-        if let Some(slot) = self.slot(id) {
-            slot.rx_limit = limit.max(1);
+        if let Some(slot) = find(&mut self.slots, id) {
+            self.windows.fix(&mut slot.rx_window, limit);
             self.mark(id.index, work::RECV);
         }
     }
@@ -621,7 +624,7 @@ impl Sockets {
             return;
         }
         let queued = slot.rx.len();
-        let limit = slot.rx_limit as usize;
+        let limit = self.windows.limit(&mut slot.rx_window, queued, &self.pool) as usize;
         if queued * 2 > limit {
             return;
         }
@@ -662,6 +665,7 @@ impl Sockets {
             self.parked_count -= 1;
             self.stats.pool_parked.set(self.parked_count as u64);
         }
+        self.windows.close(&mut slot.rx_window);
         let generation = slot.generation.wrapping_add(1) % Token::GENERATIONS;
         let (work, rx_holding) = (slot.work, slot.rx_holding);
         *slot = Slot { generation, work, rx_holding, ..fresh };
@@ -693,6 +697,7 @@ impl Sockets {
             waker.wake_by_ref();
         }
         if !more {
+            slot.rx_window.used_up();
             self.mark(index, work::RECV);
         }
     }

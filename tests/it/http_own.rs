@@ -315,7 +315,9 @@ fn a_flood_of_pipelined_requests_is_held_back() {
             turn().await;
         }
         let taken = runtime.core().stats().received_bytes.load();
-        assert!(taken <= 256 * 1024, "{taken} bytes were taken while a response is due");
+        // What the server pulled for the first request and beside it, and what waits in a socket whose reader kept up until
+        // then.
+        assert!(taken <= (64 + 64 + 256) * 1024, "{taken} bytes were taken while a response is due");
         // The rest of them is of no interest.
         raw.reset();
         server.into_stream().reset();

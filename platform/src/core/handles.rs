@@ -255,7 +255,8 @@ impl StreamSock {
         self.owned.with_fd(|fd| crate::sockopt::get(fd, opt))
     }
 
-    /// Bytes that may wait here for their reader before the peer is held back. Default 64 KiB.
+    /// Bytes that may wait here for their reader before the peer is held back, from now on always so many. Unless set:
+    /// 64 KiB, or 256 KiB while the reader has taken everything whenever that was used up and the pool has room.
     pub fn set_rx_limit(&self, bytes: u32) {
         self.owned.core.0.sockets.borrow_mut().set_rx_limit(self.owned.id, bytes);
     }

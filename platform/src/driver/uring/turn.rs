@@ -15,7 +15,7 @@ use crate::op::{Burst, Completion, Errno, OpKind, Outcome, Token};
 
 /// Bytes that one step of a receive takes at most, so that a fast peer does not hold up the others.
 const MAX_RECV_STEP: u32 = 64 * 1024;
-/// Credit below which a receive is armed for one step only.
+/// Credit below which a receive is armed for one step at a time.
 const SHORT_STRETCH: u32 = 4096;
 
 impl UringDriver {
@@ -78,7 +78,8 @@ impl UringDriver {
     /// Gives a receive to the kernel in a way that cannot exceed what is left of its credit.
     ///
     /// The kernel compares with `optlen` after each step and so overshoots by up to `len - 1`. Asking for `len - 1`
-    /// less keeps the cap exact; the last stretch is armed again, alone once it is short.
+    /// less keeps the cap exact. What is unused then, less than half, ends with the receive: whoever reads as fast as
+    /// bytes come gives new credit, and a last stretch would cut messages into pieces.
     pub(super) fn arm_recv(&mut self, token: Token) {
         let step = MAX_RECV_STEP.min(self.kernel.bufs.buffer_bytes());
         let Some(op) = self.recvs.get_mut(token) else { return };
@@ -279,8 +280,11 @@ impl UringDriver {
                 }
             }
             (_, true) => out.received(token, received, true),
-            (_, false) => {
-                if op.left > op.ends_at {
+            (left, false) if left <= op.ends_at && op.ends_at != u32::MAX => {
+                self.end_recv(token, Outcome::Received(received), out);
+            }
+            (left, false) => {
+                if left > op.ends_at {
                     self.stats.multishot_ended.inc();
                 }
                 out.received(token, received, true);
