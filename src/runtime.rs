@@ -10,13 +10,13 @@ pub mod native;
 
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 pub use ringport_platform::datagram::{Ecn, Received, RecvMeta, Transmit};
 pub use ringport_platform::driver::ConnectAddr;
+use ringport_platform::fd::OwnedFd;
 pub use ringport_platform::socket::multicast::Group;
 pub use ringport_platform::socket::{
     DialOptions, Ends, ListenOptions, LocalAddr, OpenError, Opened, PacketEnds, open_dialled,

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use ringport::runtime::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime
 use ringport::spec::{Address, OriginAddress, OriginPoolSpec, ProxySpec, RouteSpec};
 use ringport_platform::core::{CoreSpec, ListenSock};
 use ringport_platform::driver::open;
+use ringport_platform::fd::AsFd;
 use ringport_platform::launch::{CoreContext, LaunchSpec, Launched, launch};
 use ringport_platform::socket;
 
@@ -80,7 +80,7 @@ fn start_origin(settings: DriverSettings) -> io::Result<(Launched, SocketAddr)> 
     Ok((launched, addr))
 }
 
-async fn serve(context: CoreContext, fd: Option<std::os::fd::OwnedFd>) -> io::Result<()> {
+async fn serve(context: CoreContext, fd: Option<ringport_platform::fd::OwnedFd>) -> io::Result<()> {
     let Some(fd) = fd else { return Ok(()) };
     let runtime = Native::new(context.core.clone());
     let mut listener = runtime.adopt_listener(ListenSock::from_fd(&context.core, fd)?);

@@ -3,13 +3,13 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
 use std::pin::pin;
 use std::task::Poll;
 
 use ringport::net::{ReadHalf, Stream, WriteHalf};
 use ringport::runtime::Transport;
 use ringport_platform::blocking::{BlockingJob, BlockingPool, PoolFull};
+use ringport_platform::fd::AsFd;
 use ringport_platform::socket;
 
 /// Passes bytes both ways until the peer ends, and after that what standard input has without waiting; returns the exit

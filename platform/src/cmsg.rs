@@ -3,7 +3,17 @@
 //! A control buffer is a row of messages, each a header (length, level, type) and data, padded to a word. cmsg(3). Both ways
 //! are written out byte by byte, so nothing here relies on alignment, and a length that lies ends the reading.
 
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(windows)]
+mod windows;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+#[cfg(target_os = "linux")]
+use linux as os;
+#[cfg(windows)]
+use windows as os;
 
 /// The congestion mark of an IP packet, RFC 3168 5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,37 +68,53 @@ pub struct Received {
 pub fn decode(control: &[u8]) -> Received {
     let mut received = Received::default();
     for (level, kind, data) in (Messages { rest: control }) {
-        match (level, kind) {
-            (libc::IPPROTO_IP, libc::IP_TOS) => {
+        match os::told(level, kind) {
+            Some(Told::TypeOfService) => {
                 received.traffic_class = data.first().copied().or(received.traffic_class);
             }
-            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+            Some(Told::TrafficClass) => {
                 received.traffic_class = int(data).map(|class| class as u8).or(received.traffic_class);
             }
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                // in_pktinfo: index, the address to answer from, the address of the header.
-                if let (Some(index), Some(addr)) = (int(data), array::<4>(data, 8)) {
-                    received.local = Some((Ipv4Addr::from(addr).into(), index.cast_unsigned()));
+            Some(Told::Local4) => {
+                if let Some((addr, interface)) = os::local4(data) {
+                    received.local = Some((addr.into(), interface));
                 }
             }
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            Some(Told::Local6) => {
                 if let (Some(addr), Some(index)) = (array::<16>(data, 0), array::<4>(data, 16)) {
                     let addr = IpAddr::V6(Ipv6Addr::from(addr)).to_canonical();
                     // An IPv4 packet on such a socket is told of in both forms.
                     received.local = Some((addr, u32::from_ne_bytes(index)));
                 }
             }
-            (libc::IPPROTO_IP, libc::IP_ORIGDSTADDR) | (libc::IPPROTO_IPV6, libc::IPV6_ORIGDSTADDR) => {
+            Some(Told::OriginalDestination) => {
                 received.original_destination = socket_addr(data).or(received.original_destination);
             }
-            (libc::IPPROTO_UDP, libc::UDP_GRO) => {
+            Some(Told::SegmentSize) => {
                 let size = int(data).and_then(|size| u16::try_from(size).ok()).filter(|size| *size > 0);
                 received.segment_size = size.or(received.segment_size);
             }
-            _ => {}
+            None => {}
         }
     }
     received
+}
+
+/// What a control message tells.
+enum Told {
+    /// The differentiated services field of IPv4, or its two low bits.
+    TypeOfService,
+    /// The traffic class of IPv6, or its two low bits; an `int`.
+    TrafficClass,
+    /// `in_pktinfo`, whose form is the system's own.
+    Local4,
+    /// `in6_pktinfo`.
+    Local6,
+    /// A `sockaddr`.
+    #[cfg_attr(windows, expect(dead_code, reason = "Windows does not redirect that way"))]
+    OriginalDestination,
+    /// An `int`.
+    SegmentSize,
 }
 
 /// What is asked of the kernel with a datagram.
@@ -114,30 +140,23 @@ pub const MAX_RECEIVE: usize = 256;
 pub fn encode(ask: &ToSend, control: &mut [u8; MAX_SEND]) -> usize {
     let mut at = 0;
     if let Some(ecn) = ask.ecn {
-        let (level, kind) = if ask.is_ipv4 {
-            (libc::IPPROTO_IP, libc::IP_TOS)
-        } else {
-            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
-        };
+        let (level, kind) = if ask.is_ipv4 { os::ECN4 } else { os::ECN6 };
         put(control, &mut at, level, kind, &i32::from(ecn.to_bits()).to_ne_bytes());
     }
     match ask.source {
         Some((IpAddr::V4(addr), interface)) => {
-            let mut info = [0; 12];
-            info[..4].copy_from_slice(&interface.to_ne_bytes());
-            info[4..8].copy_from_slice(&addr.octets());
-            put(control, &mut at, libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+            put(control, &mut at, os::LOCAL4.0, os::LOCAL4.1, &os::from4(addr, interface));
         }
         Some((IpAddr::V6(addr), interface)) => {
             let mut info = [0; 20];
             info[..16].copy_from_slice(&addr.octets());
             info[16..].copy_from_slice(&interface.to_ne_bytes());
-            put(control, &mut at, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+            put(control, &mut at, os::LOCAL6.0, os::LOCAL6.1, &info);
         }
         None => {}
     }
     if let Some(size) = ask.segment_size {
-        put(control, &mut at, libc::IPPROTO_UDP, libc::UDP_SEGMENT, &size.to_ne_bytes());
+        put(control, &mut at, os::SEGMENT.0, os::SEGMENT.1, &os::segment(size));
     }
     at
 }
@@ -195,8 +214,8 @@ fn socket_addr(data: &[u8]) -> Option<SocketAddr> {
     let family = i32::from(u16::from_ne_bytes(array(data, 0)?));
     let port = u16::from_be_bytes(array(data, 2)?);
     match family {
-        libc::AF_INET => Some(SocketAddrV4::new(Ipv4Addr::from(array::<4>(data, 4)?), port).into()),
-        libc::AF_INET6 => {
+        os::AF_INET => Some(SocketAddrV4::new(Ipv4Addr::from(array::<4>(data, 4)?), port).into()),
+        os::AF_INET6 => {
             let flow = u32::from_be_bytes(array(data, 4)?);
             let addr = Ipv6Addr::from(array::<16>(data, 8)?);
             let scope = u32::from_ne_bytes(array(data, 24)?);
@@ -206,7 +225,7 @@ fn socket_addr(data: &[u8]) -> Option<SocketAddr> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use proptest::prelude::*;
 

@@ -12,12 +12,15 @@
 //! with GRO into provided buffers, which has neither that copy nor a system call for each batch, is the later step, to be
 //! taken when it is measured.
 
+mod message;
+#[cfg(target_os = "linux")]
 mod mmsg;
+#[cfg(windows)]
+mod wsamsg;
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -26,13 +29,18 @@ use crate::buf::{PoolBuf, Seg};
 use crate::cmsg;
 pub use crate::cmsg::Ecn;
 use crate::core::{Core, Owned, Sleep};
+use crate::errno;
+use crate::fd::{BorrowedFd, OwnedFd};
 use crate::op::{Errno, OpKind};
 use crate::socket::{self, LocalAddr};
 use crate::sockets::Role;
 use crate::sockopt::{Family, Role as SocketRole, Target};
 
+use self::message::{LONGEST_DATAGRAM, MAX_DATAGRAM, MAX_MESSAGES};
+#[cfg(target_os = "linux")]
 pub(crate) use self::mmsg::Scratch;
-use self::mmsg::{LONGEST_DATAGRAM, MAX_DATAGRAM, MAX_MESSAGES};
+#[cfg(windows)]
+pub(crate) use self::wsamsg::Scratch;
 
 /// A datagram that was received.
 #[derive(Debug)]
@@ -123,10 +131,10 @@ impl SendFault {
     /// Of an error that a send gave.
     pub fn of(error: &io::Error) -> Self {
         match error.raw_os_error() {
-            Some(libc::EMSGSIZE) => SendFault::TooLong,
-            Some(libc::ENOBUFS | libc::ENOMEM) => SendFault::NoBuffers,
+            Some(errno::EMSGSIZE) => SendFault::TooLong,
+            Some(errno::ENOBUFS | errno::ENOMEM) => SendFault::NoBuffers,
             // ENOTCONN: a Unix socket's.
-            Some(libc::EDESTADDRREQ | libc::ENOTCONN) => SendFault::NoPeer,
+            Some(errno::EDESTADDRREQ | errno::ENOTCONN) => SendFault::NoPeer,
             _ => SendFault::Other,
         }
     }
@@ -225,8 +233,8 @@ impl DatagramSock {
                     moved(&self.recv, count);
                     return Poll::Ready(Ok(count));
                 }
-                Err(Errno(libc::EAGAIN)) => wait(&self.recv),
-                Err(Errno(libc::EINTR)) => moved(&self.recv, 1),
+                Err(Errno(errno::EAGAIN)) => wait(&self.recv),
+                Err(Errno(errno::EINTR)) => moved(&self.recv, 1),
                 Err(errno) => return Poll::Ready(Err(errno.into())),
             }
         }
@@ -289,12 +297,12 @@ impl DatagramSock {
                 Err(error) => error,
             };
             match error.raw_os_error() {
-                Some(libc::EAGAIN) if self.is_deaf_to_its_peer() => {
+                Some(errno::EAGAIN) if self.is_deaf_to_its_peer() => {
                     *self.backoff.borrow_mut() = Some(self.owned.core().sleep(BACKOFF));
                 }
-                Some(libc::EAGAIN) => wait(&self.send),
-                Some(libc::EINTR) => moved(&self.send, 1),
-                Some(errno @ libc::ECONNREFUSED) if self.is_connected_inet() => {
+                Some(errno::EAGAIN) => wait(&self.send),
+                Some(errno::EINTR) => moved(&self.send, 1),
+                Some(errno @ errno::ECONNREFUSED) if self.is_connected_inet() => {
                     // An ICMP message about an earlier datagram: asking has cleared it, and this one was not looked at.
                     self.refuse(Errno(errno));
                     moved(&self.send, 1);

@@ -30,12 +30,14 @@ pub use open::{DriverChoice, OpenError, Opened, open};
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buf::{PoolBuf, TxQueue};
-use crate::op::{Burst, Completion, Errno, Outcome, SendMode, Token};
+use crate::fd::{OwnedFd, RawFd};
+#[cfg(target_os = "linux")]
+use crate::op::Errno;
+use crate::op::{Burst, Completion, Outcome, SendMode, Token};
 
 pub use self::mechanisms::{Mechanism, Mechanisms, UnknownMechanism};
 #[cfg(target_os = "linux")]
@@ -79,6 +81,8 @@ pub enum DriverKind {
     Uring,
     /// Linux epoll, edge-triggered, try first.
     Epoll,
+    /// Windows completion ports.
+    Iocp,
 }
 
 impl DriverKind {
@@ -87,6 +91,7 @@ impl DriverKind {
         match self {
             DriverKind::Uring => "uring",
             DriverKind::Epoll => "epoll",
+            DriverKind::Iocp => "iocp",
         }
     }
 }

@@ -13,9 +13,9 @@
 //! only a request: the terminal completion, whatever it says, is the truth.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
 
 use crate::buf::PoolBuf;
+use crate::fd::OwnedFd;
 
 /// What an operation is for; part of its [`Token`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

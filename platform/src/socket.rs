@@ -3,24 +3,40 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::LazyLock;
 
 use socket2::{SockAddr, SockRef};
 
 use crate::driver::ConnectAddr;
+use crate::fd::{BorrowedFd, OwnedFd};
 use crate::sockets::ACCEPT_QUEUE_LIMIT;
 use crate::sockopt::{Kind, OptSet};
 
+#[cfg(windows)]
+pub(crate) mod extension;
+#[cfg(target_os = "linux")]
 mod file;
+#[cfg(windows)]
+#[path = "socket/no_file.rs"]
+mod file;
+#[cfg(target_os = "linux")]
+mod linux;
 pub mod multicast;
 mod open;
+#[cfg(windows)]
+mod windows;
 
-pub use file::{InTheWay, SocketFile, group_id, make_room, user_id};
+#[cfg(target_os = "linux")]
+use linux as os;
+#[cfg(windows)]
+use windows as os;
+
+pub use file::{SocketFile, group_id, make_room, user_id};
 pub use open::{
     DialOptions, Ends, OpenError, Opened, PacketEnds, open_dialled, open_listener, open_listener_with,
     open_packet, open_packet_with,
 };
+pub use os::{is_readable, unacknowledged};
+pub(crate) use os::{readable, set_reset_on_close, unix_addr};
 
 /// Where a local socket is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,11 +103,10 @@ pub fn listen(addr: &ConnectAddr, options: ListenOptions) -> io::Result<OwnedFd>
 ///
 /// A turn may take all of them. listen(2): the kernel caps a backlog at `net.core.somaxconn`, and lets one more wait.
 pub fn burst_len(backlog: i32) -> usize {
-    static SOMAXCONN: LazyLock<usize> = LazyLock::new(|| {
-        let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
-        text.trim().parse().unwrap_or(usize::MAX)
-    });
-    usize::try_from(backlog).unwrap_or(usize::MAX).min(*SOMAXCONN).saturating_add(1 + ACCEPT_QUEUE_LIMIT)
+    usize::try_from(backlog)
+        .unwrap_or(usize::MAX)
+        .min(os::max_backlog())
+        .saturating_add(1 + ACCEPT_QUEUE_LIMIT)
 }
 
 /// A fresh non-blocking, close-on-exec stream socket for a connect to `addr`, without options of the caller: see
@@ -105,12 +120,6 @@ pub fn stream_for(addr: &ConnectAddr) -> io::Result<OwnedFd> {
     Ok(open_dialled(addr, options)?.fd)
 }
 
-/// The kernel's form of a Unix path; `InvalidInput` where it is longer than `sun_path` (108 bytes on Linux).
-pub(crate) fn unix_addr(path: &[u8]) -> io::Result<SockAddr> {
-    use std::os::unix::ffi::OsStrExt;
-    SockAddr::unix(std::ffi::OsStr::from_bytes(path))
-}
-
 /// The kernel's form of where a connect goes.
 ///
 /// # Errors
@@ -122,6 +131,20 @@ pub fn sock_addr(addr: &ConnectAddr) -> io::Result<SockAddr> {
     }
 }
 
+/// What is in the way of a new Unix socket.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum InTheWay {
+    /// A file that is no socket.
+    OtherFile,
+    /// A socket that somebody has.
+    LiveSocket,
+    /// A socket's file that nobody has, and that may not be replaced.
+    StaleSocket,
+    /// The kernel does not tell, or does not let it be removed.
+    Unknown(io::Error),
+}
+
 /// A connection that waits in a non-blocking listener, without waiting. One system call.
 ///
 /// # Errors
@@ -130,7 +153,7 @@ pub fn accept_now(fd: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     match SockRef::from(&fd).accept_raw() {
         Ok((accepted, _)) => {
             accepted.set_nonblocking(true)?;
-            accepted.set_cloexec(true)?;
+            os::keep_from_children(&accepted)?;
             Ok(Some(accepted.into()))
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -152,22 +175,6 @@ pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).shutdown(std::net::Shutdown::Write)
 }
 
-/// Bytes in the kernel's send queue that the peer has not acknowledged; 0 where it does not tell. tcp(7), `SIOCOUTQ`.
-pub fn unacknowledged(fd: BorrowedFd<'_>) -> usize {
-    let mut count: libc::c_int = 0;
-    // SAFETY: `TIOCOUTQ` is the same number; the kernel writes an `int` to `count` during the call only.
-    let told = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
-    if told == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
-}
-
-/// Whether a read would bring something, an end or an error included. poll(2).
-pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    let events = libc::POLLIN | libc::POLLRDHUP;
-    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
-    // SAFETY: one entry, which the kernel writes during the call only.
-    unsafe { libc::poll(&raw mut entry, 1, 0) == 1 }
-}
-
 /// The peer's address. One system call.
 ///
 /// # Errors
@@ -182,17 +189,4 @@ pub fn peer_addr(fd: BorrowedFd<'_>) -> io::Result<LocalAddr> {
 /// The kernel's.
 pub fn local_addr(fd: BorrowedFd<'_>) -> io::Result<LocalAddr> {
     SockRef::from(&fd).local_addr().map(|addr| readable(&addr))
-}
-
-pub(crate) fn readable(addr: &SockAddr) -> LocalAddr {
-    use std::os::unix::ffi::OsStrExt;
-    if let Some(addr) = addr.as_socket() {
-        return LocalAddr::Inet(addr);
-    }
-    if let Some(name) = addr.as_abstract_namespace() {
-        let mut bytes = vec![0];
-        bytes.extend_from_slice(name);
-        return LocalAddr::Unix(bytes);
-    }
-    LocalAddr::Unix(addr.as_pathname().map(|path| path.as_os_str().as_bytes().to_vec()).unwrap_or_default())
 }

@@ -22,13 +22,15 @@ mod watch;
 mod window;
 
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::buf::{Pool, PoolBuf, RxQueue, Seg, TxQueue};
 use crate::driver::{ConnectAddr, Driver, Sink};
+use crate::errno;
+use crate::fd::{AsRawFd, NO_FD, OwnedFd, RawFd};
 use crate::op::{Completion, Errno, OpKind, Outcome, SendMode, Token};
+use crate::socket;
 use crate::stats::CoreStats;
 
 pub use accept::ACCEPT_QUEUE_LIMIT;
@@ -164,7 +166,7 @@ struct Slot {
 
 impl Slot {
     fn fd(&self) -> RawFd {
-        self.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+        self.fd.as_ref().map_or(NO_FD, AsRawFd::as_raw_fd)
     }
 
     fn token(&self, kind: OpKind, index: u32) -> Token {
@@ -291,7 +293,7 @@ impl Sockets {
     }
 
     pub(crate) fn raw_fd(&mut self, id: SockId) -> RawFd {
-        self.slot(id).map_or(-1, |slot| slot.fd())
+        self.slot(id).map_or(NO_FD, |slot| slot.fd())
     }
 
     pub(crate) fn set_rx_limit(&mut self, id: SockId, limit: u32) {
@@ -310,7 +312,7 @@ impl Sockets {
         into: &mut RxQueue,
         max: usize,
     ) -> Poll<Result<bool, Errno>> {
-        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
+        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(errno::EBADF))) };
         if !slot.in_flight.recv {
             return self.poll_unarmed(id, cx, into, max);
         }
@@ -328,7 +330,7 @@ impl Sockets {
         id: SockId,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<PoolBuf>, Errno>> {
-        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
+        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(errno::EBADF))) };
         if !slot.in_flight.recv {
             return self.poll_unarmed_buf(id, cx);
         }
@@ -387,7 +389,7 @@ impl Sockets {
     /// Appends everything in `from` to what waits to be sent; returns how many bytes that are now.
     #[inline(always)]
     pub(crate) fn send(&mut self, id: SockId, from: &mut TxQueue) -> Result<usize, Errno> {
-        let Some(slot) = find(&mut self.slots, id) else { return Err(Errno(libc::EBADF)) };
+        let Some(slot) = find(&mut self.slots, id) else { return Err(Errno(errno::EBADF)) };
         if slot.tx_stalled || slot.tx_failed.is_some() {
             return self.send_late(id, from);
         }
@@ -402,7 +404,7 @@ impl Sockets {
     /// As `send`, for one segment.
     #[inline(always)]
     pub(crate) fn send_seg(&mut self, id: SockId, seg: Seg) -> Result<usize, Errno> {
-        let Some(slot) = find(&mut self.slots, id) else { return Err(Errno(libc::EBADF)) };
+        let Some(slot) = find(&mut self.slots, id) else { return Err(Errno(errno::EBADF)) };
         if slot.tx_stalled || slot.tx_failed.is_some() {
             let mut from = TxQueue::new(self.pool.clone());
             from.push(seg);
@@ -442,7 +444,7 @@ impl Sockets {
         cx: &mut Context<'_>,
         level: TxLevel,
     ) -> Poll<Result<(), Errno>> {
-        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
+        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(errno::EBADF))) };
         if let Some(errno) = slot.tx_failed {
             return Poll::Ready(Err(errno));
         }
@@ -470,7 +472,7 @@ impl Sockets {
     }
 
     pub(crate) fn poll_connect(&mut self, id: SockId, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
-        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
+        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(errno::EBADF))) };
         match slot.connect {
             Some(result) => Poll::Ready(result),
             None => {
@@ -651,7 +653,7 @@ impl Sockets {
         debug_assert!(slot.tx.is_empty());
         let Some(fd) = slot.fd.take() else { return };
         if reset {
-            set_reset_on_close(&fd);
+            socket::set_reset_on_close(&fd);
         }
         driver.close(fd, index);
         self.recycle(index);
@@ -843,7 +845,7 @@ impl Sink for Sockets {
                     Outcome::Connected => Ok(()),
                     Outcome::Failed(errno) => Err(errno),
                     // Canceled: by the drop of its future, so nobody reads this. A connect has no other end.
-                    _ => Err(Errno(libc::ECANCELED)),
+                    _ => Err(Errno(errno::ECANCELED)),
                 });
                 if let Some(waker) = slot.tx_waker.take() {
                     waker.wake();
@@ -918,19 +920,4 @@ fn register(slot: &mut Option<Waker>, cx: &Context<'_>) {
 #[cold]
 fn register_anew(slot: &mut Option<Waker>, cx: &Context<'_>) {
     *slot = Some(cx.waker().clone());
-}
-
-/// Makes the coming close send RST instead of FIN. socket(7) `SO_LINGER`.
-fn set_reset_on_close(fd: &OwnedFd) {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    // SAFETY: `fd` is open and the kernel reads `linger` during the call only. A refusal (Unix sockets) changes nothing.
-    unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            std::ptr::from_ref(&linger).cast(),
-            size_of::<libc::linger>() as libc::socklen_t,
-        );
-    }
 }

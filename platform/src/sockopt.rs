@@ -12,15 +12,21 @@
 //! Nothing here logs: what the kernel changed is in the report ([`Effective`]).
 
 mod applied;
+#[cfg(target_os = "linux")]
 mod linux;
 mod probe;
 mod set;
 mod table;
 mod value;
+#[cfg(windows)]
+mod windows;
 
 use std::fmt;
 
+#[cfg(target_os = "linux")]
 use linux as os;
+#[cfg(windows)]
+use windows as os;
 
 pub use applied::{ApplyError, Effective, Outcome, Reason};
 pub use os::{get, set};

@@ -8,6 +8,10 @@
 //!
 //! The system call is made by the task, not by the ring: `IORING_OP_SPLICE` always goes to a worker thread.
 
+#[cfg(target_os = "linux")]
+mod pipe;
+#[cfg(windows)]
+#[path = "splice/no_pipe.rs"]
 mod pipe;
 
 use std::fmt;

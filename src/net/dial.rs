@@ -10,7 +10,6 @@ mod error;
 
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::ffi::OsStrExt;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -152,7 +151,7 @@ impl<R: Runtime> Dialer<R> {
         let local = spec.local().map(NetAddr::address);
         let (host, port) = match to.address() {
             OriginAddress::Unix(path) => {
-                return Ok(vec![ConnectAddr::Unix(path.as_os_str().as_bytes().to_vec())]);
+                return Ok(vec![ConnectAddr::Unix(path.as_os_str().as_encoded_bytes().to_vec())]);
             }
             OriginAddress::UnixAbstract(name) => return Ok(vec![abstract_name(name)]),
             OriginAddress::Host { host, port } => (host, *port),

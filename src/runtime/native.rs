@@ -7,7 +7,6 @@ mod start;
 
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -17,6 +16,7 @@ use ringport_platform::core::{Accepted, Connecting, ListenSock, StreamSock};
 pub use ringport_platform::core::{Core, CoreSpec, Sleep};
 use ringport_platform::datagram::DatagramSock;
 pub use ringport_platform::driver::{DriverChoice, DriverKind, Mechanisms};
+use ringport_platform::fd::OwnedFd;
 pub use ringport_platform::launch::{CoreContext, Launched};
 use ringport_platform::socket::{multicast, open_packet_with};
 use ringport_platform::sockopt::{ApplyError, Effective, Family, OptSet, Stage, Target};

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use ringport::runtime::{ConnectAddr, ListenOptions, LocalAddr};
 use ringport::spec::{Address, ListenSource, ProxySpec};
+use ringport_platform::fd::{AsFd, OwnedFd};
 use ringport_platform::socket;
 
 /// One core's share of a listener.

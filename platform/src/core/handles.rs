@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::Core;
 use crate::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 use crate::driver::ConnectAddr;
+use crate::errno;
+use crate::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use crate::op::Errno;
 use crate::socket::{self, ListenOptions, LocalAddr};
 use crate::sockets::{CloseMode, Role, SockId, TxLevel};
@@ -200,7 +201,7 @@ impl Future for Connecting {
     type Output = io::Result<StreamSock>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(owned) = self.0.as_ref() else { return Poll::Ready(Err(Errno(libc::EBADF).into())) };
+        let Some(owned) = self.0.as_ref() else { return Poll::Ready(Err(Errno(errno::EBADF).into())) };
         let result = {
             let mut sockets = owned.core.0.sockets.borrow_mut();
             std::task::ready!(sockets.poll_connect(owned.id, cx))
@@ -209,7 +210,7 @@ impl Future for Connecting {
         match (result, owned) {
             (Ok(()), Some(owned)) => Poll::Ready(Ok(StreamSock { owned, shut: false })),
             (Err(errno), _) => Poll::Ready(Err(errno.into())),
-            (Ok(()), None) => Poll::Ready(Err(Errno(libc::EBADF).into())),
+            (Ok(()), None) => Poll::Ready(Err(Errno(errno::EBADF).into())),
         }
     }
 }
@@ -287,7 +288,7 @@ impl StreamSock {
         // Nothing to send is no fault: a flush or a second shutdown behind the first comes here too.
         if self.shut && !from.is_empty() {
             from.clear();
-            return Err(Errno(libc::EPIPE).into());
+            return Err(Errno(errno::EPIPE).into());
         }
         Ok(self.owned.core.0.sockets.borrow_mut().send(self.owned.id, from)?)
     }
@@ -299,7 +300,7 @@ impl StreamSock {
     #[inline(always)]
     pub fn send_seg(&self, seg: Seg) -> io::Result<usize> {
         if self.shut && !seg.is_empty() {
-            return Err(Errno(libc::EPIPE).into());
+            return Err(Errno(errno::EPIPE).into());
         }
         Ok(self.owned.core.0.sockets.borrow_mut().send_seg(self.owned.id, seg)?)
     }

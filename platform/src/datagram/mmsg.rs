@@ -1,25 +1,16 @@
 //! recvmmsg(2) and sendmmsg(2): many datagrams with a system call.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 use socket2::{SockAddr, SockAddrStorage};
 
 use super::Transmit;
-use crate::cmsg::{self, MAX_RECEIVE, MAX_SEND, ToSend};
-use crate::driver::ConnectAddr;
+use super::message::{LONGEST_DATAGRAM, MAX_MESSAGES, Message, SCRATCH_BYTES, canonical, kernel_addr};
+use crate::cmsg::{self, MAX_RECEIVE, MAX_SEND};
 use crate::op::Errno;
 use crate::socket::{self, LocalAddr};
-
-/// Messages of one system call at most.
-pub(super) const MAX_MESSAGES: usize = 64;
-/// Where datagrams are received to, of all messages together. Only what the kernel writes to becomes resident.
-const SCRATCH_BYTES: usize = MAX_MESSAGES * MAX_DATAGRAM;
-/// As long as UDP's get, and as UDP_GRO makes them.
-pub(super) const MAX_DATAGRAM: usize = 1 << 16;
-/// As long as they can be received at all: [`SCRATCH_BYTES`] in so few messages.
-pub(super) const LONGEST_DATAGRAM: usize = SCRATCH_BYTES / 4;
 
 /// The memory of both calls, of a core; nothing in it outlives a call but what was just received.
 #[derive(Default)]
@@ -34,14 +25,6 @@ pub(crate) struct Scratch {
     headers: Vec<libc::mmsghdr>,
     /// Of the last receive.
     max_len: usize,
-}
-
-/// A datagram that lies in the scratch memory.
-pub(super) struct Message<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) peer: LocalAddr,
-    pub(super) control: &'a [u8],
-    pub(super) is_truncated: bool,
 }
 
 impl Scratch {
@@ -183,41 +166,6 @@ impl Scratch {
     }
 }
 
-impl Transmit {
-    fn ask(&self, default_is_ipv4: bool) -> ToSend {
-        let is_ipv4 = match &self.dest {
-            Some(LocalAddr::Inet(addr)) => addr.ip().to_canonical().is_ipv4(),
-            Some(LocalAddr::Unix(_)) | None => default_is_ipv4,
-        };
-        let source = self.source.map(|(addr, interface)| {
-            // An IPv4 packet's source is asked for as IPv4, and no packet has one of the other family's.
-            let addr = if is_ipv4 { addr.to_canonical() } else { addr };
-            (addr, interface)
-        });
-        ToSend { is_ipv4, ecn: self.ecn, source, segment_size: self.segment_size }
-    }
-}
-
-/// An IPv4 address goes to an IPv6 socket as one inside IPv6.
-fn kernel_addr(addr: &LocalAddr, as_ipv6: bool) -> io::Result<SockAddr> {
-    match addr {
-        LocalAddr::Inet(SocketAddr::V4(addr)) if as_ipv6 => {
-            let mapped = IpAddr::V6(addr.ip().to_ipv6_mapped());
-            Ok(SockAddr::from(SocketAddr::new(mapped, addr.port())))
-        }
-        LocalAddr::Inet(addr) => Ok(SockAddr::from(*addr)),
-        LocalAddr::Unix(path) => socket::sock_addr(&ConnectAddr::Unix(path.clone())),
-    }
-}
-
-/// IPv4 where it is IPv4 inside IPv6.
-fn canonical(addr: SocketAddr) -> SocketAddr {
-    match addr.ip().to_canonical() {
-        IpAddr::V4(ip) => SocketAddr::new(ip.into(), addr.port()),
-        IpAddr::V6(_) => addr,
-    }
-}
-
 fn nowhere() -> SockAddr {
     SockAddr::from(SocketAddr::from(([0, 0, 0, 0], 0)))
 }
@@ -225,17 +173,4 @@ fn nowhere() -> SockAddr {
 fn empty_header() -> libc::mmsghdr {
     // SAFETY: integers and raw pointers, of which all zeroes are values.
     unsafe { std::mem::zeroed() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ipv4_goes_to_an_ipv6_socket_inside_ipv6() {
-        let addr = LocalAddr::Inet("192.0.2.1:80".parse().expect("an address"));
-        let mapped = kernel_addr(&addr, true).expect("an address").as_socket().expect("of IP");
-        assert_eq!(mapped, "[::ffff:192.0.2.1]:80".parse().expect("an address"));
-        assert_eq!(canonical(mapped), "192.0.2.1:80".parse().expect("an address"));
-    }
 }

@@ -6,11 +6,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use super::{ConnectAddr, Driver, DriverKind, MAX_SEND_BYTES, Sink, Unpark, Wait};
 use crate::buf::{Pool, PoolSpec, Seg, TxQueue};
+use crate::errno;
+use crate::fd::{OwnedFd, RawFd};
 use crate::op::{Burst, Completion, Errno, OpKind, Outcome, SendMode, Token};
 
 /// What happens instead.
@@ -175,7 +176,7 @@ impl<D: Driver + ?Sized> Faulty<D> {
                 self.held.push_back(Held { turns: 0, completion: Completion { more: false, ..completion } });
             }
             Some(Fault::Errno(errno)) => self.replace(completion, Outcome::Failed(Errno(errno))),
-            Some(Fault::OutOfFds) => self.replace(completion, Outcome::Failed(Errno(libc::EMFILE))),
+            Some(Fault::OutOfFds) => self.replace(completion, Outcome::Failed(Errno(errno::EMFILE))),
             Some(Fault::Starve) => self.replace(completion, Outcome::Starved),
             Some(Fault::ShortSend(_) | Fault::CancelRace) => {
                 unreachable!("these do not apply to completions")

@@ -1,18 +1,28 @@
-//! Which driver a core gets: io_uring where it works, else epoll, never a silent change of a forced one.
+//! Which driver a core gets: io_uring where it works, else epoll, on Windows a completion port; never a silent change of a
+//! forced one.
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(windows)]
+mod windows;
 
 use std::fmt;
 use std::io;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use super::{Driver, DriverKind, EpollDriver, Mechanisms, UringDriver, UringError, UringReport, UringSpec};
-use crate::buf::Pool;
-use crate::stats::CoreStats;
+use super::{Driver, DriverKind};
+#[cfg(target_os = "linux")]
+use super::{UringError, UringReport};
+
+#[cfg(target_os = "linux")]
+pub use linux::open;
+#[cfg(windows)]
+pub use windows::open;
 
 /// Which driver is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DriverChoice {
-    /// io_uring where it works, else epoll.
+    /// io_uring where it works, else epoll; on Windows a completion port.
     #[default]
     Auto,
     /// This one, or an error.
@@ -27,7 +37,8 @@ impl FromStr for DriverChoice {
             "auto" => Ok(DriverChoice::Auto),
             "uring" => Ok(DriverChoice::Only(DriverKind::Uring)),
             "epoll" => Ok(DriverChoice::Only(DriverKind::Epoll)),
-            other => Err(format!("{other:?} is no driver; there are auto, uring and epoll")),
+            "iocp" => Ok(DriverChoice::Only(DriverKind::Iocp)),
+            other => Err(format!("{other:?} is no driver; there are auto, uring, epoll and iocp")),
         }
     }
 }
@@ -39,13 +50,19 @@ pub struct Opened {
     /// One sentence for the log: which driver, why, and for a fall-back what would lift it.
     pub why: String,
     /// What io_uring offers, where it was taken.
+    #[cfg(target_os = "linux")]
     pub uring: Option<UringReport>,
 }
 
 /// Why no driver could be opened.
 #[derive(Debug)]
 pub enum OpenError {
+    /// The driver that was forced is another system's.
+    Elsewhere(DriverKind),
+    /// Windows refused a completion port.
+    Iocp(io::Error),
     /// io_uring was forced and is not to be had.
+    #[cfg(target_os = "linux")]
     Uring(UringError),
     /// The kernel refused epoll.
     Epoll(io::Error),
@@ -54,6 +71,11 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            OpenError::Elsewhere(kind) => {
+                write!(f, "the driver {} was asked for and is not to be had on this system", kind.name())
+            }
+            OpenError::Iocp(error) => write!(f, "the driver iocp is not to be had: {error}"),
+            #[cfg(target_os = "linux")]
             OpenError::Uring(error) => {
                 write!(f, "the driver uring was asked for and is not to be had: {error}")
             }
@@ -63,42 +85,3 @@ impl fmt::Display for OpenError {
 }
 
 impl std::error::Error for OpenError {}
-
-/// Opens a driver on this thread. `Auto` falls back to epoll and says why; a forced driver never falls back.
-///
-/// # Errors
-/// When the forced driver, or every driver, is not to be had.
-pub fn open(
-    choice: DriverChoice,
-    disable: Mechanisms,
-    pool: &Pool,
-    stats: &Arc<CoreStats>,
-) -> Result<Opened, OpenError> {
-    let why_not = match choice {
-        DriverChoice::Only(DriverKind::Epoll) => None,
-        DriverChoice::Auto | DriverChoice::Only(DriverKind::Uring) => {
-            let spec = UringSpec { disable, ..UringSpec::default() };
-            match UringDriver::open(&spec, pool.clone(), stats.clone()) {
-                Ok((driver, report)) => return Ok(with_uring(choice, driver, report)),
-                Err(error) if choice == DriverChoice::Auto => Some(error),
-                Err(error) => return Err(OpenError::Uring(error)),
-            }
-        }
-    };
-    let driver = EpollDriver::open(pool.clone(), stats.clone()).map_err(OpenError::Epoll)?;
-    let why = match why_not {
-        Some(error) => format!("epoll, because io_uring is not to be had: {error}"),
-        None => "epoll, as asked for".to_owned(),
-    };
-    Ok(Opened { driver: Box::new(driver), why, uring: None })
-}
-
-fn with_uring(choice: DriverChoice, driver: UringDriver, report: UringReport) -> Opened {
-    let reason =
-        if choice == DriverChoice::Auto { "all it needs passed its self-test" } else { "as asked for" };
-    let off: Vec<&str> =
-        report.features.iter().filter(|feature| !feature.enabled).map(|feature| feature.name).collect();
-    let without = if off.is_empty() { String::new() } else { format!("; without {}", off.join(", ")) };
-    let why = format!("uring, {reason}{without}");
-    Opened { driver: Box::new(driver), why, uring: Some(report) }
-}

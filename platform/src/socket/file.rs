@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Socket, Type};
 
-use super::unix_addr;
+use super::{InTheWay, unix_addr};
 
 /// The file that a bind made. Dropping it removes the file, unless another has taken its place.
 #[derive(Debug)]
@@ -60,20 +60,6 @@ impl Drop for SocketFile {
             tracing::warn!(path = %self.path.display(), %error, "the socket's file could not be removed");
         }
     }
-}
-
-/// What is in the way of a new Unix socket.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum InTheWay {
-    /// A file that is no socket.
-    OtherFile,
-    /// A socket that somebody has.
-    LiveSocket,
-    /// A socket's file that nobody has, and that may not be replaced.
-    StaleSocket,
-    /// The kernel does not tell, or does not let it be removed.
-    Unknown(io::Error),
 }
 
 /// Makes room for a socket at `path`: a socket's file that nobody has is removed if `replace` says so. A live socket, or a

@@ -5,20 +5,17 @@
 //! driver; what has to be set after it is [`OptSet::apply`] with [`Stage::Connected`]. Whatever fails, the socket is
 //! closed.
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 
-use super::{ListenOptions, LocalAddr, SocketFile, sock_addr, unix_addr};
+use super::{ListenOptions, LocalAddr, os, sock_addr, unix_addr};
 use crate::driver::ConnectAddr;
+use crate::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::sockopt::{
-    ApplyError, Effective, Family, Kind, Opt, OptFault, OptSet, Role, Setting, Stage, Target,
+    ApplyError, Effective, Family, Kind, Opt, OptFault, OptSet, Os, Role, Setting, Stage, Target,
 };
 
 /// A socket that was made as asked. Non-blocking, closed on exec.
@@ -109,7 +106,7 @@ impl Target {
             Type::RAW => Kind::Raw,
             _ => return Err(unknown()),
         };
-        let family = match socket.domain()? {
+        let family = match os::domain(&socket)? {
             Domain::IPV4 => Family::V4,
             Domain::IPV6 if socket.only_v6()? => Family::V6,
             Domain::IPV6 => Family::Dual,
@@ -118,7 +115,7 @@ impl Target {
         };
         let connected = || socket.peer_addr().is_ok();
         let role = match kind {
-            Kind::Stream | Kind::Seqpacket if socket.is_listener()? => Role::Listener,
+            Kind::Stream | Kind::Seqpacket if os::is_listening(&socket)? => Role::Listener,
             Kind::Stream | Kind::Seqpacket if connected() => Role::Accepted,
             Kind::Datagram | Kind::Raw if !connected() => Role::Packet,
             Kind::Stream | Kind::Seqpacket | Kind::Datagram | Kind::Raw => Role::Dialled,
@@ -129,7 +126,8 @@ impl Target {
 
 /// A listening socket at `addr`, of [`Kind::Stream`] or, of Unix, [`Kind::Seqpacket`].
 ///
-/// Of IP, unless the options say otherwise: `SO_REUSEADDR` is set, so that a restart does not wait for old connections;
+/// Of IP, unless the options say otherwise: `SO_REUSEADDR` is set, so that a restart does not wait for old connections (on
+/// Windows, where it would let others take the port, `SO_EXCLUSIVEADDRUSE` is set instead);
 /// `TCP_NODELAY` is set, which connections inherit; and `[::]` takes IPv4 too.
 ///
 /// # Errors
@@ -166,7 +164,9 @@ pub fn open_listener_with(
         }
     };
     if target.family != Family::Unix {
-        default(Opt::SoReuseaddr, true);
+        if os::REUSES_ADDRESS {
+            default(Opt::SoReuseaddr, true);
+        }
         default(Opt::TcpNodelay, true);
     }
     if target.family == Family::Dual {
@@ -176,6 +176,8 @@ pub fn open_listener_with(
         default(Opt::SoReuseport, true);
     }
     let mut opened = make(target, None, &set, true)?;
+    let claimed = os::claim_address(&opened.fd, set.is_on(Opt::SoReuseaddr));
+    claimed.map_err(|error| OpenError::LocalAddr { addr: local(addr), error })?;
     bind(&opened.fd, addr)?;
     when_bound().map_err(|error| OpenError::LocalAddr { addr: local(addr), error })?;
     opened.apply(Stage::PreConnect, &set, true)?;
@@ -253,10 +255,11 @@ pub fn open_packet_with(ends: &PacketEnds, set: &OptSet, mode: Option<u32>) -> R
             opened.leave_port_to_connect(bound, &set)?;
         }
         if let Some(mode) = mode {
-            narrow(&opened.fd, mode).map_err(|error| OpenError::LocalAddr { addr: local(bound), error })?;
+            os::narrow(&opened.fd, mode)
+                .map_err(|error| OpenError::LocalAddr { addr: local(bound), error })?;
         }
         bind(&opened.fd, bound)?;
-        made = bound_file(bound)?;
+        made = os::bound_file(bound).map_err(|error| OpenError::LocalAddr { addr: local(bound), error })?;
     }
     opened.apply(Stage::PreConnect, &set, true)?;
     if let Some(peer) = peer {
@@ -269,23 +272,6 @@ pub fn open_packet_with(ends: &PacketEnds, set: &OptSet, mode: Option<u32>) -> R
         made.keep();
     }
     Ok(opened)
-}
-
-/// On Linux the file of a Unix socket gets the mode of the socket itself, less the umask.
-fn narrow(fd: &OwnedFd, mode: u32) -> io::Result<()> {
-    // SAFETY: changes the mode of an open descriptor; no memory is involved.
-    let done = unsafe { libc::fchmod(fd.as_raw_fd(), mode) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// The file that a bind has made, if that makes one.
-fn bound_file(addr: &ConnectAddr) -> Result<Option<SocketFile>, OpenError> {
-    let path = match addr {
-        ConnectAddr::Unix(path) if path.first().is_some_and(|first| *first != 0) => path,
-        ConnectAddr::Unix(_) | ConnectAddr::Inet(_) => return Ok(None),
-    };
-    let refused = |error| OpenError::LocalAddr { addr: local(addr), error };
-    SocketFile::just_bound(Path::new(OsStr::from_bytes(path))).map(Some).map_err(refused)
 }
 
 impl<A> Ends<A> {
@@ -319,7 +305,8 @@ impl Opened {
     /// A local address without a port need not take one yet: connect chooses a port that is free for its peer.
     fn leave_port_to_connect(&self, bound: &ConnectAddr, set: &OptSet) -> Result<(), OpenError> {
         let portless = matches!(bound, ConnectAddr::Inet(addr) if addr.port() == 0);
-        if portless && set.find(Opt::IpBindAddressNoPort).is_none() {
+        let exists = Opt::IpBindAddressNoPort.row().exists_in(Os::HERE);
+        if portless && exists && set.find(Opt::IpBindAddressNoPort).is_none() {
             self.set_quietly(Opt::IpBindAddressNoPort)?;
         }
         Ok(())
@@ -349,8 +336,8 @@ fn make(
         Kind::Raw => Type::RAW,
     };
     let multipath = set.is_on(Opt::IpprotoMptcp);
-    let protocol = if multipath { Some(Protocol::MPTCP) } else { protocol };
-    let socket = Socket::new(domain, kind.nonblocking().cloexec(), protocol).map_err(|error| {
+    let protocol = if multipath { os::MPTCP } else { protocol };
+    let socket = os::new_socket(domain, kind, protocol).map_err(|error| {
         if multipath {
             // Never plain TCP instead: who asked for several paths is told that there are none.
             return OpenError::Option(ApplyError::new(

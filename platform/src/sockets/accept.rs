@@ -10,11 +10,12 @@
 //! What was taken waits in the listener's queue until an acceptor comes; dropping the acceptor's future loses none.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 
 use super::{SockId, Sockets, register, work};
 use crate::driver::Driver;
+use crate::errno;
+use crate::fd::OwnedFd;
 use crate::op::{Burst, Errno, OpKind, Outcome};
 
 /// Connections that may wait in a listener for an acceptor before it pauses.
@@ -82,8 +83,8 @@ impl Listen {
 impl Sockets {
     /// The next connection, or why there is none; from now on connections are wanted.
     pub(crate) fn poll_accept(&mut self, id: SockId, cx: &mut Context<'_>) -> Poll<Result<OwnedFd, Errno>> {
-        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
-        let Some(listen) = slot.listen.as_mut() else { return Poll::Ready(Err(Errno(libc::EINVAL))) };
+        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(errno::EBADF))) };
+        let Some(listen) = slot.listen.as_mut() else { return Poll::Ready(Err(Errno(errno::EINVAL))) };
         let taken = listen.queue.pop_front();
         if listen.paused == Some(AcceptPause::Held) && listen.queue.len() < ACCEPT_QUEUE_LIMIT / 2 {
             listen.paused = None;
@@ -211,7 +212,7 @@ impl Sockets {
                     self.mark(index, work::ANY);
                 }
             }
-            Outcome::Failed(Errno(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) => {
+            Outcome::Failed(Errno(errno::EMFILE | errno::ENFILE | errno::ENOBUFS | errno::ENOMEM)) => {
                 listen.paused = Some(AcceptPause::OutOfFds);
                 self.out_of_fds.push(index);
                 self.stats.accept_paused.inc();

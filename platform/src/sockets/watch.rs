@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::{SockId, Sockets, register, work};
 use crate::driver::Driver;
+use crate::errno;
 use crate::op::{Errno, OpKind, Outcome, Token};
 
 /// What is wanted to be known of a socket's readiness. Made for the few sockets where it is asked.
@@ -76,7 +77,7 @@ impl Sockets {
     pub(crate) fn truncate(&mut self, id: SockId) {
         if let Some(slot) = self.slot(id) {
             slot.watches.get_or_insert_default().truncated = true;
-            slot.tx_failed.get_or_insert(Errno(libc::EPIPE));
+            slot.tx_failed.get_or_insert(Errno(errno::EPIPE));
             self.mark(id.index, work::RECV);
         }
     }
@@ -88,7 +89,7 @@ impl Sockets {
         kind: OpKind,
         cx: &Context<'_>,
     ) -> Poll<Result<(), Errno>> {
-        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(libc::EBADF))) };
+        let Some(slot) = self.slot(id) else { return Poll::Ready(Err(Errno(errno::EBADF))) };
         let armed = *slot.in_flight.slot(kind);
         let watch = slot.watches.get_or_insert_default().side(kind);
         if let Some(told) = watch.told.take() {

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use super::table::{Capability, Off, ReadBack};
 use super::value::{OptValue, Setting};
 use super::{Opt, Target, os};
+use crate::fd::BorrowedFd;
 
 /// A setting that the kernel took, and what it holds now.
 #[derive(Clone, Debug, PartialEq, Eq)]

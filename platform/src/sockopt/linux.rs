@@ -6,6 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use socket2::{Domain, Protocol, Socket, Type};
+
 use super::table::{Code, Off, Opt};
 use super::value::{Form, OptValue, Setting, whole};
 use super::{Os, Reason};
@@ -278,6 +280,16 @@ fn interface_name(index: u32) -> io::Result<String> {
     }
     let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
     Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+/// A socket to try an option on: of the protocol, and with the other option, that it needs.
+pub(super) fn socket_with(domain: Domain, kind: Type, opt: Opt) -> io::Result<Socket> {
+    let protocol = (opt == Opt::IpprotoMptcp).then_some(Protocol::MPTCP);
+    let socket = Socket::new(domain, kind.cloexec(), protocol)?;
+    if opt == Opt::SoAttachReuseportCbpf {
+        socket.set_reuse_port(true)?;
+    }
+    Ok(socket)
 }
 
 /// Whether listeners may take data with the first segment: without this the kernel takes `TCP_FASTOPEN` and does nothing.

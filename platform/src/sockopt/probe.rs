@@ -1,14 +1,14 @@
 //! What this kernel and process can do with each option, found by setting each on a socket made for that.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use super::applied::{ApplyError, Effective, effective};
 use super::value::{Form, OptValue, Setting};
 use super::{Family, Kind, Opt, Target, os};
+use crate::fd::AsFd;
 
 /// What was found of one option.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,16 +66,8 @@ const SCRATCH: [Target; 5] = [
 
 fn scratch(opt: Opt, target: Target) -> io::Result<Socket> {
     let domain = if target.family == Family::V6 { Domain::IPV6 } else { Domain::IPV4 };
-    let (kind, protocol) = match (target.kind, opt) {
-        (Kind::Datagram, _) => (Type::DGRAM, None),
-        (_, Opt::IpprotoMptcp) => (Type::STREAM, Some(Protocol::MPTCP)),
-        _ => (Type::STREAM, None),
-    };
-    let socket = Socket::new(domain, kind.cloexec(), protocol)?;
-    if opt == Opt::SoAttachReuseportCbpf {
-        socket.set_reuse_port(true)?;
-    }
-    Ok(socket)
+    let kind = if target.kind == Kind::Datagram { Type::DGRAM } else { Type::STREAM };
+    os::socket_with(domain, kind, opt)
 }
 
 /// A value that every system takes which has the option.

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::applied::{ApplyError, Effective, effective};
 use super::table::Off;
 use super::value::{OptValue, Setting, Unit, ValueError};
 use super::{Family, Opt, Os, Role, Stage, Target, os};
+use crate::fd::BorrowedFd;
 
 /// Settings of socket options, at most one for each option. An option without one is not touched.
 ///

@@ -403,7 +403,7 @@ options! {
         .fields(&["ipOption.recvTos"]);
     /// Whether an IPv6 socket leaves IPv4 alone. Unset, a socket on `[::]` takes both.
     Ipv6V6only = flag("IPV6_V6ONLY", os::IPV6_V6ONLY, Stage::PreBind)
-        .on(V6, IP_KINDS, SETUP).accepted(Accepted::Nothing).fields(&["ipv6Option.v6Only"]).since("2.4.21");
+        .on(V6, IP_KINDS, SETUP).accepted(Accepted::Nothing).fields(&["ipv6Option.v6Only"]).since("2.4.21").windows();
     /// How many routers an IPv6 packet may pass. Off gives the system's choice.
     Ipv6UnicastHops = row("IPV6_UNICAST_HOPS", os::IPV6_UNICAST_HOPS, int(1, 255), Stage::PreConnect)
         .on(V6, IP_KINDS, SETUP).off(Off::System(-1)).unit(Unit::Count).no_mptcp().fields(&["ipv6Option.unicastHops"]);

@@ -280,7 +280,7 @@ fn a_socket_of_ipv6_alone_has_no_ipv4_options() {
 }
 
 #[test]
-fn windows_has_eight_of_them() {
+fn windows_has_nine_of_them() {
     let mut set = OptSet::new();
     for opt in Opt::ALL {
         set.insert(*opt, sample(*opt)).unwrap();
@@ -303,6 +303,7 @@ fn windows_has_eight_of_them() {
         "SO_REUSEADDR",
         "SO_SNDBUF",
         "IP_TTL",
+        "IPV6_V6ONLY",
         "TCP_NODELAY",
     ];
     expected.sort_unstable();

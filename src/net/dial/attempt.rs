@@ -1,7 +1,6 @@
 //! One attempt: a socket with its options and its local address, connected.
 
 use std::cell::RefCell;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -65,7 +64,7 @@ fn open<R: Runtime>(
 ) -> Result<(Opened, Arc<OptSet>, Option<BoundFile>), AttemptError> {
     let bound = dialer.spec.local().map(|local| match local.address() {
         Address::Inet(local) => ConnectAddr::Inet(*local),
-        Address::Unix(path) => ConnectAddr::Unix(path.as_os_str().as_bytes().to_vec()),
+        Address::Unix(path) => ConnectAddr::Unix(path.as_os_str().as_encoded_bytes().to_vec()),
         Address::UnixAbstract(name) => abstract_name(name),
     });
     let file = dialer.spec.local().and_then(BoundFile::to_come);

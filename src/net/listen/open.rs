@@ -1,9 +1,9 @@
 //! Makes the sockets of a listener, before any core has them: a fault leaves nothing behind.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use ringport_platform::fd::{AsFd, BorrowedFd, OwnedFd};
 use ringport_platform::process::{TakeError, take_inherited};
 use ringport_platform::socket::{
     self, InTheWay, OpenError, Opened, SocketFile, group_id, make_room, open_listener_with, user_id,
