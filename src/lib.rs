@@ -52,5 +52,9 @@ pub mod proto;
 pub mod runtime;
 pub mod spec;
 
+#[cfg(test)]
+#[path = "../tests/it/pki.rs"]
+mod pki;
+
 /// Who owns bytes that were received or are to be sent: the module of `ringport_platform`.
 pub use ringport_platform::buf;

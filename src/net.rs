@@ -9,6 +9,7 @@ mod peer_filter;
 mod relay;
 mod resolve;
 mod stream;
+pub mod tls;
 
 pub use compat::CompatStream;
 pub use dial::{AttemptError, AttemptFailure, DialError, DialErrorKind, Dialer, Phase};

@@ -27,6 +27,7 @@ mod read;
 mod scalar;
 mod sockopt;
 mod text;
+mod tls;
 mod tree;
 mod unavailable;
 mod units;
@@ -52,6 +53,10 @@ pub use proxy::{
 };
 pub use read::{Format, Positions, read, read_with_positions};
 pub use sockopt::{OnUnsupported, SockOptions};
+pub use tls::{
+    ClientAuth, Curve, Identity, Issuers, Pem, Resumption, TlsCipher, TlsClientSpec, TlsClientSpecBuilder,
+    TlsCommon, TlsServerSpec, TlsServerSpecBuilder, TlsVersion,
+};
 pub use unix_file::{Owner, UnixFile};
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 mod corners;
 mod formats;
 mod network;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

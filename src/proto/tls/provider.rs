@@ -1,6 +1,9 @@
 //! Which library does the cryptography.
 
+use std::sync::Arc;
+
 use rustls::crypto::CryptoProvider;
+use rustls::server::ProducesTickets;
 
 #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
 compile_error!("TLS needs a library for its cryptography: enable the feature `aws-lc-rs` or `ring`");
@@ -45,6 +48,19 @@ impl Provider {
             }
             #[cfg(feature = "ring")]
             Provider::Ring => rustls::crypto::ring::default_provider(),
+        }
+    }
+
+    /// Seals sessions for clients to keep, with keys that change every six hours. All who share it take each other's.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub fn ticketer(self) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+        match self {
+            #[cfg(feature = "aws-lc-rs")]
+            Provider::AwsLcRs => rustls::crypto::aws_lc_rs::Ticketer::new(),
+            #[cfg(feature = "ring")]
+            Provider::Ring => rustls::crypto::ring::Ticketer::new(),
         }
     }
 }

@@ -1,9 +1,6 @@
 //! Both roles against themselves and against rustls's buffered API, which is the oracle: what the two do with the same bytes
 //! has to be the same, in both versions and however the bytes are cut.
 
-#[path = "../../../tests/it/pki.rs"]
-mod pki;
-
 mod conversation;
 mod faults;
 mod hello;
@@ -20,8 +17,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use self::oracle::BufferedCodec;
-use self::pki::{Authority, Identity};
 use super::{Provider, RustlsCodec, TlsCodec, TlsError, TlsLimits, TlsPhase};
+use crate::pki::{Authority, Identity};
 
 const TLS12: &SupportedProtocolVersion = &rustls::version::TLS12;
 const TLS13: &SupportedProtocolVersion = &rustls::version::TLS13;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{AlertDescription, PeerIncompatible, ServerConfig};
 
-use super::pki::{Authority, Validity};
 use super::{
     Api, Configs, End, NAME, Provider, TLS12, TLS13, VERSIONS, carry, configs, configs_with, open, parsed,
     roots,
 };
+use crate::pki::{Authority, Validity};
 use crate::proto::tls::{CertificateFault, TlsError, TlsPhase};
 
 /// What both sides say in the end.

@@ -8,14 +8,10 @@ use rustls::{ClientConnection, Connection, HandshakeKind};
 
 use super::oracle::BufferedCodec;
 use super::{Api, Configs, End, TLS13, VERSIONS, carry, configs, name, open};
-use crate::proto::tls::TlsPhase;
+use crate::proto::tls::{Provider, TlsPhase};
 
 fn with_tickets(configs: &mut Configs) {
-    #[cfg(feature = "aws-lc-rs")]
-    let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new();
-    #[cfg(not(feature = "aws-lc-rs"))]
-    let ticketer = rustls::crypto::ring::Ticketer::new();
-    configs.server.ticketer = ticketer.expect("random bytes");
+    configs.server.ticketer = Provider::default().ticketer().expect("random bytes");
     configs.server.session_storage = Arc::new(NoServerSessionStorage {});
 }
 
