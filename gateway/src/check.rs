@@ -48,12 +48,11 @@ fn effective(path: &Path, spec: &Spec, check: &Check) -> String {
 /// # Errors
 /// What keeps it from being read, or every fault.
 pub(crate) fn read_proxy(path: &Path) -> Result<ProxySpec, Failure> {
-    match read(path, None)? {
-        Spec::Proxy(spec) => Ok(*spec),
-        other @ (Spec::Dial(_) | Spec::Listen(_) | Spec::Packet(_)) => {
-            Err(Failure::Sentence(format!("{} holds a {} spec, no proxy", path.display(), other.kind())))
-        }
-    }
+    let kind = match read(path, None)? {
+        Spec::Proxy(spec) => return Ok(*spec),
+        other @ (Spec::Dial(_) | Spec::Listen(_) | Spec::Packet(_)) => other.kind(),
+    };
+    Err(Failure::Sentence(format!("{} holds a {kind} spec, no proxy", path.display())))
 }
 
 /// Reads and checks a file.
@@ -63,7 +62,37 @@ pub(crate) fn read_proxy(path: &Path) -> Result<ProxySpec, Failure> {
 fn read(path: &Path, kind: Option<SpecKind>) -> Result<Spec, Failure> {
     let bytes = std::fs::read(path)
         .map_err(|error| Failure::Sentence(format!("cannot read {}: {error}", path.display())))?;
-    Spec::from_file(&bytes, path, kind).map_err(|errors: SpecErrors| Failure::Faults(errors.into_faults()))
+    Spec::from_file(&bytes, path, kind).map_err(|errors| match (kind, other_kind(&bytes, path, &errors)) {
+        (None, Some(other)) => Failure::Sentence(format!(
+            "{} holds a {other} spec, no proxy, and does not say so; put it under the key {}, or use `ringport check --as {other}`",
+            path.display(),
+            keys(other)[0],
+        )),
+        (Some(_), _) | (None, None) => Failure::Faults(errors.into_faults()),
+    })
+}
+
+/// Of what other kind a file is whose keys are not those of the kind that it was read as.
+fn other_kind(bytes: &[u8], path: &Path, errors: &SpecErrors) -> Option<SpecKind> {
+    let has_foreign_keys =
+        |errors: &SpecErrors| errors.faults().iter().any(|fault| fault.message.starts_with("unknown key"));
+    if !has_foreign_keys(errors) {
+        return None;
+    }
+    SpecKind::ALL.into_iter().find(|kind| match Spec::from_file(bytes, path, Some(*kind)) {
+        Ok(_) => true,
+        Err(errors) => !has_foreign_keys(&errors),
+    })
+}
+
+/// Under which a file holds such a spec.
+fn keys(kind: SpecKind) -> [&'static str; 2] {
+    match kind {
+        SpecKind::Dial => ["dialConfig", "dial_config"],
+        SpecKind::Listen => ["listenConfig", "listen_config"],
+        SpecKind::Packet => ["packetConnConfig", "packet_conn_config"],
+        SpecKind::Proxy => ["proxyConfig", "proxy_config"],
+    }
 }
 
 /// Reads and checks a file that holds such a spec, unless it names another itself.
@@ -72,12 +101,6 @@ fn read(path: &Path, kind: Option<SpecKind>) -> Result<Spec, Failure> {
 /// As [`read`].
 pub(crate) fn read_as(path: &Path, kind: SpecKind) -> Result<Spec, Failure> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    let keys = match kind {
-        SpecKind::Dial => ["dialConfig", "dial_config"],
-        SpecKind::Listen => ["listenConfig", "listen_config"],
-        SpecKind::Packet => ["packetConnConfig", "packet_conn_config"],
-        SpecKind::Proxy => ["proxyConfig", "proxy_config"],
-    };
-    let names_itself = keys.iter().any(|key| text.contains(key));
+    let names_itself = keys(kind).iter().any(|key| text.contains(key));
     read(path, if names_itself { None } else { Some(kind) })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ringport::net::{AcceptError, Bounded, ListenHandle, ListenPart, Listener, Stream};
 use ringport::runtime::Runtime;
-use ringport::runtime::native::{Native, NativeSpec};
+use ringport::runtime::native::{CoreSpec, Native, NativeSpec};
 use ringport::spec::{LimitPolicy, ListenSpec, PeerRange, ProxyProtocol, Spec, SpecErrors, SpecKind, raw};
 use ringport_platform::process;
 use ringport_platform::signal::Signals;
@@ -40,12 +40,12 @@ pub(crate) struct Listen {
     #[arg(long, value_name = "RANGE")]
     deny: Vec<PeerRange>,
     /// As many connections at a time.
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=MAX_CONNECTIONS))]
     limit: Option<u32>,
-    /// As many connections at a time from one address.
-    #[arg(long, value_name = "COUNT")]
+    /// As many connections at a time from one address; more are closed at once.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=MAX_CONNECTIONS))]
     limit_per_address: Option<u32>,
-    /// Close connections beyond the limit at once; without it they wait.
+    /// Close connections beyond --limit, or the spec's, at once; without it they wait.
     #[arg(long)]
     reject: bool,
     /// How long one receive may wait: 500ms, 10s.
@@ -88,7 +88,10 @@ pub(crate) fn run(listen: &Listen, settings: DriverSettings) -> Result<u8, Failu
     let joined = Arc::new(AtomicBool::new(false));
     close_on_signal(signals, part.handle(), joined.clone());
     eprintln!("listening: {}", part.local_addr());
-    let native = NativeSpec { driver: settings.choice, disable: settings.disable, ..NativeSpec::default() };
+    // After a signal nobody waits long for a client that takes nothing.
+    let core = CoreSpec { linger: LINGER, ..CoreSpec::default() };
+    let native =
+        NativeSpec { driver: settings.choice, disable: settings.disable, core, ..NativeSpec::default() };
     let ended = native.block_on(async |runtime| {
         let listener = Listener::new(part, &runtime).map_err(|error| error.to_string())?;
         match listen.keep_open {
@@ -125,6 +128,9 @@ fn spec(listen: &Listen) -> Result<ListenSpec, Failure> {
     limits.total = listen.limit.or(limits.total);
     limits.per_address = listen.limit_per_address.or(limits.per_address);
     if listen.reject {
+        if limits.total.is_none() {
+            return Err(Failure::Sentence("--reject has no limit to hold: add --limit COUNT".to_owned()));
+        }
         limits.policy = LimitPolicy::Reject;
     }
     deadlines.read = listen.read_deadline.or(deadlines.read);
@@ -196,3 +202,8 @@ async fn reply(mut stream: Stream<Bounded<Native>>, answer: Answer) {
         tracing::debug!(%error, "a connection broke");
     }
 }
+
+/// What clients have to take of what waits for them, once a signal has come.
+const LINGER: Duration = Duration::from_millis(300);
+/// As many as a spec may say.
+const MAX_CONNECTIONS: i64 = 1 << 24;

@@ -295,7 +295,10 @@ fn faults_in_the_command_are_told() {
     check(&["http", "http://127.0.0.1:1/", "-H", "Transfer-Encoding: x"], "not to be set");
     check(&["http", "http://127.0.0.1:1/", "-b", "@/no/such/file"], "cannot read");
     check(&["http", "http://127.0.0.1:1/", "-p", "2", "--connection-per-request"], "cannot be used with");
-    check(&["echo", "127.0.0.1"], "cannot find");
+    check(&["echo", "nohost"], "\"nohost\" has no port; write HOST:PORT");
+    check(&["echo", "no.such.invalid:1"], "cannot find");
+    check(&["echo", "unix:"], "has no path");
+    check(&["echo", "unix://"], "has no path");
     check(
         &["drivers", "--svg", "/no/such/folder/a.svg", "-d", "10ms", "--rounds", "1", "-c", "1"],
         "cannot write",

@@ -27,6 +27,8 @@ cases! {
     input_that_the_peer_did_not_take_is_told,
     what_comes_is_sent_back_or_thrown_away,
     a_signal_ends_it_and_its_file_goes,
+    a_client_that_takes_nothing_does_not_hold_it_up,
+    limits_that_mean_nothing_are_refused,
     clients_are_kept_out_and_limited,
     a_client_without_an_address_is_in_no_list,
     case_67_d21_it_survives_without_descriptors,
@@ -141,6 +143,39 @@ fn a_signal_ends_it_and_its_file_goes(driver: &'static str) {
     process.signal(Signal::TERM);
     assert_eq!(process.exit().code(), Some(0), "{}", process.log());
     assert!(!socket.exists());
+}
+
+/// It had ten seconds for what it would not take.
+fn a_client_that_takes_nothing_does_not_hold_it_up(driver: &'static str) {
+    let mut process = Process::start(&mut listen(driver, &["127.0.0.1:0", "--keep-open", "echo"]));
+    let mut client = connect(address(&process));
+    client.set_nonblocking(true).expect("a socket");
+    // Until neither the echo nor the kernel takes any more.
+    let mut stalls = 0;
+    while stalls < 200 {
+        match client.write(&[0; 1 << 16]) {
+            Ok(_) => stalls = 0,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                stalls += 1;
+                std::thread::yield_now();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let begin = std::time::Instant::now();
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit().code(), Some(0), "{}", process.log());
+    assert!(begin.elapsed() < std::time::Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+fn limits_that_mean_nothing_are_refused(driver: &'static str) {
+    for option in ["--limit", "--limit-per-address"] {
+        let ended = run(&mut listen(driver, &["127.0.0.1:0", option, "0"]));
+        assert!(ended.code() == Some(2) && ended.err.contains("0 is not in 1..=16777216"), "{ended:?}");
+    }
+    run(&mut listen(driver, &["127.0.0.1:0", "--reject"])).assert_refused(&["--reject", "--limit COUNT"]);
+    run(&mut listen(driver, &["127.0.0.1:0", "--reject", "--limit-per-address", "1"]))
+        .assert_refused(&["--reject"]);
 }
 
 fn clients_are_kept_out_and_limited(driver: &'static str) {

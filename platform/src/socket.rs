@@ -161,12 +161,6 @@ pub fn accept_now(fd: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Sends small segments at once instead of gathering them. tcp(7) `TCP_NODELAY`; other families ignore it.
-pub fn set_nodelay(fd: BorrowedFd<'_>) {
-    // A Unix socket answers EOPNOTSUPP, which is the same as done.
-    let _ = SockRef::from(&fd).set_tcp_nodelay(true);
-}
-
 /// Ends the sending side: the peer reads an end. shutdown(2).
 ///
 /// # Errors

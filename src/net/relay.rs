@@ -232,8 +232,7 @@ impl Way {
         match moved {
             Moved::Bytes(count) => {
                 self.passed += count;
-                // It goes on beyond `SELDOM` while a slow sink keeps bytes under way.
-                self.streak = if count > LITTLE { 0 } else { self.streak.saturating_add(1) };
+                self.streak = crumbs_in_a_row(self.streak, count);
                 if self.streak >= SELDOM && splice.under_way() == 0 {
                     (self.state, self.streak) = (State::Copying, 0);
                 }
@@ -253,5 +252,28 @@ impl Way {
         }
         self.passed += count as u64;
         count
+    }
+}
+
+/// How often in a row it came in crumbs, after this much. It goes on beyond `SELDOM` while a slow sink keeps bytes under way.
+fn crumbs_in_a_row(before: u8, count: u64) -> u8 {
+    if count > LITTLE { 0 } else { before.saturating_add(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LITTLE, SELDOM, crumbs_in_a_row};
+
+    /// A sink that takes crumbs for long is no fault: the count overflowed once.
+    #[test]
+    fn crumbs_are_counted_as_far_as_it_matters() {
+        let mut streak = 0;
+        for _ in 0..1_000 {
+            let next = crumbs_in_a_row(streak, LITTLE);
+            assert!(next > streak || next == u8::MAX, "{next} after {streak}");
+            streak = next;
+        }
+        assert!(streak >= SELDOM);
+        assert_eq!(crumbs_in_a_row(streak, LITTLE + 1), 0);
     }
 }

@@ -18,12 +18,12 @@ pub enum Address {
 }
 
 impl Address {
-    /// `127.0.0.1:80`, `[::1]:80`, `unix:/path` or `unix:@name`.
+    /// `127.0.0.1:80`, `[::1]:80`, `unix:/path` or `unix:@name`, the latter also with `unix://`.
     ///
     /// # Errors
     /// What is wrong, in words.
     pub(super) fn parse(text: &str) -> Result<Address, String> {
-        if let Some(unix) = text.strip_prefix("unix:") {
+        if let Some(unix) = after_unix(text) {
             return Ok(match unix_name(unix)? {
                 UnixName::Path(path) => Address::Unix(path),
                 UnixName::Abstract(name) => Address::UnixAbstract(name),
@@ -55,6 +55,11 @@ impl fmt::Display for Address {
     }
 }
 
+/// What follows `unix:`, or the network of a spec's addresses.
+fn after_unix(text: &str) -> Option<&str> {
+    text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:"))
+}
+
 /// Where an origin, or another peer, is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OriginAddress {
@@ -72,9 +77,9 @@ pub enum OriginAddress {
 }
 
 impl OriginAddress {
-    /// `name:80`, `192.0.2.1:80`, `[::1]:80`, `unix:/path` or `unix:@name`.
+    /// `name:80`, `192.0.2.1:80`, `[::1]:80`, `unix:/path` or `unix:@name`, the latter also with `unix://`.
     pub(super) fn parse(text: &str) -> Result<OriginAddress, String> {
-        if let Some(unix) = text.strip_prefix("unix:") {
+        if let Some(unix) = after_unix(text) {
             return Ok(match unix_name(unix)? {
                 UnixName::Path(path) => OriginAddress::Unix(path),
                 UnixName::Abstract(name) => OriginAddress::UnixAbstract(name),

@@ -284,6 +284,11 @@ pub struct ProxyProtocol {
     pub timeout: Duration,
     /// Peers whose header is taken; others are refused. None for Unix sockets, whose peers have no address.
     pub trusted: Vec<PeerRange>,
+    /// The longest binary header, with its extras; 232 to 65,551.
+    pub max_header_bytes: u32,
+    /// Connections of a core that may wait for their header, or behind it for accept; at the limit the one that waits longest for
+    /// its header is closed, since a proxy sends it with the first packet. 1 to 1,048,576.
+    pub max_pending: u32,
 }
 
 /// Forms of the PROXY protocol.
@@ -299,12 +304,14 @@ pub enum ProxyProtocolVersion {
 }
 
 impl ProxyProtocol {
-    /// Any form within 5 s, from these peers.
+    /// Any form within 5 s, from these peers, at most 4 KiB; 1,024 of them may wait.
     pub fn new(trusted: impl IntoIterator<Item = PeerRange>) -> Self {
         ProxyProtocol {
             version: ProxyProtocolVersion::Any,
             timeout: Duration::from_secs(5),
             trusted: trusted.into_iter().collect(),
+            max_header_bytes: 4_096,
+            max_pending: 1_024,
         }
     }
 
@@ -318,6 +325,8 @@ impl ProxyProtocol {
             version: Some(version.into()),
             timeout: Some(milliseconds(Some(self.timeout))),
             trusted: self.trusted.iter().map(ToString::to_string).collect(),
+            max_header_bytes: Some(i32::try_from(self.max_header_bytes).unwrap_or(i32::MAX)),
+            max_pending: Some(i32::try_from(self.max_pending).unwrap_or(i32::MAX)),
         }
     }
 }
@@ -436,6 +445,8 @@ impl Check {
         let has_addresses = !is_unix || proxy_protocol.is_some();
         let has_file = matches!(&source, Some(ListenSource::Address(address)) if matches!(address.address(), Address::Unix(_)));
         let unix = self.unix_file(raw.unix.as_ref(), &at("unix"), has_file || source.is_none());
+        let is_alone = sock_options.set().find(Opt::SoReuseport) == Some(&Setting::Off);
+        let sockets = self.listen_sockets(raw, &at("sockets"), is_unix, is_alone);
         let spec = ListenSpec {
             peers: self.peer_rules(raw, path, has_addresses),
             limits: self.connection_limits(raw, path, has_addresses),
@@ -443,7 +454,7 @@ impl Check {
             keep_alive,
             sock_options,
             backlog: self.range(at("backlog"), raw.backlog, BACKLOG).unwrap_or(DEFAULT_BACKLOG),
-            sockets: self.listen_sockets(raw, &at("sockets"), is_unix),
+            sockets,
             unix,
             proxy_protocol,
             source: source?,
@@ -635,14 +646,22 @@ impl Check {
         }
     }
 
-    fn listen_sockets(&mut self, raw: &raw::ListenConfig, path: &str, is_unix: bool) -> ListenSockets {
-        let default = if is_unix { ListenSockets::Shared } else { ListenSockets::PerCore };
+    fn listen_sockets(
+        &mut self,
+        raw: &raw::ListenConfig,
+        path: &str,
+        is_unix: bool,
+        is_alone: bool,
+    ) -> ListenSockets {
+        let default = if is_unix || is_alone { ListenSockets::Shared } else { ListenSockets::PerCore };
         let sockets = self.choice(path.to_owned(), raw.sockets, default, |raw| match raw {
             raw::ListenSockets::PerCore => ListenSockets::PerCore,
             raw::ListenSockets::Shared => ListenSockets::Shared,
         });
         if is_unix && sockets == ListenSockets::PerCore {
             self.fault(path, "a Unix address has one socket");
+        } else if is_alone && sockets == ListenSockets::PerCore {
+            self.fault(path, "sock_option.so_option.reuse_port is off, so no socket shares its port");
         }
         sockets
     }
@@ -656,6 +675,10 @@ impl Check {
         });
         let timeout = self.milliseconds(join(path, "timeout"), raw.timeout, Unlimited::Never).flatten();
         spec.timeout = timeout.unwrap_or(spec.timeout);
+        let len = self.range(join(path, "max_header_bytes"), raw.max_header_bytes, MAX_HEADER_BYTES);
+        spec.max_header_bytes = len.unwrap_or(spec.max_header_bytes);
+        let pending = self.range(join(path, "max_pending"), raw.max_pending, 1..=1 << 20);
+        spec.max_pending = pending.unwrap_or(spec.max_pending);
         let trusted = join(path, "trusted");
         if !is_unix && raw.trusted.is_empty() {
             self.fault(&trusted, "at least one is needed: who is not trusted could claim any address");
@@ -693,6 +716,8 @@ pub(super) fn milliseconds(span: Option<Duration>) -> i32 {
 }
 
 const MAX_RANGES: usize = 10_000;
+/// From two names of Unix sockets to what the length of a header can say.
+const MAX_HEADER_BYTES: RangeInclusive<u64> = 232..=65_551;
 const MAX_TRUSTED: usize = 1_000;
 const MAX_CONNECTIONS: u64 = 1 << 24;
 const BACKLOG: RangeInclusive<u64> = 1..=65_535;

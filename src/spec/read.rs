@@ -39,7 +39,8 @@ impl Format {
             Some("toml") => Ok(Format::Toml),
             Some("yaml" | "yml") => Ok(Format::Yaml),
             _ => {
-                let message = "the file name must end in .yaml, .yml, .json or .toml";
+                let message =
+                    "the file name must end in .yaml, .yml, .json or .toml, or for protobuf in .binpb or .pb";
                 Err(SpecErrors::one(&path.to_string_lossy(), None, message))
             }
         }

@@ -345,7 +345,10 @@ fn other_kinds_of_fields() {
 fn format_comes_from_the_ending() {
     assert_eq!(Format::from_path(Path::new("a/b.YML")), Ok(Format::Yaml));
     let other: SpecErrors = Format::from_path(Path::new("a.ini")).expect_err("not known");
-    assert_eq!(other.to_string(), "a.ini: the file name must end in .yaml, .yml, .json or .toml");
+    assert_eq!(
+        other.to_string(),
+        "a.ini: the file name must end in .yaml, .yml, .json or .toml, or for protobuf in .binpb or .pb"
+    );
 }
 
 /// A piece of the text at `at` percent is replaced.

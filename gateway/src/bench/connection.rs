@@ -44,7 +44,6 @@ async fn connect(worker: &Worker) -> Result<Stream<NativeStream>, Failure> {
     let connecting = worker.runtime.connect(&worker.job().addr);
     let connected = worker.runtime.core().timeout(worker.job().timeout, connecting).await;
     let stream = connected.map_err(|_| Failure::Timeout)??;
-    stream.sock().set_nodelay();
     worker.connected();
     Ok(Stream::new(&worker.runtime, stream))
 }

@@ -94,13 +94,21 @@ pub(super) fn url(text: &str) -> Result<Url, String> {
     Ok(Url { dial, host: authority.as_str().to_owned(), target })
 }
 
-/// Looks an address up: `HOST:PORT`, or `unix:PATH`. Of several addresses the first is taken.
+/// Looks an address up: `HOST:PORT`, `unix:PATH` or `unix:@NAME`. Of several addresses the first is taken.
 pub(super) fn resolve(text: &str) -> Result<ConnectAddr, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return match path {
-            "" => Err(format!("{text:?} has no path")),
-            path => Ok(ConnectAddr::Unix(path.as_bytes().to_vec())),
+    if let Some(name) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")) {
+        let bytes = match name.strip_prefix('@') {
+            Some(name) => [b"\0", name.as_bytes()].concat(),
+            None => name.as_bytes().to_vec(),
         };
+        return if name.is_empty() {
+            Err(format!("{text:?} has no path"))
+        } else {
+            Ok(ConnectAddr::Unix(bytes))
+        };
+    }
+    if !text.contains(':') {
+        return Err(format!("{text:?} has no port; write HOST:PORT, or unix:PATH"));
     }
     let found = text.to_socket_addrs().map_err(|error| format!("cannot find {text:?}: {error}"))?.next();
     found.map(ConnectAddr::Inet).ok_or_else(|| format!("{text:?} has no address"))

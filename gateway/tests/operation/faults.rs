@@ -62,7 +62,14 @@ fn a_config_that_cannot_be_used_is_named() {
         ("broken.yaml", "listeners: [".into(), vec!["broken.yaml:1:".into()]),
         ("broken.json", "{\n \"a\": ".into(), vec!["broken.json:2:".into()]),
         ("broken.toml", "a = \n".into(), vec!["broken.toml:1:".into()]),
-        ("config.conf", any.clone(), vec!["config.conf".into(), ".yaml".into()]),
+        ("config.conf", any.clone(), vec!["config.conf".into(), ".yaml".into(), ".binpb".into()]),
+        (
+            "dial.yaml",
+            "timeout: 10s\nfallbackDelay: -1\n".into(),
+            vec!["dial.yaml holds a dial spec, no proxy".into(), "dialConfig".into(), "--as dial".into()],
+        ),
+        ("listen.yaml", "addr: ':0'\nbacklog: 0\n".into(), vec!["listen.yaml holds a listen spec".into()]),
+        ("named.yaml", "dialConfig: {}\n".into(), vec!["named.yaml holds a dial spec, no proxy".into()]),
     ];
     for (name, text, parts) in rows {
         let path = folder.file(name, &fixed(text));

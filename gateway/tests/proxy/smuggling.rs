@@ -106,6 +106,7 @@ const HEADS: &[(&str, &str, u16)] = &[
     ("relative target", "GET foo HTTP/1.1\r\nHost: h\r\n\r\n", 400),
     ("star without OPTIONS", "GET * HTTP/1.1\r\nHost: h\r\n\r\n", 400),
     ("authority without CONNECT", "GET a:443 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    ("another scheme", "GET ftp://h/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
     ("user in an absolute target", "GET http://u@h/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
     ("path with CONNECT", "CONNECT / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
     ("CONNECT without port", "CONNECT h HTTP/1.1\r\nHost: h\r\n\r\n", 400),

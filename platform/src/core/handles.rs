@@ -235,11 +235,6 @@ impl StreamSock {
         &self.owned.core
     }
 
-    /// Sends small segments at once. See [`socket::set_nodelay`].
-    pub fn set_nodelay(&self) {
-        self.owned.with_fd(socket::set_nodelay);
-    }
-
     /// Sets what of `options` belongs to a stage on such a socket. A system call for each option, none where there is none.
     ///
     /// # Errors

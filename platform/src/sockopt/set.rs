@@ -148,8 +148,13 @@ impl OptSet {
         let mut faults = Vec::new();
         let mut conflict = |opt, with, why| faults.push(OptFault::Conflict { opt, with, why });
         if self.is_on(Opt::IpprotoMptcp) {
-            for (opt, _) in self.iter().filter(|(opt, _)| !opt.row().mptcp && opt.stage_on(target).is_some())
-            {
+            // What a listener's connections are given is as good as given to itself.
+            let connections = (target.role == Role::Listener).then(|| target.as_role(Role::Accepted));
+            let is_given = |opt: Opt| {
+                let mut sockets = [Some(target), connections].into_iter().flatten();
+                sockets.any(|socket| opt.stage_on(socket).is_some())
+            };
+            for (opt, _) in self.iter().filter(|(opt, _)| !opt.row().mptcp && is_given(*opt)) {
                 conflict(opt, Opt::IpprotoMptcp, "a Multipath TCP socket does not take it");
             }
         }

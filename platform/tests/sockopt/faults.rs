@@ -240,8 +240,10 @@ fn settings_that_contradict_each_other_are_refused() {
             (Opt::IpTtl, 9.into()),
             (Opt::TcpSyncnt, 1.into()),
             (Opt::TcpNodelay, on()),
+            // Of the connections alone, not of what listens.
+            (Opt::TcpQuickack, on()),
         ],
-        &[&multipath("IP_TTL"), &multipath("TCP_SYNCNT")],
+        &[&multipath("IP_TTL"), &multipath("TCP_QUICKACK"), &multipath("TCP_SYNCNT")],
     );
     check(&[(Opt::IpprotoMptcp, Setting::Off), (Opt::IpTtl, 9.into())], &[]);
     let cpus = Setting::Value(OptValue::Cpus(vec![0]));

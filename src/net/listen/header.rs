@@ -23,15 +23,13 @@ use crate::proto::proxy_protocol::{Accepts, Header, Version};
 use crate::runtime::{LocalAddr, Runtime, Timer};
 use crate::spec::{ProxyProtocol, ProxyProtocolVersion};
 
-/// Connections of one part that may wait for their header, or behind it for accept. At the limit the oldest that waits for
-/// its header is closed: a proxy sends it with the first packet.
-pub(super) const MAX_PENDING: usize = 1024;
-
 /// What is asked of a header.
 #[derive(Debug)]
 pub(super) struct HeaderRules {
     accepts: Accepts,
     timeout: Duration,
+    /// Connections of one part that may wait for their header, or behind it for accept.
+    max_pending: usize,
     /// Who may send one.
     trusted: PeerFilter,
 }
@@ -44,8 +42,9 @@ impl HeaderRules {
             ProxyProtocolVersion::V2 => Some(Version::V2),
         };
         HeaderRules {
-            accepts: Accepts { version, ..Accepts::default() },
+            accepts: Accepts { version, max_len: spec.max_header_bytes as usize },
             timeout: spec.timeout,
+            max_pending: spec.max_pending as usize,
             trusted: PeerFilter::new(&spec.trusted, &[]),
         }
     }
@@ -99,7 +98,7 @@ impl<R: Runtime> Headers<R> {
 
     /// Starts to read a connection's header.
     pub(super) fn start(self: &Rc<Self>, runtime: &R, mut stream: Stream<Bounded<R>>, connection: LocalAddr) {
-        if self.reading.borrow().len() + self.ready.borrow().len() >= MAX_PENDING
+        if self.reading.borrow().len() + self.ready.borrow().len() >= self.rules.max_pending
             && let Some(oldest) = self.reading.borrow_mut().pop_front()
         {
             count(&self.shared.counts.crowded_out);

@@ -207,11 +207,6 @@ macro_rules! common_head {
                 self.record().facts.close
             }
 
-            /// Whether `Connection` says keep-alive.
-            pub fn says_keep_alive(&self) -> bool {
-                self.record().facts.keep_alive
-            }
-
             /// The protocols of `Upgrade`, if `Connection` names it and the version is HTTP/1.1. RFC 9110 7.8.
             pub fn upgrade(&self) -> Option<&[u8]> {
                 if self.record().facts.upgrade { self.get("upgrade") } else { None }

@@ -30,8 +30,8 @@ pub(super) fn parse_target(method: &[u8], target: &[u8]) -> Option<TargetParts> 
     }
     let scheme_len = memchr::memmem::find(target, b"://")?;
     let scheme = &target[..scheme_len];
-    let scheme_valid = scheme.first().is_some_and(u8::is_ascii_alphabetic)
-        && scheme.iter().all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+    // RFC 9110 4.2: what another scheme names is nothing that a message of HTTP could be about (7.4).
+    let scheme_valid = [b"http".as_slice(), b"https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
     let start = scheme_len + 3;
     let authority_len =
         target[start..].iter().position(|&byte| matches!(byte, b'/' | b'?')).unwrap_or(target.len() - start);
@@ -160,6 +160,7 @@ mod tests {
         check("GET", "http://a", Some((Some("a"), "", None)));
         check("GET", "http://a:80/b?c", Some((Some("a:80"), "/b", Some("c"))));
         check("GET", "http://a?c", Some((Some("a"), "", Some("c"))));
+        check("GET", "HTTPS://a/", Some((Some("a"), "/", None)));
         check("OPTIONS", "*", Some((None, "*", None)));
         check("CONNECT", "a:443", Some((Some("a:443"), "", None)));
         check("CONNECT", "[::1]:443", Some((Some("[::1]:443"), "", None)));
@@ -173,6 +174,9 @@ mod tests {
             ("GET", "/\u{e9}"),
             ("GET", "://a"),
             ("GET", "1http://a"),
+            ("GET", "ftp://a/"),
+            ("GET", "httpx://a/"),
+            ("GET", "ws://a/"),
             ("GET", "http:///a"),
             ("GET", "http://u@a/"),
             ("GET", "http:/a"),

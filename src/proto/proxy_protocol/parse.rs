@@ -34,8 +34,8 @@ impl Accepts {
 impl Header {
     /// Reads the header that `bytes` begin with, and how long it is. `Ok(None)`: it goes on behind them.
     ///
-    /// To be asked again with more bytes, from the first on; at most [`Accepts::most`] are needed. The checksum and other
-    /// extras of a binary header (2.2.x) are passed over when they are in order among themselves.
+    /// To be asked again with more bytes, from the first on; at most [`Accepts::most`] are needed. Extras of a binary header
+    /// (2.2.x) are passed over when they are in order among themselves; its checksum (2.2.3), where there is one, has to be right.
     ///
     /// # Errors
     /// What is wrong, as soon as it shows. The peer is at fault, or is no proxy.
@@ -128,7 +128,7 @@ fn parse_binary(bytes: &[u8], max_len: usize) -> Result<Option<(Header, usize)>,
         return Err(HeaderError::TooLong);
     }
     let Some(body) = rest.get(..len) else { return Ok(None) };
-    let (addresses, extras) = body.split_at(address_len);
+    let addresses = &body[..address_len];
     let header = match family {
         _ if command == COMMAND_LOCAL => Header::Local,
         FAMILY_TCP4 => {
@@ -146,7 +146,7 @@ fn parse_binary(bytes: &[u8], max_len: usize) -> Result<Option<(Header, usize)>,
         _ => Header::Local,
     };
     if command == COMMAND_PROXY && family != FAMILY_UNSPECIFIED {
-        check_extras(extras)?;
+        check_extras(&bytes[..PREFIX_LEN + len], PREFIX_LEN + address_len)?;
     }
     Ok(Some((header, PREFIX_LEN + len)))
 }
@@ -159,18 +159,34 @@ fn inet(source: IpAddr, destination: IpAddr, ports: &[u8]) -> Header {
     }
 }
 
-/// 2.2.x: a type, a length of two bytes, a value; to the end.
-fn check_extras(mut extras: &[u8]) -> Result<(), HeaderError> {
-    while !extras.is_empty() {
-        let value = extras.split_at_checked(3).and_then(|(head, rest)| {
-            rest.split_at_checked(usize::from(u16::from_be_bytes([head[1], head[2]])))
+/// 2.2.x: a type, a length of two bytes, a value; from `at` to the header's end. A checksum among them has to be right.
+fn check_extras(header: &[u8], mut at: usize) -> Result<(), HeaderError> {
+    while at < header.len() {
+        let value = header[at..].split_at_checked(3).and_then(|(head, rest)| {
+            Some((head[0], rest.get(..usize::from(u16::from_be_bytes([head[1], head[2]])))?))
         });
-        let Some((_, rest)) = value else {
+        let Some((kind, value)) = value else {
             return Err(HeaderError::Malformed("an extra ends behind the header's end"));
         };
-        extras = rest;
+        at += 3;
+        if kind == TYPE_CRC32C {
+            let told = value.try_into().map(u32::from_be_bytes).ok();
+            // 2.2.3: of the whole header, with zeros in the place of the checksum.
+            let parts = [&header[..at], &[0; 4], header.get(at + 4..).unwrap_or_default()];
+            if told != Some(crc32c(parts.into_iter().flatten().copied())) {
+                return Err(HeaderError::Malformed("its checksum is wrong"));
+            }
+        }
+        at += value.len();
     }
     Ok(())
+}
+
+/// RFC 3720 appendix B.4: reflected, begun and ended with all ones.
+fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
+    !bytes.fold(!0, |crc: u32, byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 })
+    })
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
@@ -211,6 +227,8 @@ const TEXT_START: &[u8] = b"PROXY ";
 const TEXT_MAX: usize = 107;
 /// Of a binary header, to its length.
 const PREFIX_LEN: usize = 16;
+/// `PP2_TYPE_CRC32C`.
+const TYPE_CRC32C: u8 = 0x03;
 
 #[cfg(test)]
 mod tests {
@@ -316,6 +334,33 @@ mod tests {
         let long = binary(0x21, 0x00, &[0; 285]);
         check(&long, Err(HeaderError::TooLong));
         assert_eq!(Header::parse(&long[..16], ANY), Err(HeaderError::TooLong), "before its body comes");
+    }
+
+    #[test]
+    fn a_checksum_has_to_be_right() {
+        // RFC 3720 B.4.
+        assert_eq!(super::crc32c([0; 32].into_iter()), 0x8a91_36aa);
+        assert_eq!(super::crc32c(0..32), 0x46dd_794e);
+        let addresses = [192, 0, 2, 1, 198, 51, 100, 7, 0xdc, 0x04, 0x01, 0xbb];
+        for extras_behind in [&[][..], &[4, 0, 1, 0xff]] {
+            let with = |checksum: [u8; 4]| {
+                binary(0x21, 0x11, &[&addresses[..], &[4, 0, 0, 3, 0, 4], &checksum, extras_behind].concat())
+            };
+            let right = super::crc32c(with([0; 4]).into_iter()).to_be_bytes();
+            let header = inet("192.0.2.1:56324", "198.51.100.7:443");
+            let bytes = with(right);
+            check(&bytes, Ok(Some((header.clone(), bytes.len()))));
+            let wrong = Err(HeaderError::Malformed("its checksum is wrong"));
+            check(&with([right[0], right[1], right[2], right[3] ^ 1]), wrong.clone());
+            // Of the whole header, not of the extras alone.
+            let mut elsewhere = bytes;
+            elsewhere[16] ^= 1;
+            check(&elsewhere, wrong);
+        }
+        for body in [&[3, 0, 0][..], &[3, 0, 3, 1, 2, 3], &[3, 0, 5, 0, 0, 0, 0, 0]] {
+            let got = Header::parse(&binary(0x21, 0x11, &[&addresses[..], body].concat()), ANY);
+            assert!(matches!(got, Err(HeaderError::Malformed(_))), "{body:?}: {got:?}");
+        }
     }
 
     #[test]

@@ -331,7 +331,7 @@ keepAliveConfig: { disable: true }
 sockOption: { soOption: { reuseAddr: false, receiveTimeout: 100 }, tcpOption: { deferAccept: 5, fastOpen: 16 } }
 backlog: 128
 sockets: shared
-proxyProtocol: { version: v1, timeout: 2s, trusted: [192.0.2.0/24] }
+proxyProtocol: { version: v1, timeout: 2s, trusted: [192.0.2.0/24], maxHeaderBytes: 512, maxPending: 64 }
 "#;
     let spec = listen(yaml);
     let limits = ConnectionLimits { total: Some(100), per_address: Some(5), policy: LimitPolicy::Reject };
@@ -349,6 +349,8 @@ proxyProtocol: { version: v1, timeout: 2s, trusted: [192.0.2.0/24] }
         version: ProxyProtocolVersion::V1,
         timeout: Duration::from_secs(2),
         trusted: vec![range("192.0.2.0/24")],
+        max_header_bytes: 512,
+        max_pending: 64,
     };
     assert_eq!((spec.limits(), spec.deadlines(), spec.peers()), (limits, deadlines, &peers));
     assert_eq!((spec.keep_alive(), spec.proxy_protocol()), (Some(KeepAlive::Off), Some(&proxy_protocol)));

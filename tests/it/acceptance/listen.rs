@@ -806,6 +806,42 @@ fn case_69_a_slow_header_keeps_nobody_waiting() {
     });
 }
 
+/// What does not fit into the limits of the spec, which are other than by default.
+#[test]
+fn case_69_limits_of_headers_are_those_of_the_spec() {
+    each(async |runtime| {
+        let mut listener = listen(
+            &runtime,
+            "{addr: '127.0.0.1:0', proxyProtocol: {trusted: [127.0.0.1], maxHeaderBytes: 232, maxPending: 2}}",
+        );
+        let to = listener.local_addr().clone();
+        let with_extra = |len: u16| {
+            let mut bytes = from("192.0.2.1:5000").encode(Version::V2);
+            let body = 12 + 3 + len;
+            bytes[14..16].copy_from_slice(&body.to_be_bytes());
+            bytes.extend([&[4], &len.to_be_bytes()[..], &vec![0; len.into()]].concat());
+            bytes
+        };
+        let mut longest = connect(&runtime, &to).await;
+        longest.send(with_extra(201)).await.expect("open");
+        accept(&mut listener).await;
+        let mut longer = connect(&runtime, &to).await;
+        longer.send(with_extra(202)).await.expect("open");
+        let mut slow = Vec::new();
+        for _ in 0..3 {
+            slow.push(connect(&runtime, &to).await);
+            for _ in 0..10 {
+                assert!(now(|cx| listener.poll_accept(cx)).await.is_pending());
+                turn().await;
+            }
+        }
+        assert!(is_closed(&mut longer).await);
+        assert!(is_closed(&mut slow[0]).await, "the oldest");
+        let stats = listener.handle().stats();
+        assert_eq!((stats.bad_header, stats.crowded_out), (1, 1));
+    });
+}
+
 #[test]
 fn case_69_headers_that_are_waited_for_have_a_limit() {
     each(async |runtime| {

@@ -303,6 +303,30 @@ fn case_54_networks_of_listeners() {
     refused(listen("addr: '127.0.0.1'"), &["addr: \"127.0.0.1\" is no address"]);
 }
 
+/// With a network in front or without; two slashes once became part of the path, and hid that a name is abstract.
+#[test]
+fn case_54_a_unix_address_has_several_spellings() {
+    for text in ["unix:/run/a.sock", "unix:///run/a.sock"] {
+        let target: NetAddr<OriginAddress> = text.parse().expect("an address");
+        assert_eq!(target.to_string(), "unix:///run/a.sock");
+        let yaml = format!("addr: '{text}'");
+        let spec = ListenSpec::from_text(&yaml, Format::Yaml, "f").expect("an address");
+        let ListenSource::Address(address) = spec.source() else { panic!("an address") };
+        assert_eq!(address.to_string(), "unix:///run/a.sock");
+    }
+    for (text, plain) in
+        [("unix:///run/a.sock", "unix:/run/a.sock"), ("unix://@a", "unix:@a"), ("unix:@a", "unix:@a")]
+    {
+        let config = format!(
+            "listeners: [{{name: w, address: '{text}'}}]\nroutes: [{{pool: o}}]\n\
+             pools: [{{name: o, origins: [{{address: '{text}'}}]}}]\n"
+        );
+        let spec = Spec::from_text(&config, Format::Yaml, "f", None).expect("a proxy");
+        assert!(!spec.effective().contains("unix://"), "{}", spec.effective());
+        assert!(spec.effective().contains(plain), "{}", spec.effective());
+    }
+}
+
 #[test]
 fn case_55_paths_of_unix_sockets_have_a_length() {
     let with = |len: usize| listen(&format!("addr: 'unix:///{}'", "a".repeat(len - 1)));
