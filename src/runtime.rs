@@ -114,6 +114,10 @@ pub trait Listener: 'static {
     /// Connections that were taken from the kernel and wait here.
     fn queued(&self) -> usize;
 
+    /// What the kernel still holds, for the end of a listener; `None` when nothing waits: drop it then. What comes in
+    /// between is reset.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Self::Stream>>>;
+
     /// Our address.
     ///
     /// # Errors

@@ -103,9 +103,47 @@ impl<R: Runtime> Dialer<R> {
         client: &Header,
     ) -> Result<Stream<Bounded<R>>, DialError> {
         let Inner { runtime, spec, .. } = &*self.0;
-        let failed = |kind| DialError { target: target.clone(), kind, failures: Vec::new(), untried: 0 };
         let begin = runtime.now();
         let deadline = spec.timeout().map(|timeout| later(begin, timeout));
+        let addrs = self.look_up(target, deadline).await?;
+        self.race(target, &addrs, client, (begin, deadline)).await
+    }
+
+    /// As [`Dialer::dial_for`], to addresses that [`Dialer::resolve`] gave, at least one, in this order. Nothing is looked up.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn dial_known(
+        &self,
+        target: &NetAddr<OriginAddress>,
+        addrs: &[ConnectAddr],
+        client: &Header,
+    ) -> Result<Stream<Bounded<R>>, DialError> {
+        let Inner { runtime, spec, .. } = &*self.0;
+        let begin = runtime.now();
+        let deadline = spec.timeout().map(|timeout| later(begin, timeout));
+        self.race(target, addrs, client, (begin, deadline)).await
+    }
+
+    /// Where a dial to this target would go, replaced or not, in the order of attempts; at least one address. A path, and an
+    /// address in the place of a name, is its own.
+    ///
+    /// # Errors
+    /// The name gives no address that fits.
+    pub async fn resolve(&self, target: &NetAddr<OriginAddress>) -> Result<Vec<ConnectAddr>, DialError> {
+        let Inner { runtime, spec, .. } = &*self.0;
+        let deadline = spec.timeout().map(|timeout| later(runtime.now(), timeout));
+        self.look_up(target, deadline).await
+    }
+
+    async fn look_up(
+        &self,
+        target: &NetAddr<OriginAddress>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<ConnectAddr>, DialError> {
+        let Inner { runtime, spec, .. } = &*self.0;
+        let failed = |kind| DialError { target: target.clone(), kind, failures: Vec::new(), untried: 0 };
+        let begin = runtime.now();
         let to = spec.replaced(target);
         match to.network().carries() {
             Carries::Stream => {}
@@ -114,13 +152,27 @@ impl<R: Runtime> Dialer<R> {
                 return Err(failed(DialErrorKind::NotAStream));
             }
         }
-        let elapsed = || runtime.now().saturating_duration_since(begin).as_millis();
         if to != target {
             tracing::debug!(%target, replaced = %to, "dial: another target instead");
         }
         let addrs = self.addresses(to, deadline).await.map_err(failed)?;
-        tracing::debug!(target = %to, count = addrs.len(), elapsed_ms = elapsed(), "dial: addresses");
-        let race = Race { dialer: self, to, addrs: &addrs, begin, deadline };
+        let elapsed_ms = runtime.now().saturating_duration_since(begin).as_millis();
+        tracing::debug!(target = %to, count = addrs.len(), elapsed_ms, "dial: addresses");
+        Ok(addrs)
+    }
+
+    /// The first of the addresses that connects, with what it begins with.
+    async fn race(
+        &self,
+        target: &NetAddr<OriginAddress>,
+        addrs: &[ConnectAddr],
+        client: &Header,
+        (begin, deadline): (Instant, Option<Instant>),
+    ) -> Result<Stream<Bounded<R>>, DialError> {
+        let Inner { runtime, spec, .. } = &*self.0;
+        let to = spec.replaced(target);
+        let elapsed = || runtime.now().saturating_duration_since(begin).as_millis();
+        let race = Race { dialer: self, to, addrs, begin, deadline };
         let transport = race.run().await.map_err(|end| end.into_error(target.clone()))?;
         tracing::debug!(target = %to, elapsed_ms = elapsed(), "dial: connected");
         let mut stream = Stream::over(transport, runtime.tx_queue());

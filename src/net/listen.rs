@@ -7,6 +7,8 @@
 //!                                               --accept--> a Stream, which has a place until it is dropped
 //! ```
 //!
+//! At its end [`Listener::poll_drain`] gives what waits in all of these places, and takes no more.
+//!
 //! [`Listener::from_spec`] is for one core. For several, [`ListenPart::open`] makes the sockets before any core starts, and each
 //! core makes a [`Listener`] of its part; limits, counters and the socket's file are the whole listener's.
 
@@ -19,8 +21,9 @@ mod open;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use ringport_platform::socket::SocketFile;
 use ringport_platform::sockopt::{ApplyError, Effective, OptFault, OptSet, Stage, Target};
@@ -48,27 +51,50 @@ pub struct Listener<R: Runtime> {
     index: usize,
     local: LocalAddr,
     plan: Arc<Plan>,
+    rules: Arc<Rules>,
+    /// Of the rules.
+    version: u64,
     shared: Arc<Shared>,
     file: Option<Arc<SocketFile>>,
-    headers: Option<Rc<Headers<R>>>,
+    headers: Rc<Headers<R>>,
     /// What was taken when another core had used the last place up.
     held: Option<Candidate<R>>,
+    /// How many more connections it may take from the kernel.
+    room: usize,
+    draining: bool,
     registered: Option<Waker>,
 }
 
 type Candidate<R> = (Stream<Bounded<R>>, Peer);
 
-/// What a spec comes to.
+/// What of a spec holds for as long as its sockets do.
 #[derive(Debug)]
 struct Plan {
-    clients: Arc<PeerFilter>,
-    header: Option<Arc<HeaderRules>>,
-    bounds: Bounds,
+    /// For a receive and for a send, where the options of the sockets name them.
+    timeouts: (Option<Duration>, Option<Duration>),
+    /// Options that are set again after each receive, and the sort of socket.
+    rearmed: Option<(Arc<OptSet>, Target)>,
     /// Options that connections do not have from their listener, and the sort of socket.
     connected: Option<(Arc<OptSet>, Target)>,
     applied: Vec<Effective>,
     skipped: Vec<OptFault>,
     refused: Vec<ApplyError>,
+}
+
+/// What of a spec may change while its sockets listen.
+#[derive(Debug)]
+struct Rules {
+    clients: Arc<PeerFilter>,
+    header: Option<Arc<HeaderRules>>,
+    bounds: Bounds,
+}
+
+impl Rules {
+    #[cfg(test)]
+    fn none() -> Self {
+        let bounds = Bounds { deadlines: crate::spec::Deadlines::default(), rearmed: None };
+        Rules { clients: Arc::new(PeerFilter::new(&[], &[])), header: None, bounds }
+    }
 }
 
 impl<R: Runtime> Listener<R> {
@@ -97,20 +123,22 @@ impl<R: Runtime> Listener<R> {
     pub fn new(part: ListenPart, runtime: &R) -> Result<Self, ListenError> {
         let ListenPart { fd, index, local, backlog, plan, shared, file } = part;
         let inner = runtime.listen_on(fd, backlog).map_err(ListenError::Driver)?;
-        let headers = plan
-            .header
-            .as_ref()
-            .map(|rules| Headers::new(rules.clone(), plan.clients.clone(), shared.clone()));
+        let mut version = 0;
+        let rules = shared.newer_rules(&mut version).unwrap_or_else(|| shared.rules());
         Ok(Listener {
             runtime: runtime.clone(),
             inner: Some(inner),
             index,
             local,
             plan,
+            rules,
+            version,
+            headers: Headers::new(shared.clone()),
             shared,
             file,
-            headers,
             held: None,
+            room: usize::MAX,
+            draining: false,
             registered: None,
         })
     }
@@ -137,7 +165,20 @@ impl<R: Runtime> Listener<R> {
 
     /// To close the whole listener, and to look at its counters, from anywhere.
     pub fn handle(&self) -> ListenHandle {
-        ListenHandle(self.shared.clone())
+        ListenHandle::new(&self.shared, &self.plan, self.file.as_ref())
+    }
+
+    /// How many more connections it may take from the kernel beside those that wait here; no limit at first. Each that it
+    /// takes uses one up until the next accept, so tell it before each: for a limit that several listeners share.
+    pub fn set_room(&mut self, room: usize) {
+        self.room = room;
+    }
+
+    /// Connections that were taken from the kernel and that accept has not given: in a queue, waiting for their header, or
+    /// held back by a limit. Each is a descriptor.
+    pub fn queued(&self) -> usize {
+        let inner = self.inner.as_ref().map_or(0, |inner| inner.queued());
+        inner + self.headers.pending() + usize::from(self.held.is_some())
     }
 
     /// Closes the whole listener: what waits in accept, on any core, ends with [`AcceptError::Closed`]. Connections that were
@@ -149,9 +190,7 @@ impl<R: Runtime> Listener<R> {
 
     fn stop(&mut self) {
         self.held = None;
-        if let Some(headers) = self.headers.take() {
-            headers.stop();
-        }
+        self.headers.stop();
         // Before the socket: a new one at the same path then never finds the old one's file gone from under it.
         self.file = None;
         self.inner = None;
@@ -170,7 +209,31 @@ impl<R: Runtime> Listener<R> {
 
     /// As [`Listener::accept`].
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Candidate<R>, AcceptError>> {
+        Poll::Ready(match ready!(self.poll_one(cx))? {
+            Some(connection) => Ok(connection),
+            // Nothing more comes while it drains.
+            None => Err(AcceptError::Closed),
+        })
+    }
+
+    /// What still waits: in the kernel, behind a header that is to come, beyond a limit until another connection ends. `None`
+    /// once nothing is left: drop the listener then, at once; what comes in between is reset.
+    ///
+    /// For the end of a listener: from the first call on it takes what has come, and arms nothing.
+    ///
+    /// # Errors
+    /// As [`Listener::accept`]; also that descriptors or memory are short.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Candidate<R>>, AcceptError>> {
+        self.draining = true;
+        self.poll_one(cx)
+    }
+
+    /// `None` while it drains and nothing is left.
+    fn poll_one(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Candidate<R>>, AcceptError>> {
         self.register(cx);
+        if let Some(rules) = self.shared.newer_rules(&mut self.version) {
+            self.rules = rules;
+        }
         loop {
             if self.shared.is_closed() {
                 self.stop();
@@ -181,15 +244,16 @@ impl<R: Runtime> Listener<R> {
                 inner.set_room(0);
                 return Poll::Pending;
             }
-            let (mut stream, peer) = match self.held.take() {
-                Some(held) => held,
+            let candidate = match self.held.take() {
+                Some(held) => Some(held),
                 None => ready!(self.poll_candidate(cx))?,
             };
+            let Some((mut stream, peer)) = candidate else { return Poll::Ready(Ok(None)) };
             match self.shared.take(peer.client_ip()) {
                 Ok(place) => {
                     stream.transport().place = Some(place);
                     count(&self.shared.counts.accepted);
-                    return Poll::Ready(Ok((stream, peer)));
+                    return Poll::Ready(Ok(Some((stream, peer))));
                 }
                 Err(Full::Total) if waits => self.held = Some((stream, peer)),
                 Err(Full::Total) => count(&self.shared.counts.over_limit),
@@ -198,24 +262,24 @@ impl<R: Runtime> Listener<R> {
         }
     }
 
-    /// A connection that is let in, for which there may be no place.
-    fn poll_candidate(&mut self, cx: &mut Context<'_>) -> Poll<Result<Candidate<R>, AcceptError>> {
+    /// A connection that is let in, for which there may be no place; `None` while it drains and nothing is left.
+    fn poll_candidate(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Candidate<R>>, AcceptError>> {
         loop {
-            if let Some(headers) = &self.headers
-                && let Poll::Ready(candidate) = headers.poll_ready(cx)
+            if (self.rules.header.is_some() || self.headers.pending() > 0)
+                && let Poll::Ready(candidate) = self.headers.poll_ready(cx)
             {
-                return Poll::Ready(Ok(candidate));
+                return Poll::Ready(Ok(Some(candidate)));
             }
-            let Some(inner) = self.inner.as_mut() else { return Poll::Ready(Err(AcceptError::Closed)) };
-            if self.shared.waits() {
-                inner.set_room(self.shared.left().saturating_sub(inner.queued()));
-            }
-            let transport = ready!(inner.poll_accept(cx)).map_err(AcceptError::Io)?;
+            let Some(transport) = ready!(self.poll_transport(cx))? else {
+                // Those that wait for their header wake this.
+                let is_done = self.headers.pending() == 0;
+                return if is_done { Poll::Ready(Ok(None)) } else { Poll::Pending };
+            };
             // Without a peer it has ended already.
             let Ok(peer) = transport.peer_addr() else { continue };
-            let let_in = match &self.headers {
-                Some(headers) => headers.rules().trusts(&peer),
-                None => lets_in(&self.plan.clients, &peer),
+            let let_in = match &self.rules.header {
+                Some(header) => header.trusts(&peer),
+                None => lets_in(&self.rules.clients, &peer),
             };
             if !let_in {
                 count(&self.shared.counts.denied);
@@ -224,13 +288,29 @@ impl<R: Runtime> Listener<R> {
             if let Some((options, target)) = &self.plan.connected {
                 transport.set_options(options, Stage::Connected, *target).map_err(AcceptError::Option)?;
             }
-            let bounded = Bounded::new(&self.runtime, transport, &self.plan.bounds);
+            let bounded = Bounded::new(&self.runtime, transport, &self.rules.bounds);
             let stream = Stream::over(bounded, self.runtime.tx_queue());
-            match &self.headers {
-                Some(headers) => headers.start(&self.runtime, stream, peer),
-                None => return Poll::Ready(Ok((stream, Peer::direct(peer)))),
+            match &self.rules.header {
+                Some(header) => {
+                    self.headers.start(&self.runtime, (header, &self.rules.clients), stream, peer);
+                }
+                None => return Poll::Ready(Ok(Some((stream, Peer::direct(peer))))),
             }
         }
+    }
+
+    /// The next connection of the kernel's; `None` while it drains and the kernel has none.
+    fn poll_transport(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<R::Stream>, AcceptError>> {
+        let Some(inner) = self.inner.as_mut() else { return Poll::Ready(Err(AcceptError::Closed)) };
+        if self.draining {
+            return inner.poll_drain(cx).map_err(AcceptError::Io);
+        }
+        let mut room = self.room;
+        if self.shared.waits() {
+            room = room.min(self.shared.left().saturating_sub(inner.queued()));
+        }
+        inner.set_room(room);
+        inner.poll_accept(cx).map(|accepted| accepted.map(Some)).map_err(AcceptError::Io)
     }
 
     fn register(&mut self, cx: &Context<'_>) {
@@ -249,22 +329,48 @@ impl<R: Runtime> Drop for Listener<R> {
 
 /// A whole listener, seen from anywhere.
 #[derive(Clone, Debug)]
-pub struct ListenHandle(Arc<Shared>);
+pub struct ListenHandle {
+    shared: Arc<Shared>,
+    plan: Arc<Plan>,
+    file: Weak<SocketFile>,
+}
 
 impl ListenHandle {
+    fn new(shared: &Arc<Shared>, plan: &Arc<Plan>, file: Option<&Arc<SocketFile>>) -> Self {
+        let file = file.map_or_else(Weak::new, Arc::downgrade);
+        ListenHandle { shared: shared.clone(), plan: plan.clone(), file }
+    }
+
+    /// Removes the socket's file, where there is one and the spec does not keep it: for a process that ends without waiting
+    /// for its cores.
+    pub fn remove_file(&self) {
+        if let Some(file) = self.file.upgrade() {
+            file.remove();
+        }
+    }
+
     /// As [`Listener::close`]. A part that is not in accept closes its socket when it is dropped.
     pub fn close(&self) {
-        self.0.close();
+        self.shared.close();
+    }
+
+    /// Takes over what of another spec needs no new socket: lists of clients, limits, deadlines and the PROXY protocol. It holds
+    /// for connections that are accepted from now on; those that wait for their header keep what held before. What else the
+    /// spec says is not looked at: see [`ListenSpec::socket_changes`].
+    ///
+    /// A limit that is below what is open closes none of them. A limit for each address counts those accepted from then on.
+    pub fn update(&self, spec: &ListenSpec) {
+        self.shared.update(spec.limits(), Rules::new(spec, &self.plan));
     }
 
     /// What it has done so far.
     pub fn stats(&self) -> ListenStats {
-        self.0.stats()
+        self.shared.stats()
     }
 
     /// Connections that were accepted and have not ended.
     pub fn open_connections(&self) -> usize {
-        self.0.open()
+        self.shared.open()
     }
 }
 

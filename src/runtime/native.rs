@@ -215,14 +215,6 @@ impl NativeListener {
     pub fn poll_accept_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         self.sock.poll_accept(cx)
     }
-
-    /// What the kernel still holds, for the end of a listener; `Ok(None)` when nothing waits: drop it then.
-    pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<NativeStream>>> {
-        let Some(accepted) = std::task::ready!(self.sock.poll_drain(cx))? else {
-            return Poll::Ready(Ok(None));
-        };
-        Poll::Ready(NativeStream::over(&self.core, accepted).map(Some))
-    }
 }
 
 impl Listener for NativeListener {
@@ -244,6 +236,13 @@ impl Listener for NativeListener {
 
     fn queued(&self) -> usize {
         self.sock.queued()
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<NativeStream>>> {
+        let Some(accepted) = std::task::ready!(self.sock.poll_drain(cx))? else {
+            return Poll::Ready(Ok(None));
+        };
+        Poll::Ready(NativeStream::over(&self.core, accepted).map(Some))
     }
 
     fn local_addr(&self) -> io::Result<LocalAddr> {

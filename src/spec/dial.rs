@@ -70,6 +70,18 @@ impl DialSpec {
         DialSpecBuilder { spec: self }
     }
 
+    /// As this one, but that a whole dial takes at most so long.
+    pub fn within(mut self, limit: Duration) -> DialSpec {
+        self.timeout = Some(self.timeout.map_or(limit, |timeout| timeout.min(limit)));
+        self
+    }
+
+    /// As this one, but that no name is kept: for who keeps them.
+    pub fn without_cache(mut self) -> DialSpec {
+        self.resolver.cache_entries = 0;
+        self
+    }
+
     /// The address that connections come from; `None` = the kernel chooses.
     pub fn local(&self) -> Option<&NetAddr<Address>> {
         self.local.as_ref()

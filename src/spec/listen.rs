@@ -149,6 +149,20 @@ impl ListenSpec {
         options.for_target(target)
     }
 
+    /// Fields in which another spec differs that a listening socket of this one cannot take over: it needs a new socket. All
+    /// else [`ListenHandle::update`](crate::net::ListenHandle::update) takes over.
+    pub fn socket_changes(&self, other: &ListenSpec) -> Vec<&'static str> {
+        let changes = [
+            ("addr", self.source != other.source),
+            ("keep_alive_config", self.keep_alive != other.keep_alive),
+            ("sock_option", self.sock_options != other.sock_options),
+            ("backlog", self.backlog != other.backlog),
+            ("sockets", self.sockets != other.sockets),
+            ("unix", self.unix != other.unix),
+        ];
+        changes.into_iter().filter_map(|(field, differs)| differs.then_some(field)).collect()
+    }
+
     /// The message that means this spec, with the defaults written out.
     pub fn to_raw(&self) -> raw::ListenConfig {
         let (addr, inherited) = match &self.source {

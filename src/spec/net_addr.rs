@@ -258,6 +258,17 @@ impl<A> NetAddr<A> {
     }
 }
 
+impl NetAddr<OriginAddress> {
+    /// Of the network of streams that has such addresses.
+    pub fn of_origin(address: OriginAddress) -> Self {
+        let network = match address {
+            OriginAddress::Host { .. } => Network::Tcp,
+            OriginAddress::Unix(_) | OriginAddress::UnixAbstract(_) => Network::Unix,
+        };
+        NetAddr { network, address }
+    }
+}
+
 impl NetAddr<Address> {
     /// Of the network of streams that has such addresses.
     pub fn of_stream(address: Address) -> Self {

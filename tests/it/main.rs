@@ -14,6 +14,7 @@ mod golden;
 mod http_hyper;
 mod http_own;
 mod hyper_io;
+mod listener_life;
 mod packet;
 mod pressure;
 mod relay;

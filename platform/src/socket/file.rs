@@ -46,10 +46,9 @@ impl SocketFile {
     pub fn keep(&mut self) {
         self.remove = false;
     }
-}
 
-impl Drop for SocketFile {
-    fn drop(&mut self) {
+    /// Removes the file now, as the drop would. Doing it twice is no fault.
+    pub fn remove(&self) {
         let ours = || {
             fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
         };
@@ -59,6 +58,12 @@ impl Drop for SocketFile {
         {
             tracing::warn!(path = %self.path.display(), %error, "the socket's file could not be removed");
         }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use ringport_platform::process::is_shortage;
 use ringport_platform::sockopt::{ApplyError, OptFault, Target};
 
 use crate::net::resolve::ResolveError;
@@ -109,6 +110,16 @@ impl DialError {
     /// Addresses that were not tried, because the time was over.
     pub fn untried(&self) -> usize {
         self.untried
+    }
+
+    /// Whether this process or machine was out of descriptors or memory, whatever the target is.
+    pub fn is_shortage(&self) -> bool {
+        self.failures.iter().any(|failure| match &failure.error {
+            AttemptError::Open(OpenError::Socket { error, .. }) | AttemptError::Connect(error) => {
+                is_shortage(error)
+            }
+            _ => false,
+        })
     }
 
     /// Of attempts that all failed.

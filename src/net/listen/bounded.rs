@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ringport_platform::sockopt::{ApplyError, OptSet, Stage, Target};
+use ringport_platform::timer::later;
 
 use super::limits::Place;
 use crate::buf::{PoolBuf, RxQueue, Seg, TxQueue};
@@ -65,33 +66,41 @@ pub(in crate::net) struct Bounds {
 /// and is taken up long after its deadline begins anew.
 pub struct Bounded<R: Runtime> {
     inner: R::Stream,
+    /// `None` without deadlines and options to set again, which is usual: each call then costs one comparison more.
+    watched: Option<Box<Watched<R>>>,
+    /// `None` while it waits for its header, and of one that was dialled.
+    pub(super) place: Option<Place>,
+}
+
+/// What is looked at beside a transport.
+struct Watched<R: Runtime> {
     runtime: R,
     read: Option<Wait<R>>,
     write: Option<Wait<R>>,
     /// Of the whole connection.
     end: Option<End<R>>,
     rearmed: Option<(Arc<OptSet>, Target)>,
-    /// `None` while it waits for its header, and of one that was dialled.
-    pub(super) place: Option<Place>,
 }
 
 impl<R: Runtime> Bounded<R> {
     pub(in crate::net) fn new(runtime: &R, inner: R::Stream, bounds: &Bounds) -> Self {
-        let now = runtime.now();
         let Deadlines { read, write, connection } = bounds.deadlines;
-        Bounded {
-            inner,
-            read: read.map(Wait::new),
-            write: write.map(Wait::new),
-            end: connection.map(|timeout| End {
-                timeout,
-                deadline: now + timeout,
-                timer: runtime.timer(now + timeout),
-            }),
-            rearmed: bounds.rearmed.clone(),
-            runtime: runtime.clone(),
-            place: None,
-        }
+        let is_unwatched = (read, write, connection) == (None, None, None) && bounds.rearmed.is_none();
+        let watched = (!is_unwatched).then(|| {
+            let deadline = |timeout| later(runtime.now(), timeout);
+            Box::new(Watched {
+                read: read.map(Wait::new),
+                write: write.map(Wait::new),
+                end: connection.map(|timeout| End {
+                    timeout,
+                    deadline: deadline(timeout),
+                    timer: runtime.timer(deadline(timeout)),
+                }),
+                rearmed: bounds.rearmed.clone(),
+                runtime: runtime.clone(),
+            })
+        });
+        Bounded { inner, watched, place: None }
     }
 
     /// The transport below, without deadlines.
@@ -99,7 +108,40 @@ impl<R: Runtime> Bounded<R> {
         &mut self.inner
     }
 
+    /// Does what `call` does, where there is something to look at before and after.
+    #[cold]
+    fn watched<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        side: Side,
+        call: impl FnOnce(&mut R::Stream, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let watched = self.watched.as_mut().expect("asked before");
+        watched.alive()?;
+        match call(&mut self.inner, cx) {
+            Poll::Ready(got) => {
+                watched.done(side, &self.inner);
+                Poll::Ready(got)
+            }
+            Poll::Pending => {
+                let passed = std::task::ready!(watched.wait(cx, side));
+                if matches!(passed, DeadlineError::Write(_)) {
+                    // Who takes nothing gets no time to linger for the rest either.
+                    self.inner.reset_on_drop();
+                }
+                Poll::Ready(Err(passed.into()))
+            }
+        }
+    }
+
     /// Whether the connection may still be used.
+    #[cold]
+    fn alive(&self) -> io::Result<()> {
+        self.watched.as_ref().map_or(Ok(()), |watched| watched.alive())
+    }
+}
+
+impl<R: Runtime> Watched<R> {
     fn alive(&self) -> io::Result<()> {
         match &self.end {
             Some(end) if self.runtime.now() >= end.deadline => {
@@ -109,43 +151,34 @@ impl<R: Runtime> Bounded<R> {
         }
     }
 
-    /// The transport below was asked and has nothing.
-    fn wait(&mut self, cx: &mut Context<'_>, side: Side) -> Poll<io::Error> {
+    fn wait(&mut self, cx: &mut Context<'_>, side: Side) -> Poll<DeadlineError> {
         if let Some(end) = &mut self.end
             && end.timer.poll_elapsed(cx).is_ready()
         {
-            return Poll::Ready(DeadlineError::Connection(end.timeout).into());
+            return Poll::Ready(DeadlineError::Connection(end.timeout));
         }
-        let (wait, error): (_, fn(Duration) -> DeadlineError) = match side {
+        let (wait, passed): (_, fn(Duration) -> DeadlineError) = match side {
             Side::Read => (&mut self.read, DeadlineError::Read),
             Side::Write => (&mut self.write, DeadlineError::Write),
         };
         let Some(wait) = wait else { return Poll::Pending };
         std::task::ready!(wait.poll(&self.runtime, cx));
-        let error = error(wait.timeout).into();
-        if matches!(side, Side::Write) {
-            // Who takes nothing gets no time to linger for the rest either.
-            self.inner.reset_on_drop();
-        }
-        Poll::Ready(error)
+        Poll::Ready(passed(wait.timeout))
     }
 
-    fn received<T>(&mut self, got: io::Result<T>) -> Poll<io::Result<T>> {
-        if let Some(wait) = &mut self.read {
+    /// An operation came to its end.
+    fn done(&mut self, side: Side, inner: &R::Stream) {
+        let wait = match side {
+            Side::Read => &mut self.read,
+            Side::Write => &mut self.write,
+        };
+        if let Some(wait) = wait {
             wait.since = None;
         }
-        if let Some((options, target)) = &self.rearmed {
+        if let (Side::Read, Some((options, target))) = (side, &self.rearmed) {
             // It was taken before: what fails now is a connection that has ended, and the next receive tells.
-            let _ = self.inner.set_options(options, Stage::Rearm, *target);
+            let _ = inner.set_options(options, Stage::Rearm, *target);
         }
-        Poll::Ready(got)
-    }
-
-    fn sent(&mut self, result: io::Result<()>) -> Poll<io::Result<()>> {
-        if let Some(wait) = &mut self.write {
-            wait.since = None;
-        }
-        Poll::Ready(result)
     }
 }
 
@@ -194,61 +227,64 @@ struct End<R: Runtime> {
 }
 
 impl<R: Runtime> Transport for Bounded<R> {
+    #[inline(always)]
     fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut RxQueue, max: usize) -> Poll<io::Result<bool>> {
-        self.alive()?;
-        match self.inner.poll_recv(cx, into, max) {
-            Poll::Ready(got) => self.received(got),
-            Poll::Pending => self.wait(cx, Side::Read).map(Err),
+        if self.watched.is_none() {
+            return self.inner.poll_recv(cx, into, max);
         }
+        self.watched(cx, Side::Read, |inner, cx| inner.poll_recv(cx, into, max))
     }
 
+    #[inline(always)]
     fn poll_recv_buf(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<PoolBuf>>> {
-        self.alive()?;
-        match self.inner.poll_recv_buf(cx) {
-            Poll::Ready(got) => self.received(got),
-            Poll::Pending => self.wait(cx, Side::Read).map(Err),
+        if self.watched.is_none() {
+            return self.inner.poll_recv_buf(cx);
         }
+        self.watched(cx, Side::Read, |inner, cx| inner.poll_recv_buf(cx))
     }
 
+    #[inline(always)]
     fn send(&mut self, from: &mut TxQueue) -> io::Result<usize> {
-        if let Err(error) = self.alive() {
+        if self.watched.is_some()
+            && let Err(error) = self.alive()
+        {
             from.clear();
             return Err(error);
         }
         self.inner.send(from)
     }
 
+    #[inline(always)]
     fn send_seg(&mut self, seg: Seg) -> io::Result<usize> {
-        self.alive()?;
+        if self.watched.is_some() {
+            self.alive()?;
+        }
         self.inner.send_seg(seg)
     }
 
+    #[inline(always)]
     fn poll_sent(&mut self, cx: &mut Context<'_>, level: TxLevel) -> Poll<io::Result<()>> {
-        self.alive()?;
-        match self.inner.poll_sent(cx, level) {
-            Poll::Ready(result) => self.sent(result),
-            Poll::Pending => self.wait(cx, Side::Write).map(Err),
+        if self.watched.is_none() {
+            return self.inner.poll_sent(cx, level);
         }
+        self.watched(cx, Side::Write, |inner, cx| inner.poll_sent(cx, level))
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.alive()?;
-        match self.inner.poll_shutdown(cx) {
-            Poll::Ready(result) => self.sent(result),
-            Poll::Pending => self.wait(cx, Side::Write).map(Err),
+        if self.watched.is_none() {
+            return self.inner.poll_shutdown(cx);
         }
+        self.watched(cx, Side::Write, |inner, cx| inner.poll_shutdown(cx))
     }
 
+    #[inline(always)]
     fn has_news(&self) -> bool {
         self.inner.has_news()
     }
 
     /// `None` with deadlines: what goes past user space goes past them too.
     fn splice_to(&self, to: &Self) -> Option<Splice> {
-        let timed = |side: &Self| {
-            side.read.is_some() || side.write.is_some() || side.end.is_some() || side.rearmed.is_some()
-        };
-        if timed(self) || timed(to) { None } else { self.inner.splice_to(&to.inner) }
+        if self.watched.is_some() || to.watched.is_some() { None } else { self.inner.splice_to(&to.inner) }
     }
 
     fn set_rx_limit(&mut self, bytes: u32) {

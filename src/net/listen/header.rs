@@ -56,8 +56,6 @@ impl HeaderRules {
 
 /// The connections of one part that have not come to accept.
 pub(super) struct Headers<R: Runtime> {
-    rules: Arc<HeaderRules>,
-    clients: Arc<PeerFilter>,
     shared: Arc<Shared>,
     ready: RefCell<VecDeque<(Stream<Bounded<R>>, Peer)>>,
     /// The oldest first.
@@ -72,10 +70,8 @@ struct Reading {
 }
 
 impl<R: Runtime> Headers<R> {
-    pub(super) fn new(rules: Arc<HeaderRules>, clients: Arc<PeerFilter>, shared: Arc<Shared>) -> Rc<Self> {
+    pub(super) fn new(shared: Arc<Shared>) -> Rc<Self> {
         Rc::new(Headers {
-            rules,
-            clients,
             shared,
             ready: RefCell::default(),
             reading: RefCell::default(),
@@ -83,8 +79,9 @@ impl<R: Runtime> Headers<R> {
         })
     }
 
-    pub(super) fn rules(&self) -> &HeaderRules {
-        &self.rules
+    /// Connections that have not come to accept.
+    pub(super) fn pending(&self) -> usize {
+        self.reading.borrow().len() + self.ready.borrow().len()
     }
 
     /// A connection whose header has come.
@@ -96,9 +93,15 @@ impl<R: Runtime> Headers<R> {
         Poll::Pending
     }
 
-    /// Starts to read a connection's header.
-    pub(super) fn start(self: &Rc<Self>, runtime: &R, mut stream: Stream<Bounded<R>>, connection: LocalAddr) {
-        if self.reading.borrow().len() + self.ready.borrow().len() >= self.rules.max_pending
+    /// Starts to read a connection's header, as these rules ask for one.
+    pub(super) fn start(
+        self: &Rc<Self>,
+        runtime: &R,
+        rules: (&Arc<HeaderRules>, &Arc<PeerFilter>),
+        mut stream: Stream<Bounded<R>>,
+        connection: LocalAddr,
+    ) {
+        if self.pending() >= rules.0.max_pending
             && let Some(oldest) = self.reading.borrow_mut().pop_front()
         {
             count(&self.shared.counts.crowded_out);
@@ -107,43 +110,46 @@ impl<R: Runtime> Headers<R> {
         let reading = Rc::new(Reading::default());
         self.reading.borrow_mut().push_back(reading.clone());
         let (all, runtime_of_task) = (self.clone(), runtime.clone());
+        let (rules, clients) = (rules.0.clone(), rules.1.clone());
         runtime.spawn(async move {
-            let read = all.read(&runtime_of_task, &mut stream, &reading).await;
+            let read = all.read(&runtime_of_task, &rules, &mut stream, &reading).await;
             all.reading.borrow_mut().retain(|other| !Rc::ptr_eq(other, &reading));
             match read {
-                Ok(header) => all.complete(stream, Peer::behind(connection, header)),
+                Ok(header) => all.complete(&clients, stream, Peer::behind(connection, header)),
                 Err(Some(counter)) => count(counter(&all.shared)),
                 // Counted by whoever stopped it.
                 Err(None) => {}
             }
+            // Also where there is no connection: what waited for its place, or for the last of them, goes on.
+            if let Some(acceptor) = all.acceptor.take() {
+                acceptor.wake();
+            }
         });
     }
 
-    fn complete(&self, stream: Stream<Bounded<R>>, peer: Peer) {
+    fn complete(&self, clients: &PeerFilter, stream: Stream<Bounded<R>>, peer: Peer) {
         // A client without an address is in no range, whatever the connection came over.
         let let_in = match peer.client() {
-            LocalAddr::Inet(_) => lets_in(&self.clients, peer.client()),
-            LocalAddr::Unix(_) => self.clients.allows_others(),
+            LocalAddr::Inet(_) => lets_in(clients, peer.client()),
+            LocalAddr::Unix(_) => clients.allows_others(),
         };
         if !let_in {
             count(&self.shared.counts.denied);
             return;
         }
         self.ready.borrow_mut().push_back((stream, peer));
-        if let Some(acceptor) = self.acceptor.take() {
-            acceptor.wake();
-        }
     }
 
     /// The header, or which counter tells why there is none.
     async fn read(
         &self,
         runtime: &R,
+        rules: &HeaderRules,
         stream: &mut Stream<Bounded<R>>,
         reading: &Reading,
     ) -> Result<Header, Option<fn(&Shared) -> &AtomicU64>> {
-        let mut timer = runtime.timer(runtime.now() + self.rules.timeout);
-        let accepts = self.rules.accepts;
+        let mut timer = runtime.timer(runtime.now() + rules.timeout);
+        let accepts = rules.accepts;
         let bad: fn(&Shared) -> &AtomicU64 = |shared| &shared.counts.bad_header;
         poll_fn(|cx| {
             if reading.stopped.get() {

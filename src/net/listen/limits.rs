@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
+use super::Rules;
 use crate::spec::{ConnectionLimits, LimitPolicy};
 
 /// What a listener has done with connections so far, over all its cores.
@@ -31,14 +32,36 @@ pub struct ListenStats {
 /// What the parts of a listener share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    limits: ConnectionLimits,
+    limits: Limits,
     open: AtomicUsize,
     /// Of live connections, so there are no more entries than descriptors.
     by_address: Mutex<HashMap<IpAddr, u32>>,
     closed: AtomicBool,
     /// By part.
     acceptors: Mutex<Vec<Option<Waker>>>,
+    /// How often the rules were replaced.
+    version: AtomicU64,
+    rules: Mutex<Arc<Rules>>,
     pub(super) counts: Counts,
+}
+
+/// The limits, which may change while connections are open.
+#[derive(Debug)]
+struct Limits {
+    /// `usize::MAX`: none.
+    total: AtomicUsize,
+    /// 0: none.
+    per_address: AtomicU32,
+    waits: AtomicBool,
+}
+
+impl Limits {
+    fn set(&self, limits: ConnectionLimits) {
+        let total = limits.total.map_or(usize::MAX, |total| total as usize);
+        self.total.store(total, Ordering::SeqCst);
+        self.per_address.store(limits.per_address.unwrap_or(0), Ordering::SeqCst);
+        self.waits.store(limits.policy == LimitPolicy::Wait, Ordering::SeqCst);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -67,15 +90,41 @@ pub(super) enum Full {
 }
 
 impl Shared {
-    pub(super) fn new(limits: ConnectionLimits, parts: usize) -> Arc<Self> {
-        Arc::new(Shared {
-            limits,
+    pub(super) fn new(limits: ConnectionLimits, rules: Rules, parts: usize) -> Arc<Self> {
+        let shared = Shared {
+            limits: Limits {
+                total: AtomicUsize::default(),
+                per_address: AtomicU32::default(),
+                waits: AtomicBool::default(),
+            },
             open: AtomicUsize::new(0),
             by_address: Mutex::default(),
             closed: AtomicBool::new(false),
             acceptors: Mutex::new(vec![None; parts]),
+            version: AtomicU64::new(0),
+            rules: Mutex::new(Arc::new(rules)),
             counts: Counts::default(),
-        })
+        };
+        shared.limits.set(limits);
+        Arc::new(shared)
+    }
+
+    /// Replaces limits and rules; every part sees them before it accepts again.
+    pub(super) fn update(&self, limits: ConnectionLimits, rules: Rules) {
+        self.limits.set(limits);
+        *lock(&self.rules) = Arc::new(rules);
+        self.version.fetch_add(1, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// The rules, when they are others than those of `version`, which is brought up to date.
+    pub(super) fn newer_rules(&self, version: &mut u64) -> Option<Arc<Rules>> {
+        let current = self.version.load(Ordering::SeqCst);
+        (std::mem::replace(version, current) != current).then(|| lock(&self.rules).clone())
+    }
+
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        lock(&self.rules).clone()
     }
 
     pub(super) fn stats(&self) -> ListenStats {
@@ -98,7 +147,7 @@ impl Shared {
 
     /// Whether connections beyond the limit wait instead of being closed.
     pub(super) fn waits(&self) -> bool {
-        self.limits.policy == LimitPolicy::Wait
+        self.limits.waits.load(Ordering::SeqCst)
     }
 
     /// How many more there may be.
@@ -107,7 +156,7 @@ impl Shared {
     }
 
     fn max(&self) -> usize {
-        self.limits.total.map_or(usize::MAX, |total| total as usize)
+        self.limits.total.load(Ordering::SeqCst)
     }
 
     /// Counts a connection.
@@ -117,7 +166,8 @@ impl Shared {
         self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, below).map_err(|_| Full::Total)?;
         // From here on its drop gives it back.
         let mut place = Place { shared: self.clone(), address: None };
-        if let (Some(limit), Some(address)) = (self.limits.per_address, address) {
+        let limit = self.limits.per_address.load(Ordering::SeqCst);
+        if let (1.., Some(address)) = (limit, address) {
             let mut by_address = lock(&self.by_address);
             let open = by_address.entry(address.to_canonical()).or_default();
             if *open >= limit {
@@ -184,11 +234,12 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Wake, Waker};
 
+    use super::super::Rules;
     use super::{Full, Shared};
     use crate::spec::{ConnectionLimits, LimitPolicy};
 
     fn shared(total: Option<u32>, per_address: Option<u32>) -> Arc<Shared> {
-        Shared::new(ConnectionLimits { total, per_address, policy: LimitPolicy::Wait }, 1)
+        Shared::new(ConnectionLimits { total, per_address, policy: LimitPolicy::Wait }, Rules::none(), 1)
     }
 
     #[test]

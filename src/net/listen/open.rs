@@ -16,7 +16,7 @@ use super::bounded::Bounds;
 use super::error::{FileFault, InheritFault, ListenError};
 use super::header::HeaderRules;
 use super::limits::Shared;
-use super::{ListenHandle, Plan};
+use super::{ListenHandle, Plan, Rules};
 use crate::net::PeerFilter;
 use crate::runtime::{ConnectAddr, ListenOptions, LocalAddr};
 use crate::spec::{Address, ListenSockets, ListenSource, ListenSpec, OnUnsupported, Owner, UnixFile};
@@ -51,15 +51,15 @@ impl ListenPart {
         };
         let local = socket::local_addr(made.fds[0].as_fd())
             .map_err(|error| ListenError::Socket { target: made.target, error })?;
-        let shared = Shared::new(spec.limits(), made.fds.len());
         let file = made.file.map(|mut file| {
             if !spec.unix_file().is_none_or(|file| file.remove) {
                 file.keep();
             }
             Arc::new(file)
         });
-        let plan = Arc::new(Plan::new(spec, made.target, made.set, made.applied, made.skipped, made.refused));
+        let plan = Arc::new(Plan::new(made.target, made.set, made.applied, made.skipped, made.refused));
         plan.warn(&local);
+        let shared = Shared::new(spec.limits(), Rules::new(spec, &plan), made.fds.len());
         let backlog = i32::try_from(spec.backlog()).unwrap_or(i32::MAX);
         let part = |(index, fd)| ListenPart {
             fd,
@@ -80,29 +80,24 @@ impl ListenPart {
 
     /// To close the whole listener, and to look at its counters, from anywhere.
     pub fn handle(&self) -> ListenHandle {
-        ListenHandle(self.shared.clone())
+        ListenHandle::new(&self.shared, &self.plan, self.file.as_ref())
     }
 }
 
 impl Plan {
     fn new(
-        spec: &ListenSpec,
         target: Target,
         set: OptSet,
         applied: Vec<Effective>,
         skipped: Vec<OptFault>,
         refused: Vec<ApplyError>,
     ) -> Self {
-        let mut deadlines = spec.deadlines();
-        // The kernel does not enforce these on sockets that do not block.
-        deadlines.read = deadlines.read.or(set.receive_timeout());
-        deadlines.write = deadlines.write.or(set.send_timeout());
+        let timeouts = (set.receive_timeout(), set.send_timeout());
         let (set, target) = (Arc::new(set), target.as_role(Role::Accepted));
         let at = |stage| set.has_stage(stage, target).then(|| (set.clone(), target));
         Plan {
-            clients: Arc::new(PeerFilter::new(&spec.peers().allowed, &spec.peers().denied)),
-            header: spec.proxy_protocol().map(|header| Arc::new(HeaderRules::new(header))),
-            bounds: Bounds { deadlines, rearmed: at(Stage::Rearm) },
+            timeouts,
+            rearmed: at(Stage::Rearm),
             connected: at(Stage::Connected),
             applied,
             skipped,
@@ -120,6 +115,20 @@ impl Plan {
         }
         for refused in &self.refused {
             tracing::warn!("{local}: skipped: {refused}");
+        }
+    }
+}
+
+impl Rules {
+    pub(super) fn new(spec: &ListenSpec, plan: &Plan) -> Self {
+        let mut deadlines = spec.deadlines();
+        // The kernel does not enforce these on sockets that do not block.
+        deadlines.read = deadlines.read.or(plan.timeouts.0);
+        deadlines.write = deadlines.write.or(plan.timeouts.1);
+        Rules {
+            clients: Arc::new(PeerFilter::new(&spec.peers().allowed, &spec.peers().denied)),
+            header: spec.proxy_protocol().map(|header| Arc::new(HeaderRules::new(header))),
+            bounds: Bounds { deadlines, rearmed: plan.rearmed.clone() },
         }
     }
 }
