@@ -19,33 +19,33 @@ mod tunnel;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use ringport::net::{AcceptError, Bounded, Listener};
 use ringport::proto::http1::{self, Authority, FieldWriter};
-use ringport::runtime::native::{Native, NativeListener, NativeStream};
-use ringport::runtime::{ConnectAddr, ListenOptions};
-use ringport::spec::{OriginAddress, ProxySpec};
-use ringport_platform::blocking::{BlockingPool, resolve};
+use ringport::runtime::native::Native;
+use ringport::spec::ProxySpec;
 use ringport_platform::buf::PoolSpec;
-use ringport_platform::core::{Core, CoreRemote, CoreSpec, ListenSock};
+use ringport_platform::core::{Core, CoreRemote, CoreSpec};
 use ringport_platform::driver::{DriverChoice, Mechanism, Mechanisms, OpenError, open};
 use ringport_platform::launch::{CoreContext, DrainSignal, LaunchSpec, Launched, launch};
 use ringport_platform::process;
 use ringport_platform::signal::{Signal, Signals};
-use ringport_platform::socket;
 
 use date::{Clock, HttpDate};
 use fields::Via;
 use listeners::{Bound, CoreListener};
 use log::LogSender;
-use pool::{OriginPool, REAP_INTERVAL};
-use room::{Connections, Counted, Gate};
+use pool::{Origin, OriginPool, REAP_INTERVAL};
+use room::{Candidate, Connections, Counted, Gate};
 use routes::Routes;
 use session::{Session, Sessions};
 use stats::{ProxyStats, Sources};
+
+/// A connection of a client, with the deadlines of its listener.
+pub(crate) type ClientConn = Bounded<Native>;
 
 /// What sessions of one core share.
 pub(crate) struct Shared {
@@ -138,7 +138,6 @@ struct Plan {
     admin: Mutex<Option<CoreListener>>,
     log: LogSender,
     connections: Arc<Connections>,
-    names: Arc<BlockingPool>,
     sources: Arc<OnceLock<(Sources, Vec<CoreRemote>)>>,
 }
 
@@ -176,11 +175,10 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
     let log_stats = Arc::<ProxyStats>::default();
     let (sender, writer) =
         log::start(spec.access_log(), log_stats.clone()).map_err(|error| error.to_string())?;
-    let (mut bound, per_core) = listeners::bind_all(&spec, cores)?;
-    let (bound_admin, admin) = listeners::bind_admin(&spec)?.unzip();
+    let (mut bound, per_core) = listeners::open_all(&spec, cores)?;
+    let (bound_admin, admin) = listeners::open_admin(&spec)?.unzip();
     bound.extend(bound_admin);
     let (max, derived) = max_connections(&spec, fd_limit);
-    let burst_len = socket::burst_len(ListenOptions::default().backlog);
     let stats: Vec<Arc<ProxyStats>> = (0..cores).map(|_| Arc::default()).collect();
     let sources = Arc::new(OnceLock::new());
     let plan = Plan {
@@ -189,8 +187,7 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
         listeners: per_core.into_iter().map(Mutex::new).collect(),
         admin: Mutex::new(admin),
         log: sender.clone(),
-        connections: Arc::new(Connections::new(max, derived, cores * spec.listeners().len(), burst_len)),
-        names: Arc::new(BlockingPool::new(4, 1024)),
+        connections: Arc::new(Connections::new(max, derived)),
         sources: sources.clone(),
     };
     let (launch_spec, why) = launch_spec(&spec, cores, fd_limit, settings);
@@ -270,6 +267,7 @@ impl Running {
             let stop = seen.contains(Signal::Terminate) || seen.contains(Signal::Interrupt);
             if stop && draining {
                 tracing::warn!("asked to stop again: ending at once");
+                bound.iter().for_each(|bound| bound.handle.remove_file());
                 return 1;
             }
             if stop {
@@ -292,7 +290,6 @@ impl Running {
             }
         }
         let cut: u64 = stats.iter().map(|stats| stats.requests_cut.load()).sum();
-        drop(bound);
         drop(sender);
         writer.finish();
         if cut > 0 || unsent > 0 {
@@ -313,21 +310,21 @@ fn core_main(context: CoreContext, plan: &Plan) -> impl Future<Output = io::Resu
     SHARED.set(Rc::downgrade(&shared));
     let listeners = std::mem::take(&mut *lock(&plan.listeners[context.index]));
     let admin = if context.index == 0 { lock(&plan.admin).take() } else { None };
-    let (names, sources) = (plan.names.clone(), plan.sources.clone());
+    let sources = plan.sources.clone();
     async move {
         let core = context.core.clone();
         let mut accepting = Vec::new();
-        for listener in listeners {
-            let sock = ListenSock::from_fd(&core, listener.fd)?;
-            accepting.push(core.spawn(accept_all(shared.clone(), sock)));
+        for CoreListener { part, burst_len } in listeners {
+            let listener = Listener::new(part, &shared.runtime).map_err(io::Error::other)?;
+            accepting.push(core.spawn(accept_all(shared.clone(), listener, burst_len)));
         }
         if let Some(admin) = admin {
-            let sock = ListenSock::from_fd(&core, admin.fd)?;
-            core.spawn(admin::serve(shared.clone(), sock, sources.clone()));
+            let listener = Listener::new(admin.part, &shared.runtime).map_err(io::Error::other)?;
+            core.spawn(admin::serve(shared.clone(), listener, sources.clone()));
         }
         core.spawn(reap(shared.clone()));
         if context.index == 0 {
-            core.spawn(keep_names(shared.clone(), names, sources));
+            core.spawn(keep_names(shared.clone(), sources));
         }
         context.drain.wait().await;
         shared.sessions.borrow().wake_all();
@@ -344,7 +341,9 @@ fn core_main(context: CoreContext, plan: &Plan) -> impl Future<Output = io::Resu
 
 fn shared(context: &CoreContext, plan: &Plan) -> Shared {
     let stats = plan.stats[context.index].clone();
-    let pools: Vec<_> = plan.spec.pools().iter().map(|pool| OriginPool::new(pool, stats.clone())).collect();
+    let runtime = Native::new(context.core.clone());
+    let pools = plan.spec.pools().iter().map(|pool| OriginPool::new(pool, &runtime, stats.clone()));
+    let pools: Vec<_> = pools.collect();
     let limits = plan.spec.limits();
     let from_spec = http1::Limits {
         request_line_bytes: limits.request_line_bytes,
@@ -355,7 +354,7 @@ fn shared(context: &CoreContext, plan: &Plan) -> Shared {
     };
     Shared {
         core: context.core.clone(),
-        runtime: Native::new(context.core.clone()),
+        runtime,
         spec: plan.spec.clone(),
         limits: from_spec,
         origin_limits: http1::Limits::default(),
@@ -374,9 +373,8 @@ fn shared(context: &CoreContext, plan: &Plan) -> Shared {
 }
 
 /// Takes connections until the core drains, then what the kernel still holds, so that nothing waiting is reset.
-async fn accept_all(shared: Rc<Shared>, sock: ListenSock) {
-    let mut listener = shared.runtime.adopt_listener(sock);
-    let mut gate = Gate::new(shared.connections.clone(), shared.stats.clone());
+async fn accept_all(shared: Rc<Shared>, mut listener: Listener<Native>, burst_len: usize) {
+    let mut gate = Gate::new(shared.connections.clone(), shared.stats.clone(), burst_len);
     let mut drain = Box::pin(shared.drain.wait());
     loop {
         let accepted = poll_fn(|cx| {
@@ -386,7 +384,7 @@ async fn accept_all(shared: Rc<Shared>, sock: ListenSock) {
             gate.poll_next(&mut listener, cx).map(Some)
         });
         match accepted.await {
-            Some(Ok((stream, counted))) => begin(&shared, stream, counted),
+            Some(Ok((candidate, counted))) => begin(&shared, candidate, counted),
             Some(Err(error)) => {
                 tracing::warn!(%error, "a connection could not be taken");
                 race(shared.core.sleep(Duration::from_millis(20)), &mut drain).await;
@@ -394,21 +392,27 @@ async fn accept_all(shared: Rc<Shared>, sock: ListenSock) {
             None => break,
         }
     }
-    drop(gate);
+    if let Some(held) = gate.into_held() {
+        begin(&shared, held, shared.connections.begin_last());
+    }
     drain_listener(&shared, &mut listener).await;
 }
 
 /// Takes what the kernel still holds for a listener, as descriptors become free.
-async fn drain_listener(shared: &Rc<Shared>, listener: &mut NativeListener) {
+async fn drain_listener(shared: &Rc<Shared>, listener: &mut Listener<Native>) {
     loop {
         if !shared.connections.has_room_at_end() {
             shared.core.sleep(DRAIN_RETRY).await;
             continue;
         }
         match poll_fn(|cx| listener.poll_drain(cx)).await {
-            Ok(Some(stream)) => begin(shared, stream, shared.connections.begin_last()),
+            Ok(Some(candidate)) => begin(shared, candidate, shared.connections.begin_last()),
             Ok(None) => return,
-            Err(error) if process::is_shortage(&error) => shared.core.sleep(DRAIN_RETRY).await,
+            Err(AcceptError::Io(error)) if process::is_shortage(&error) => {
+                shared.core.sleep(DRAIN_RETRY).await;
+            }
+            // Of one connection.
+            Err(error @ AcceptError::Option(_)) => tracing::warn!(%error, "a connection could not be taken"),
             Err(error) => return tracing::warn!(%error, "the accept queue could not be drained"),
         }
     }
@@ -423,8 +427,8 @@ async fn race(first: impl Future<Output = ()>, drain: &mut std::pin::Pin<Box<imp
     .await;
 }
 
-fn begin(shared: &Rc<Shared>, stream: NativeStream, counted: Counted) {
-    drop(shared.core.spawn(Session::serve(shared.clone(), stream, counted)));
+fn begin(shared: &Rc<Shared>, (stream, peer): Candidate, counted: Counted) {
+    drop(shared.core.spawn(Session::serve(shared.clone(), stream, &peer, counted)));
 }
 
 /// Looks over the kept connections, and gives idle memory back.
@@ -448,44 +452,33 @@ async fn reap(shared: Rc<Shared>) {
     }
 }
 
+type Everywhere = Arc<OnceLock<(Sources, Vec<CoreRemote>)>>;
+
 /// Looks every origin's name up, at once and then as often as its pool says, and tells all cores.
-async fn keep_names(
-    shared: Rc<Shared>,
-    names: Arc<BlockingPool>,
-    sources: Arc<OnceLock<(Sources, Vec<CoreRemote>)>>,
-) {
+async fn keep_names(shared: Rc<Shared>, sources: Everywhere) {
     for (pool_at, pool) in shared.pools.iter().enumerate() {
         for (origin_at, origin) in pool.origins().iter().enumerate() {
-            let OriginAddress::Host { host, port } = origin.address.clone() else { continue };
-            if host.parse::<std::net::IpAddr>().is_ok() {
-                continue;
+            if origin.has_name() {
+                let place = (pool_at, origin_at);
+                shared.core.spawn_detached(keep_name(shared.clone(), sources.clone(), place));
             }
-            let place = (pool_at, origin_at);
-            let every = pool.spec().resolve_interval;
-            let task = keep_name(shared.clone(), names.clone(), sources.clone(), place, (host, port), every);
-            drop(shared.core.spawn(task));
         }
     }
 }
 
-async fn keep_name(
-    shared: Rc<Shared>,
-    names: Arc<BlockingPool>,
-    sources: Arc<OnceLock<(Sources, Vec<CoreRemote>)>>,
-    (pool_at, origin_at): (usize, usize),
-    (host, port): (String, u16),
-    every: Option<Duration>,
-) {
+async fn keep_name(shared: Rc<Shared>, sources: Everywhere, (pool_at, origin_at): (usize, usize)) {
+    let pool = shared.pools[pool_at].clone();
+    let (origin, every) = (pool.origins()[origin_at].clone(), pool.spec().resolve_interval);
     loop {
-        let found = match resolve(&names, &host, port) {
-            Ok(job) => job.await.unwrap_or_else(|panicked| Err(io::Error::other(format!("{panicked:?}")))),
-            Err(_) => Err(io::Error::other("too many look-ups wait")),
-        };
-        match found {
-            Ok(addrs) if !addrs.is_empty() => tell_cores(&sources, &shared, (pool_at, origin_at), &addrs),
-            // The last good answer stays.
-            Ok(_) => tracing::warn!(host, "the name has no address"),
-            Err(error) => tracing::warn!(host, %error, "the name could not be looked up"),
+        match origin.resolve().await {
+            Ok(addrs) => {
+                let set = move |origin: &Origin| origin.set_addrs(addrs.clone());
+                tell_cores(&sources, &shared, (pool_at, origin_at), set);
+            }
+            Err(error) => {
+                tracing::warn!(origin = origin.name, "the name could not be looked up: {error}");
+                tell_cores(&sources, &shared, (pool_at, origin_at), Origin::has_no_addr);
+            }
         }
         match every {
             Some(every) => shared.core.sleep(every).await,
@@ -495,20 +488,19 @@ async fn keep_name(
 }
 
 fn tell_cores(
-    sources: &OnceLock<(Sources, Vec<CoreRemote>)>,
+    sources: &Everywhere,
     shared: &Rc<Shared>,
     (pool_at, origin_at): (usize, usize),
-    addrs: &[SocketAddr],
+    tell: impl Fn(&Origin) + Clone + Send + 'static,
 ) {
-    let addrs: Vec<ConnectAddr> = addrs.iter().copied().map(ConnectAddr::Inet).collect();
-    shared.pools[pool_at].origins()[origin_at].set_addrs(addrs.clone());
+    tell(&shared.pools[pool_at].origins()[origin_at]);
     let Some((_, remotes)) = sources.get() else { return };
     for remote in remotes {
-        let addrs = addrs.clone();
+        let tell = tell.clone();
         remote.call(move |_| {
             SHARED.with_borrow(|shared| {
                 if let Some(shared) = shared.upgrade() {
-                    shared.pools[pool_at].origins()[origin_at].set_addrs(addrs);
+                    tell(&shared.pools[pool_at].origins()[origin_at]);
                 }
             });
         });

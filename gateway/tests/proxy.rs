@@ -29,6 +29,8 @@ mod rig;
 mod routing;
 #[path = "proxy/smuggling.rs"]
 mod smuggling;
+#[path = "proxy/specs.rs"]
+mod specs;
 #[path = "proxy/timeouts.rs"]
 mod timeouts;
 #[path = "proxy/tunnels.rs"]

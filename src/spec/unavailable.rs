@@ -16,39 +16,14 @@ pub(super) const NOT_YET: &[Unavailable] = &[
     ("ListenConfig", "tls_config", "TLS is not available yet"),
 ];
 
-/// Not in a proxy, whose listeners and origins take addresses only so far.
-pub(super) const NOT_YET_IN_PROXY: &[Unavailable] = &[
-    ("ListenConfig", "connection_limit", PROXY),
-    ("ListenConfig", "networks", PROXY),
-    ("ListenConfig", "blacklist", PROXY),
-    ("ListenConfig", "read_deadline", PROXY),
-    ("ListenConfig", "write_deadline", PROXY),
-    ("ListenConfig", "keep_alive_config", PROXY),
-    ("ListenConfig", "sock_option", PROXY),
-    ("ListenConfig", "deny_networks", PROXY),
-    ("ListenConfig", "connection_limit_policy", PROXY),
-    ("ListenConfig", "connection_limit_per_address", PROXY),
-    ("ListenConfig", "connection_deadline", PROXY),
-    ("ListenConfig", "backlog", PROXY),
-    ("ListenConfig", "sockets", PROXY),
-    ("ListenConfig", "unix", PROXY),
-    ("ListenConfig", "proxy_protocol", PROXY),
-    ("ListenConfig", "inherited", PROXY),
-    ("DialConfig", "local_address", PROXY),
-    ("DialConfig", "local_network", PROXY),
-    ("DialConfig", "replace_targets", PROXY),
-    ("DialConfig", "timeout", "not available in a proxy yet; see connect_timeout of the pool"),
-    ("DialConfig", "fallback_delay", PROXY),
-    ("DialConfig", "sock_option", PROXY),
-    ("DialConfig", "keep_alive_config", PROXY),
-    ("DialConfig", "resolver", "not available in a proxy yet; see resolve_interval of the pool"),
-    ("DialConfig", "proxy_protocol", PROXY),
-];
+/// Not in a proxy.
+pub(super) const NOT_IN_PROXY: &[Unavailable] =
+    &[("ResolverConfig", "cache_entries", KEPT), ("ResolverConfig", "cache_max_ttl", KEPT)];
 
-/// Networks that listeners of a proxy cannot have: they are bound as streams of both families.
-pub(super) const NETWORKS_NOT_YET_IN_PROXY: &[Network] = &[Network::Tcp6, Network::UnixPacket];
+/// Networks that listeners of a proxy cannot have: HTTP/1.1 is a stream of bytes.
+pub(super) const NETWORKS_NOT_IN_PROXY: &[Network] = &[Network::UnixPacket];
 
-const PROXY: &str = "not available in a proxy yet";
+const KEPT: &str = "a proxy keeps the names of its origins as long as resolve_interval of the pool says";
 
 /// Takes every field of a list out of a message: what says the default of something that cannot be said yet.
 pub(super) fn clear_unavailable<M: Message + Name + Default>(raw: &mut M, list: &[Unavailable]) {

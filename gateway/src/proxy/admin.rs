@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use ringport::http::ServerStream;
+use ringport::net::{AcceptError, Listener, Stream};
 use ringport::proto::http1::{RequestHead, ServerEvent};
-use ringport::runtime::native::NativeStream;
-use ringport::runtime::{Listener, TxLevel};
-use ringport_platform::core::{CoreRemote, ListenSock};
+use ringport::runtime::TxLevel;
+use ringport::runtime::native::Native;
+use ringport_platform::core::CoreRemote;
 
-use super::Shared;
 use super::stats::Sources;
+use super::{ClientConn, Shared};
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -24,8 +25,7 @@ const IDLE: Duration = Duration::from_secs(30);
 type Filled = Arc<OnceLock<(Sources, Vec<CoreRemote>)>>;
 
 /// Serves until the core ends.
-pub(super) async fn serve(shared: Rc<Shared>, sock: ListenSock, sources: Filled) {
-    let mut listener = shared.runtime.adopt_listener(sock);
+pub(super) async fn serve(shared: Rc<Shared>, mut listener: Listener<Native>, sources: Filled) {
     let seats = Rc::new(());
     loop {
         // One is ours.
@@ -36,13 +36,14 @@ pub(super) async fn serve(shared: Rc<Shared>, sock: ListenSock, sources: Filled)
             continue;
         }
         match poll_fn(|cx| listener.poll_accept(cx)).await {
-            Ok(stream) => {
+            Ok((stream, _)) => {
                 let (seat, sources, shared2) = (seats.clone(), sources.clone(), shared.clone());
                 drop(shared.core.spawn(async move {
                     connection(&shared2, stream, &sources).await;
                     drop(seat);
                 }));
             }
+            Err(AcceptError::Closed) => return,
             Err(error) => {
                 tracing::warn!(%error, "an admin connection could not be taken");
                 shared.core.sleep(Duration::from_millis(50)).await;
@@ -51,8 +52,8 @@ pub(super) async fn serve(shared: Rc<Shared>, sock: ListenSock, sources: Filled)
     }
 }
 
-async fn connection(shared: &Rc<Shared>, stream: NativeStream, sources: &Filled) {
-    let mut client = ServerStream::new(&shared.runtime, stream, shared.limits);
+async fn connection(shared: &Rc<Shared>, stream: Stream<ClientConn>, sources: &Filled) {
+    let mut client = ServerStream::over(stream, shared.limits);
     let mut timer = shared.core.sleep(IDLE);
     loop {
         timer.reset(shared.core.now() + IDLE);
@@ -89,7 +90,7 @@ async fn connection(shared: &Rc<Shared>, stream: NativeStream, sources: &Filled)
 /// Answers one request; `None` when the connection is broken.
 fn respond(
     shared: &Shared,
-    client: &mut ServerStream<NativeStream>,
+    client: &mut ServerStream<ClientConn>,
     head: &RequestHead,
     sources: &Filled,
 ) -> Option<()> {

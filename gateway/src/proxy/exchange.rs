@@ -20,13 +20,13 @@ use std::time::Instant;
 
 use http::{Method, StatusCode};
 use ringport::http::ClientStream;
+use ringport::net::DialErrorKind;
 use ringport::proto::http1::{BodyLen, ForwardedHost, RequestHead, SendError};
-use ringport::runtime::{Runtime, Transport};
-use ringport_platform::process;
+use ringport::runtime::Transport;
 
 use super::fields::{Client, max_forwards, put_request_fields};
 use super::log;
-use super::pool::{ActiveRequest, Origin, OriginStream};
+use super::pool::{ActiveRequest, Named, Origin, OriginStream};
 use super::routes::Route;
 use super::session::{Flow, Session};
 use super::stats::ProxyStats;
@@ -39,6 +39,7 @@ use trouble::Trouble;
 struct Leg {
     stream: OriginStream,
     active: ActiveRequest,
+    named: Named,
 }
 
 /// What an exchange has tried.
@@ -54,9 +55,6 @@ impl Default for Attempts {
         Attempts { tried: Vec::new(), shuns_kept: false, last: Trouble::NoOrigin }
     }
 }
-
-/// Addresses of one name that are tried for one attempt.
-const MAX_ADDRS: usize = 8;
 
 /// The origins that were asked, in order.
 #[derive(Default)]
@@ -159,7 +157,7 @@ impl<'a> Exchange<'a> {
             let reused = kept.is_some();
             let leg = match kept {
                 Some(leg) => Ok(leg),
-                None => Box::pin(self.connect(route, &origin)).await,
+                None => Box::pin(self.connect(&origin)).await,
             };
             let end = match leg.and_then(|mut leg| self.ask(route, &mut leg, relay).map(|()| leg)) {
                 Ok(mut leg) => {
@@ -210,6 +208,10 @@ impl<'a> Exchange<'a> {
             stats.retries.inc();
             return Ok(());
         }
+        if matches!(trouble, Trouble::NoOrigin) {
+            // Its name has no address, so it is not picked again: that was no attempt.
+            return Ok(());
+        }
         if trouble.blames_origin() {
             route.pool.failed(&origin, self.session.shared.core.now());
         }
@@ -233,46 +235,50 @@ impl<'a> Exchange<'a> {
         idempotent && !relay.response_began && !relay.body_taken
     }
 
-    fn take_kept(&self, route: &Route, origin: &Rc<Origin>) -> Option<Leg> {
+    fn take_kept(&mut self, route: &Route, origin: &Rc<Origin>) -> Option<Leg> {
+        let named = self.named_to(origin);
         let shared = &self.session.shared;
-        let stream = route.pool.take_idle(origin, shared.core.now())?;
+        let stream = route.pool.take_idle(origin, &named, shared.core.now())?;
         shared.stats.origin_reused.inc();
-        Some(Leg { stream, active: origin.begin() })
+        Some(Leg { stream, active: origin.begin(), named })
     }
 
-    async fn connect(&mut self, route: &Route, origin: &Rc<Origin>) -> Result<Leg, Trouble> {
+    /// The client, where a connection to this origin begins by naming it.
+    fn named_to(&mut self, origin: &Origin) -> Named {
+        if origin.tells_client() { Some(self.session.header()) } else { None }
+    }
+
+    async fn connect(&mut self, origin: &Rc<Origin>) -> Result<Leg, Trouble> {
         let shared = self.session.shared.clone();
         let active = origin.begin();
-        let mut last = Trouble::NoOrigin;
-        // A name may have addresses on which nobody listens: the other family of localhost.
-        for _ in 0..origin.addr_count().min(MAX_ADDRS) {
-            let Some(addr) = origin.next_addr() else { break };
-            let connect =
-                || shared.core.timeout(route.pool.spec().connect_timeout, shared.runtime.connect(&addr));
-            let connected = match connect().await {
-                Ok(Err(error)) if process::is_shortage(&error) && shared.give_up_idle().await => {
-                    connect().await
-                }
-                connected => connected,
-            };
-            match connected {
-                Ok(Ok(transport)) => {
-                    shared.stats.origin_connects.inc();
-                    let stream = ClientStream::new(&shared.runtime, transport, shared.origin_limits);
-                    return Ok(Leg { stream: Box::new(stream), active });
-                }
-                Ok(Err(error)) if process::is_shortage(&error) => return Err(Trouble::Shortage(error)),
-                Ok(Err(error)) => {
-                    shared.stats.origin_refused.inc();
-                    last = Trouble::Refused(error);
-                }
-                Err(_) => {
-                    shared.stats.origin_timeouts.inc();
-                    last = Trouble::ConnectTimeout;
-                }
+        let named = self.named_to(origin);
+        let dialled = match origin.dial(&named).await {
+            Err(error) if error.is_shortage() && shared.give_up_idle().await => origin.dial(&named).await,
+            dialled => dialled,
+        };
+        let error = match dialled {
+            Ok(stream) => {
+                shared.stats.origin_connects.inc();
+                let stream = Box::new(ClientStream::over(stream, shared.origin_limits));
+                return Ok(Leg { stream, active, named });
             }
-        }
-        Err(last)
+            Err(error) => error,
+        };
+        Err(match error.kind() {
+            _ if error.is_shortage() => Trouble::Shortage(Box::new(error)),
+            DialErrorKind::TimedOut(_) => {
+                shared.stats.origin_timeouts.inc();
+                Trouble::ConnectTimeout
+            }
+            DialErrorKind::Resolve(_) => {
+                origin.has_no_addr();
+                Trouble::NoOrigin
+            }
+            _ => {
+                shared.stats.origin_refused.inc();
+                Trouble::Refused(Box::new(error))
+            }
+        })
     }
 
     /// Sends the request over `leg`, as far as it is there.
@@ -311,9 +317,9 @@ impl<'a> Exchange<'a> {
         let now = shared.core.now();
         shared.stats.responded(relay.status, now.duration_since(self.started));
         // Bytes behind a body that was copied have come with it.
-        let trailed = relay.moved && leg.stream.stream().transport().sock().has_unread();
+        let trailed = relay.moved && leg.stream.stream().transport().inner().sock().has_unread();
         if relay.request_ended && !trailed && !shared.is_draining() {
-            route.pool.put_idle(leg.active.origin(), leg.stream, now);
+            route.pool.put_idle(leg.active.origin(), leg.stream, leg.named, now);
         }
         Ok(None)
     }
@@ -379,7 +385,7 @@ impl<'a> Exchange<'a> {
             Trouble::ResponseTimeout => (StatusCode::GATEWAY_TIMEOUT, "the origin did not answer in time"),
             Trouble::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "the request was too slow"),
             Trouble::BadRequest(error) => (error.status(), error.reason()),
-            Trouble::ClientGone | Trouble::ClientStalled => {
+            Trouble::ClientGone | Trouble::ClientStalled | Trouble::ClientDeadline => {
                 stats.requests_aborted.inc();
                 let status = if relay.response_began { relay.status } else { 499 };
                 self.log(status, relay.body_bytes, &trouble.cause());

@@ -8,16 +8,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringport::http::ClientStream;
+use ringport::net::{Bounded, DialError, Dialer, Stream};
 use ringport::proto::http1::Authority;
+use ringport::proto::proxy_protocol::Header;
 use ringport::runtime::ConnectAddr;
-use ringport::runtime::native::NativeStream;
-use ringport::spec::{Balance, OriginAddress, OriginPoolSpec};
+use ringport::runtime::native::Native;
+use ringport::spec::{Balance, NetAddr, OriginAddress, OriginPoolSpec, OriginSpec};
 use ringport_platform::timer::later;
 
 use super::stats::ProxyStats;
 
 /// A connection to an origin. Behind a pointer, since it moves between the pool and requests.
-pub(crate) type OriginStream = Box<ClientStream<NativeStream>>;
+pub(crate) type OriginStream = Box<ClientStream<OriginConn>>;
+
+/// What it runs over.
+pub(crate) type OriginConn = Bounded<Native>;
+
+/// The client that a connection began by naming; `None` where its origin is named of none.
+pub(crate) type Named = Option<Rc<Header>>;
 
 /// A pool on one core.
 pub(crate) struct OriginPool {
@@ -33,20 +41,37 @@ pub(crate) struct Origin {
     pub name: String,
     /// The same for the `Host` field, where a request's own is not kept. A socket's path is no host.
     pub host: Option<Authority>,
-    pub address: OriginAddress,
-    addrs: RefCell<Vec<ConnectAddr>>,
+    /// What is dialled, before any replacement.
+    target: NetAddr<OriginAddress>,
+    dialer: Dialer<Native>,
+    addrs: RefCell<Addrs>,
     next_addr: Cell<usize>,
     active: Cell<u32>,
     failures: RefCell<VecDeque<Instant>>,
     ejected_until: Cell<Option<Instant>>,
-    /// With the time until which each may be used.
-    idle: RefCell<VecDeque<(Instant, OriginStream)>>,
+    idle: RefCell<VecDeque<Idle>>,
+}
+
+/// Where an origin is.
+enum Addrs {
+    /// Its name has not been looked up: the first dial does that.
+    Unknown,
+    /// None where the look-up failed.
+    Known(Vec<ConnectAddr>),
+}
+
+/// A connection that is kept.
+struct Idle {
+    /// Until then it may be used.
+    until: Instant,
+    stream: OriginStream,
+    named: Named,
 }
 
 impl OriginPool {
-    pub(crate) fn new(spec: &OriginPoolSpec, stats: Arc<ProxyStats>) -> Rc<Self> {
-        let origins = spec.origins.iter().map(|origin| Rc::new(Origin::new(&origin.address))).collect();
-        Rc::new(OriginPool { spec: spec.clone(), origins, next: Cell::new(0), stats })
+    pub(crate) fn new(spec: &OriginPoolSpec, runtime: &Native, stats: Arc<ProxyStats>) -> Rc<Self> {
+        let origins = spec.origins.iter().map(|origin| Rc::new(Origin::new(origin, spec, runtime)));
+        Rc::new(OriginPool { spec: spec.clone(), origins: origins.collect(), next: Cell::new(0), stats })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -64,7 +89,7 @@ impl OriginPool {
     /// The origin for the next attempt: in, with an address, and not yet tried for this request.
     pub(crate) fn pick(&self, now: Instant, tried: &[Rc<Origin>]) -> Option<Rc<Origin>> {
         let is_usable = |origin: &Rc<Origin>| {
-            origin.addr_count() > 0
+            origin.may_have_addr()
                 && origin.is_in(now)
                 && !tried.iter().any(|other| Rc::ptr_eq(other, origin))
         };
@@ -83,10 +108,19 @@ impl OriginPool {
         Some(self.origins[at].clone())
     }
 
-    /// A kept connection to `origin` that is alive as far as this core knows.
-    pub(crate) fn take_idle(&self, origin: &Origin, now: Instant) -> Option<OriginStream> {
+    /// A kept connection to `origin` that is alive as far as this core knows, and began by naming this client.
+    pub(crate) fn take_idle(&self, origin: &Origin, named: &Named, now: Instant) -> Option<OriginStream> {
         loop {
-            let (until, stream) = origin.idle.borrow_mut().pop_back()?;
+            let mut idle = origin.idle.borrow_mut();
+            let found = match named {
+                None => idle.pop_back(),
+                Some(_) => {
+                    let at = idle.iter().rposition(|kept| kept.named == *named);
+                    at.and_then(|at| idle.remove(at))
+                }
+            };
+            drop(idle);
+            let Idle { until, stream, .. } = found?;
             self.stats.origin_idle.dec();
             if now < until && stream.is_reusable() {
                 return Some(stream);
@@ -94,13 +128,21 @@ impl OriginPool {
         }
     }
 
-    /// Keeps a connection for the next request.
-    pub(crate) fn put_idle(&self, origin: &Origin, stream: OriginStream, now: Instant) {
+    /// Keeps a connection for the next request, of the same client where it began by naming one.
+    pub(crate) fn put_idle(&self, origin: &Origin, stream: OriginStream, named: Named, now: Instant) {
         let mut idle = origin.idle.borrow_mut();
-        if idle.len() < self.spec.max_idle_per_core && stream.is_reusable() {
-            idle.push_back((later(now, self.spec.idle_timeout), stream));
-            self.stats.origin_idle.inc();
+        if self.spec.max_idle_per_core == 0 || !stream.is_reusable() {
+            return;
         }
+        if idle.len() >= self.spec.max_idle_per_core {
+            // One that names a client is of no use to others: the oldest of them may wait for one that has gone.
+            if named.is_none() || idle.pop_front().is_none() {
+                return;
+            }
+            self.stats.origin_idle.dec();
+        }
+        idle.push_back(Idle { until: later(now, self.spec.idle_timeout), stream, named });
+        self.stats.origin_idle.inc();
     }
 
     /// Closes kept connections that are too old or that the origin has ended.
@@ -108,7 +150,7 @@ impl OriginPool {
         for origin in &self.origins {
             let mut idle = origin.idle.borrow_mut();
             let before = idle.len();
-            idle.retain(|(until, stream)| now < *until && stream.is_reusable());
+            idle.retain(|kept| now < kept.until && kept.stream.is_reusable());
             (idle.len()..before).for_each(|_| self.stats.origin_idle.dec());
         }
     }
@@ -160,27 +202,22 @@ impl OriginPool {
 }
 
 impl Origin {
-    fn new(address: &OriginAddress) -> Self {
-        let addrs = match address {
-            OriginAddress::Host { host, port } => host
-                .parse::<IpAddr>()
-                .map(|ip| vec![ConnectAddr::Inet((ip, *port).into())])
-                .unwrap_or_default(),
-            OriginAddress::Unix(path) => {
-                vec![ConnectAddr::Unix(path.to_string_lossy().into_owned().into_bytes())]
-            }
-            OriginAddress::UnixAbstract(name) => vec![ConnectAddr::Unix([b"\0", name.as_slice()].concat())],
-        };
-        let name = address.to_string();
-        let host = match address {
+    fn new(spec: &OriginSpec, pool: &OriginPoolSpec, runtime: &Native) -> Self {
+        let name = spec.address.to_string();
+        let host = match spec.address {
             OriginAddress::Host { .. } => Authority::new(&name).ok(),
             OriginAddress::Unix(_) | OriginAddress::UnixAbstract(_) => None,
         };
+        let target = NetAddr::of_origin(spec.address.clone());
+        // Names are kept here, and looked up again as often as the pool says.
+        let dial = spec.dial.clone().within(pool.connect_timeout).without_cache();
+        let addrs = fixed_addr(dial.replaced(&target).address());
         Origin {
             name,
             host,
-            address: address.clone(),
-            addrs: RefCell::new(addrs),
+            target,
+            dialer: Dialer::from_spec(&dial, runtime),
+            addrs: RefCell::new(addrs.map_or(Addrs::Unknown, |addr| Addrs::Known(vec![addr]))),
             next_addr: Cell::new(0),
             active: Cell::new(0),
             failures: RefCell::new(VecDeque::new()),
@@ -200,22 +237,58 @@ impl Origin {
         }
     }
 
+    /// Whether it is found by a name, which is looked up from time to time.
+    pub(crate) fn has_name(&self) -> bool {
+        fixed_addr(self.dialer.spec().replaced(&self.target).address()).is_none()
+    }
+
     /// Replaces the addresses after a look-up.
     pub(crate) fn set_addrs(&self, addrs: Vec<ConnectAddr>) {
-        *self.addrs.borrow_mut() = addrs;
+        *self.addrs.borrow_mut() = Addrs::Known(addrs);
     }
 
-    /// How many addresses are known: none until the name has resolved.
-    pub(crate) fn addr_count(&self) -> usize {
-        self.addrs.borrow().len()
+    /// Notes that its name has no address, unless one is known: the last good answer stays.
+    pub(crate) fn has_no_addr(&self) {
+        let mut addrs = self.addrs.borrow_mut();
+        if matches!(*addrs, Addrs::Unknown) {
+            *addrs = Addrs::Known(Vec::new());
+        }
     }
 
-    /// The next address in turn; `None` until the name has resolved.
-    pub(crate) fn next_addr(&self) -> Option<ConnectAddr> {
-        let addrs = self.addrs.borrow();
-        let at = self.next_addr.get();
-        self.next_addr.set(at.wrapping_add(1));
-        addrs.get(at.checked_rem(addrs.len())?).cloned()
+    /// Whether it is worth a dial.
+    fn may_have_addr(&self) -> bool {
+        !matches!(&*self.addrs.borrow(), Addrs::Known(addrs) if addrs.is_empty())
+    }
+
+    /// Looks its name up, as its spec says.
+    pub(crate) async fn resolve(&self) -> Result<Vec<ConnectAddr>, DialError> {
+        self.dialer.resolve(&self.target).await
+    }
+
+    /// Whether a connection begins by naming the client for which it is made.
+    pub(crate) fn tells_client(&self) -> bool {
+        self.dialer.spec().proxy_protocol().is_some()
+    }
+
+    /// Connects, to the next of its addresses first, for a client that it is named of where it is named of any.
+    pub(crate) async fn dial(&self, client: &Named) -> Result<Stream<OriginConn>, DialError> {
+        let addrs = match &*self.addrs.borrow() {
+            Addrs::Unknown => None,
+            Addrs::Known(addrs) => Some(self.in_turn(addrs)),
+        };
+        let client = client.as_deref().unwrap_or(&Header::Local);
+        match addrs {
+            Some(addrs) => self.dialer.dial_known(&self.target, &addrs, client).await,
+            None => self.dialer.dial_for(&self.target, client).await,
+        }
+    }
+
+    /// The addresses with another first each time, so that all get their share.
+    fn in_turn(&self, addrs: &[ConnectAddr]) -> Vec<ConnectAddr> {
+        let first = self.next_addr.get();
+        self.next_addr.set(first.wrapping_add(1));
+        let (before, after) = addrs.split_at(first.checked_rem(addrs.len()).unwrap_or(0));
+        [after, before].concat()
     }
 
     /// Counts a request in flight until the guard is dropped.
@@ -238,6 +311,18 @@ impl ActiveRequest {
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.0.active.set(self.0.active.get() - 1);
+    }
+}
+
+/// The address of what is no name.
+fn fixed_addr(address: &OriginAddress) -> Option<ConnectAddr> {
+    match address {
+        OriginAddress::Host { host, port } => {
+            let ip = host.parse::<IpAddr>().ok()?;
+            Some(ConnectAddr::Inet((ip, *port).into()))
+        }
+        OriginAddress::Unix(path) => Some(ConnectAddr::Unix(path.as_os_str().as_encoded_bytes().to_vec())),
+        OriginAddress::UnixAbstract(name) => Some(ConnectAddr::Unix([b"\0", name.as_slice()].concat())),
     }
 }
 

@@ -6,28 +6,28 @@
 //! What a listener has taken is a descriptor, begun or not, and counts. A listener that may take many at a time must be
 //! told when other cores have used the room up, so it is woken; one that has no room is woken when a connection goes.
 
-use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 
-use ringport::runtime::Listener as _;
-use ringport::runtime::native::{NativeListener, NativeStream};
+use ringport::net::{AcceptError, Listener, Peer, Stream};
+use ringport::runtime::native::Native;
 
+use super::ClientConn;
 use super::stats::ProxyStats;
 
 /// Client connections of the whole process against their limit.
 pub(crate) struct Connections {
-    max: usize,
+    max: AtomicUsize,
     /// As many as there are descriptors for, with an origin each.
-    max_at_end: usize,
+    derived: usize,
     /// Those that listeners have taken from the kernel, with those that are begun.
     taken: AtomicUsize,
     begun: AtomicUsize,
-    /// Listeners among which what is left is divided.
-    sharers: usize,
-    /// With more taken than this, a share is less than what one turn of a listener may take.
-    crowded: Option<usize>,
+    /// Listeners among which what is left is divided, one for each core.
+    sharers: AtomicUsize,
+    /// What one turn of a listener may take at most.
+    burst_len: AtomicUsize,
     /// Listeners that wait for room.
     waiting: AtomicUsize,
     /// The tasks of all listeners. Locked as they start, and where the room ends or comes back.
@@ -35,40 +35,48 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Room for `max`, divided among `sharers` listeners that may take `burst_len` in one turn; `derived` is what the
-    /// descriptors are enough for.
-    pub(super) fn new(max: usize, derived: usize, sharers: usize, burst_len: usize) -> Self {
+    /// Room for `max`; `derived` is what the descriptors are enough for.
+    pub(super) fn new(max: usize, derived: usize) -> Self {
         Connections {
-            max,
-            max_at_end: max.max(derived),
+            max: AtomicUsize::new(max),
+            derived,
             taken: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
-            sharers: sharers.max(1),
-            crowded: burst_len
-                .checked_add(1)
-                .and_then(|len| max.checked_sub(sharers.max(1).checked_mul(len)?)),
+            sharers: AtomicUsize::new(0),
+            burst_len: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             acceptors: Mutex::default(),
         }
     }
 
+    fn max(&self) -> usize {
+        self.max.load(Ordering::SeqCst)
+    }
+
     /// Connections that one listener may take by itself. While any may be taken at all it is one, so that no listener is
     /// shut out: several may then go beyond the limit together, by one each, and keep those for later.
     fn share(&self) -> usize {
-        let left = self.max.saturating_sub(self.taken.load(Ordering::SeqCst));
-        (left / self.sharers).max(left.min(1))
+        let left = self.max().saturating_sub(self.taken.load(Ordering::SeqCst));
+        (left / self.sharers.load(Ordering::SeqCst).max(1)).max(left.min(1))
+    }
+
+    /// With more taken than this, a share is less than what one turn of a listener may take.
+    fn crowded(&self) -> Option<usize> {
+        let burst_len = self.burst_len.load(Ordering::SeqCst).checked_add(1)?;
+        self.max().checked_sub(self.sharers.load(Ordering::SeqCst).checked_mul(burst_len)?)
     }
 
     /// Begins one that was taken, unless as many as may are.
     fn begin(self: &Arc<Self>) -> Option<Counted> {
-        let below = |begun| (begun < self.max).then_some(begun + 1);
+        let max = self.max();
+        let below = |begun| (begun < max).then_some(begun + 1);
         self.begun.fetch_update(Ordering::SeqCst, Ordering::SeqCst, below).ok()?;
         Some(Counted(self.clone()))
     }
 
     /// Whether one may be begun at the end of the process, when what waits is answered though it be beyond the limit.
     pub(super) fn has_room_at_end(&self) -> bool {
-        self.taken.load(Ordering::SeqCst) < self.max_at_end
+        self.taken.load(Ordering::SeqCst) < self.max().max(self.derived)
     }
 
     /// Begins one whatever the limit.
@@ -80,7 +88,7 @@ impl Connections {
 
     fn take(&self, count: usize) {
         let before = self.taken.fetch_add(count, Ordering::SeqCst);
-        if self.crowded.is_some_and(|mark| before <= mark && before + count > mark) {
+        if self.crowded().is_some_and(|mark| before <= mark && before + count > mark) {
             self.wake_acceptors();
         }
     }
@@ -115,44 +123,68 @@ impl Drop for Counted {
 pub(super) struct Gate {
     connections: Arc<Connections>,
     stats: Arc<ProxyStats>,
-    /// What waits in the listener's queue, as far as it is counted.
+    /// What waits in the listener and here, as far as it is counted.
     queued: usize,
+    /// What was accepted when there was no room any more.
+    held: Option<Candidate>,
     waits: bool,
-    /// Whether its task is among the acceptors.
-    known: bool,
+    /// Its task's, which is among the acceptors.
+    waker: Option<Waker>,
 }
 
+/// A connection that was accepted, and who it is.
+pub(super) type Candidate = (Stream<ClientConn>, Peer);
+
 impl Gate {
-    pub(super) fn new(connections: Arc<Connections>, stats: Arc<ProxyStats>) -> Self {
-        Gate { connections, stats, queued: 0, waits: false, known: false }
+    /// Of a listener that may take `burst_len` in one turn.
+    pub(super) fn new(connections: Arc<Connections>, stats: Arc<ProxyStats>, burst_len: usize) -> Self {
+        connections.sharers.fetch_add(1, Ordering::SeqCst);
+        connections.burst_len.fetch_max(burst_len, Ordering::SeqCst);
+        Gate { connections, stats, queued: 0, held: None, waits: false, waker: None }
     }
 
     /// The next connection for which there is room. An error is of the listener, or of one connection.
     pub(super) fn poll_next(
         &mut self,
-        listener: &mut NativeListener,
+        listener: &mut Listener<Native>,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<(NativeStream, Counted)>> {
-        if !std::mem::replace(&mut self.known, true) {
+    ) -> Poll<Result<(Candidate, Counted), AcceptError>> {
+        if self.waker.is_none() {
             self.connections.lock_acceptors().push(cx.waker().clone());
+            self.waker = Some(cx.waker().clone());
         }
-        self.count(listener.queued());
-        let share = self.connections.share();
-        listener.set_room(share);
-        if self.queued == 0 {
-            self.note(share == 0, cx, |all| all.share() > 0);
-            // It has none: this asks for more, or says what failed.
-            let accepted = ready!(listener.poll_accept(cx));
-            return Poll::Ready(accepted.map(|stream| (stream, self.connections.begin_last())));
+        loop {
+            self.count(listener.queued() + usize::from(self.held.is_some()));
+            if let Some(candidate) = self.held.take() {
+                let Some(counted) = self.connections.begin() else {
+                    self.held = Some(candidate);
+                    listener.set_room(self.connections.share());
+                    self.note(true, cx, |all| all.begun.load(Ordering::SeqCst) < all.max());
+                    return Poll::Pending;
+                };
+                self.note(false, cx, |_| false);
+                // From here on `counted` stands for it.
+                self.queued -= 1;
+                return Poll::Ready(Ok((candidate, counted)));
+            }
+            let share = self.connections.share();
+            listener.set_room(share);
+            match listener.poll_accept(cx) {
+                Poll::Ready(Ok(candidate)) => self.held = Some(candidate),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if listener.queued() == self.queued => {
+                    self.note(share == 0, cx, |all| all.share() > 0);
+                    return Poll::Pending;
+                }
+                // Some were kept out: there is more room.
+                Poll::Pending => {}
+            }
         }
-        let Some(counted) = self.connections.begin() else {
-            self.note(true, cx, |all| all.begun.load(Ordering::SeqCst) < all.max);
-            return Poll::Pending;
-        };
-        self.note(false, cx, |_| false);
-        // From here on `counted` stands for it.
-        self.queued -= 1;
-        Poll::Ready(ready!(listener.poll_accept(cx)).map(|stream| (stream, counted)))
+    }
+
+    /// What was accepted and not given out, for the end of the listener.
+    pub(super) fn into_held(mut self) -> Option<Candidate> {
+        self.held.take()
     }
 
     /// Counts what the listener has taken.
@@ -187,6 +219,10 @@ impl Gate {
 impl Drop for Gate {
     fn drop(&mut self) {
         self.connections.waiting.fetch_sub(usize::from(self.waits), Ordering::SeqCst);
+        self.connections.sharers.fetch_sub(1, Ordering::SeqCst);
+        if let Some(waker) = &self.waker {
+            self.connections.lock_acceptors().retain(|other| !other.will_wake(waker));
+        }
         self.connections.give_back(self.queued);
     }
 }

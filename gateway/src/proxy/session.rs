@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use ringport::http::{ServeError, ServerStream};
+use ringport::net::{DeadlineError, Peer, Stream};
 use ringport::proto::http1::{BodyLen, RemainingBody, RequestHead, SendError, ServerEvent};
-use ringport::runtime::native::NativeStream;
+use ringport::proto::proxy_protocol::Header;
 use ringport::runtime::{LocalAddr, Transport, TxLevel};
 use ringport_platform::core::Sleep;
 
 use super::exchange::Exchange;
 use super::fields::Told;
-use super::{Counted, Shared, log};
+use super::{ClientConn, Counted, Shared, log};
 
 /// Unsent bytes of a client above which nothing more is read for it.
 pub(super) const HIGH_WATER: usize = 256 * 1024;
@@ -35,11 +36,13 @@ const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// A client connection.
 pub(super) struct Session {
     pub shared: Rc<Shared>,
-    pub client: ServerStream<NativeStream>,
+    pub client: ServerStream<ClientConn>,
     pub timer: Sleep,
-    /// The peer's IP address as text; empty for Unix sockets.
+    /// The client's IP address as text, as a trusted proxy says it or the connection has it; empty for Unix sockets.
     pub peer: String,
     pub told: Told,
+    /// What an origin that is told of clients by the PROXY protocol is told of this one; made when the first asks.
+    header: Option<Rc<Header>>,
     served: u64,
     seat: usize,
     _counted: Counted,
@@ -68,33 +71,62 @@ enum Next {
 
 impl Session {
     /// Serves a connection to its end.
-    pub(super) async fn serve(shared: Rc<Shared>, transport: NativeStream, counted: Counted) {
-        let peer = match transport.peer_addr() {
-            Ok(LocalAddr::Inet(addr)) => addr.ip().to_canonical().to_string(),
-            // A Unix socket, or a peer that has gone already.
-            _ => String::new(),
+    pub(super) fn serve(
+        shared: Rc<Shared>,
+        stream: Stream<ClientConn>,
+        peer: &Peer,
+        counted: Counted,
+    ) -> impl Future<Output = ()> + use<> {
+        let text = match peer.client() {
+            LocalAddr::Inet(addr) => addr.ip().to_canonical().to_string(),
+            LocalAddr::Unix(_) => String::new(),
         };
-        let runtime = &shared.runtime;
-        let client = ServerStream::new(runtime, transport, shared.limits);
+        // What a trusted proxy has said is passed on; else the connection tells.
+        let header = peer.header().filter(|header| **header != Header::Local).cloned().map(Rc::new);
+        let mut session = Session::over(shared, stream, text, counted);
+        session.header = header;
+        async move {
+            match session.run().await {
+                Flow::Abort => session.client.stream().transport().reset_on_drop(),
+                Flow::Over => {}
+                Flow::Continue | Flow::Close => session.linger().await,
+            }
+        }
+    }
+
+    fn over(shared: Rc<Shared>, stream: Stream<ClientConn>, peer: String, counted: Counted) -> Self {
+        let client = ServerStream::over(stream, shared.limits);
         let timer = shared.core.sleep(shared.spec.timeouts().header);
         let seat = shared.sessions.borrow_mut().sit();
         shared.stats.connections.inc();
         shared.stats.connections_active.inc();
-        let mut session = Session {
+        Session {
             shared,
             client,
             timer,
             peer,
             told: Told::default(),
+            header: None,
             served: 0,
             seat,
             _counted: counted,
-        };
-        match session.run().await {
-            Flow::Abort => session.client.stream().transport().reset_on_drop(),
-            Flow::Over => {}
-            Flow::Continue | Flow::Close => session.linger().await,
         }
+    }
+
+    /// What an origin is told of the client by the PROXY protocol.
+    pub(super) fn header(&mut self) -> Rc<Header> {
+        let transport = self.client.stream().transport();
+        let header = self.header.get_or_insert_with(|| {
+            let ends = (transport.peer_addr(), transport.local_addr());
+            Rc::new(match ends {
+                (Ok(LocalAddr::Inet(source)), Ok(LocalAddr::Inet(destination))) => {
+                    Header::Inet { source, destination }
+                }
+                // A Unix socket has no address to tell, and a client that has gone none any more.
+                _ => Header::Local,
+            })
+        });
+        header.clone()
     }
 
     async fn run(&mut self) -> Flow {
@@ -187,6 +219,13 @@ impl Session {
                 Poll::Ready(Ok(ServerEvent::End)) => continue,
                 Poll::Ready(Err(ServeError::Protocol(error))) if self.client.conn().can_respond() => {
                     Some(Next::Malformed(error))
+                }
+                // A listener's deadline for a receive.
+                Poll::Ready(Err(ServeError::Io(error)))
+                    if matches!(DeadlineError::of(&error), Some(DeadlineError::Read(_)))
+                        && self.client.has_input() =>
+                {
+                    Some(Next::HeadTimeout)
                 }
                 Poll::Ready(_) => Some(Next::Over),
             };

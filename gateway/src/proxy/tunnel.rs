@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use ringport::http::ClientStream;
 use ringport::net::{Relay, RelayError, Relayed};
-use ringport::runtime::native::NativeStream;
 
+use super::pool::OriginConn;
 use super::session::Session;
 
 /// How a tunnel ended.
@@ -23,7 +23,7 @@ pub(super) enum TunnelEnd {
 
 pub(super) struct Tunnel<'a> {
     session: &'a mut Session,
-    origin: &'a mut ClientStream<NativeStream>,
+    origin: &'a mut ClientStream<OriginConn>,
     relay: Relay,
     /// What had been passed on when something was, last.
     relayed: Relayed,
@@ -32,7 +32,7 @@ pub(super) struct Tunnel<'a> {
 
 impl<'a> Tunnel<'a> {
     /// Both sides have switched.
-    pub(super) fn new(session: &'a mut Session, origin: &'a mut ClientStream<NativeStream>) -> Self {
+    pub(super) fn new(session: &'a mut Session, origin: &'a mut ClientStream<OriginConn>) -> Self {
         let last_progress = session.shared.core.now();
         Tunnel { session, origin, relay: Relay::new(), relayed: Relayed::default(), last_progress }
     }

@@ -25,7 +25,11 @@ fn a_config_that_cannot_be_used_is_named() {
     let fixed = |text: String| text.replace("FOLDER", &folder.path().display().to_string());
     let any = listener("127.0.0.1:0");
     let rows: Vec<(&str, String, Vec<String>)> = vec![
-        ("port.yaml", listener(&port.to_string()), vec![port.to_string(), "(web)".into(), "in use".into()]),
+        (
+            "port.yaml",
+            listener(&port.to_string()),
+            vec![port.to_string(), "listener web".into(), "in use".into()],
+        ),
         ("nobody.yaml", listener("192.0.2.1:80"), vec!["192.0.2.1:80".into(), "assign".into()]),
         (
             "live.yaml",
@@ -41,7 +45,7 @@ fn a_config_that_cannot_be_used_is_named() {
         (
             "admin.yaml",
             format!("{any}admin: {{ address: \"{port}\" }}\n"),
-            vec![port.to_string(), "(admin)".into(), "in use".into()],
+            vec![port.to_string(), "listener admin".into(), "in use".into()],
         ),
         (
             "log.yaml",

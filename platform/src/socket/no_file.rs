@@ -26,6 +26,11 @@ impl SocketFile {
     pub fn keep(&mut self) {
         match *self {}
     }
+
+    /// Removes the file now.
+    pub fn remove(&self) {
+        match *self {}
+    }
 }
 
 /// Makes room for a Unix socket.

@@ -14,7 +14,7 @@ use super::super::listen::{ListenSource, ListenSpec};
 use super::super::nearest::{did_you_mean, quoted};
 use super::super::net_addr::{NetAddr, Network};
 use super::super::raw;
-use super::super::unavailable::{NETWORKS_NOT_YET_IN_PROXY, NOT_YET_IN_PROXY};
+use super::super::unavailable::{NETWORKS_NOT_IN_PROXY, NOT_IN_PROXY};
 use super::{
     AccessLog, Balance, DriverChoice, Forwarded, HealthSpec, HostPattern, Limits, ListenerSpec,
     OriginPoolSpec, OriginSpec, ProxySpec, RouteSpec, RuntimeSpec, Timeouts,
@@ -68,7 +68,6 @@ impl Check {
                 Some(NetAddr::of_stream(address)),
             );
         };
-        self.unavailable(config, &config_path, NOT_YET_IN_PROXY);
         let beside = (!raw.address.is_empty()).then_some(raw.address.as_str());
         let beside = match beside {
             Some(text) => Some(NetAddr::of_stream(self.parsed(&address_path, Address::parse(text))?)),
@@ -77,8 +76,9 @@ impl Check {
         let owner = if beside.is_some() { address_path } else { format!("{config_path}.addr") };
         let listen = self.listen_config(config, &config_path, beside)?;
         if let ListenSource::Address(address) = listen.source() {
-            if NETWORKS_NOT_YET_IN_PROXY.contains(&address.network()) {
-                self.fault(&owner, format!("{} is not available in a proxy yet", address.network()));
+            if NETWORKS_NOT_IN_PROXY.contains(&address.network()) {
+                let message = format!("{} carries packets, and HTTP/1.1 is a stream", address.network());
+                self.fault(&owner, message);
             }
             self.taken(owner, address.address(), addresses);
         }
@@ -262,7 +262,9 @@ impl Check {
         address: Option<&OriginAddress>,
     ) -> DialSpec {
         let Some(raw) = raw else { return DialSpec::default() };
-        self.unavailable(raw, path, NOT_YET_IN_PROXY);
+        if let Some(resolver) = &raw.resolver {
+            self.unavailable(resolver, &format!("{path}.resolver"), NOT_IN_PROXY);
+        }
         let target = address.map(|address| match address {
             OriginAddress::Host { host, .. } => Network::Tcp.target(Role::Dialled, host.parse().ok()),
             OriginAddress::Unix(_) | OriginAddress::UnixAbstract(_) => {

@@ -6,9 +6,8 @@ use std::time::Duration;
 use super::super::address::{Address, OriginAddress};
 use super::super::error::{Fault, SpecErrors};
 use super::super::listen::ListenSource;
-use super::super::net_addr::Network;
 use super::super::raw;
-use super::super::unavailable::{NOT_YET_IN_PROXY, clear_unavailable};
+use super::super::unavailable::{NOT_IN_PROXY, clear_unavailable};
 use super::{
     AccessLog, Balance, DriverChoice, Forwarded, HostPattern, Limits, ListenerSpec, OriginPoolSpec,
     OriginSpec, ProxySpec, RouteSpec, RuntimeSpec, Timeouts,
@@ -54,19 +53,15 @@ pub(super) fn unwritable(spec: &ProxySpec) -> Vec<Fault> {
     faults.map(|(path, _)| SpecErrors::fault(path, message)).collect()
 }
 
-/// Parts that were made in code and that a proxy cannot do yet, so that they would be lost on the way.
+/// Parts that were made in code and that a proxy does not do, so that they would be lost on the way.
 pub(super) fn lost(asked: &ProxySpec, checked: &ProxySpec) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let message = "not available in a proxy yet, but for the address";
-    for (i, (asked, checked)) in asked.listeners.iter().zip(&checked.listeners).enumerate() {
-        if asked.listen != checked.listen {
-            faults.push(SpecErrors::fault(format!("listeners[{i}].listen_config"), message));
-        }
-    }
     for (i, (asked, checked)) in asked.pools.iter().zip(&checked.pools).enumerate() {
         for (j, (asked, checked)) in asked.origins.iter().zip(&checked.origins).enumerate() {
             if asked.dial != checked.dial {
-                faults.push(SpecErrors::fault(format!("pools[{i}].origins[{j}].dial_config"), message));
+                let path = format!("pools[{i}].origins[{j}].dial_config.resolver");
+                let message = "a proxy keeps names as resolve_interval of the pool says";
+                faults.push(SpecErrors::fault(path, message));
             }
         }
     }
@@ -87,32 +82,17 @@ fn is_origin_writable(address: &OriginAddress) -> bool {
     }
 }
 
-/// In short where the address says it all.
 fn listener(listener: &ListenerSpec) -> raw::Listener {
-    let mut config = listener.listen.to_raw();
-    clear_unavailable(&mut config, NOT_YET_IN_PROXY);
-    let name = listener.name.clone();
-    let short = match listener.listen.source() {
-        ListenSource::Address(address) => Some(address),
-        ListenSource::Inherited(_) => None,
-    };
-    let short = short.filter(|address| matches!(address.network(), Network::Tcp | Network::Unix));
-    match short {
-        Some(address)
-            if config
-                == (raw::ListenConfig { addr: config.addr.clone(), ..raw::ListenConfig::default() }) =>
-        {
-            raw::Listener { name, address: address.address().to_string(), listen_config: None }
-        }
-        _ => raw::Listener { name, address: String::new(), listen_config: Some(config) },
-    }
+    let (name, address) = (listener.name.clone(), String::new());
+    raw::Listener { name, address, listen_config: Some(listener.listen.to_raw()) }
 }
 
 fn origin(origin: &OriginSpec) -> raw::Origin {
     let mut config = origin.dial.to_raw();
-    clear_unavailable(&mut config, NOT_YET_IN_PROXY);
-    let dial_config = (config != raw::DialConfig::default()).then_some(config);
-    raw::Origin { address: origin.address.to_string(), dial_config }
+    if let Some(resolver) = &mut config.resolver {
+        clear_unavailable(resolver, NOT_IN_PROXY);
+    }
+    raw::Origin { address: origin.address.to_string(), dial_config: Some(config) }
 }
 
 fn route(route: &RouteSpec) -> raw::Route {

@@ -126,10 +126,14 @@ fn values_of_the_proxy_that_are_rare() {
         "[[listeners]]\nname = \"b\"\nlistenConfig = { addr = \"127.0.0.1:8080\" }\n[[routes]]",
     );
     assert!(faults(&text, Format::Toml, SpecKind::Proxy).contains("already that of listeners[0].address"));
-    let inherited = TOML.replace("address = \"127.0.0.1:8080\"", "listenConfig = { inherited = \"web\" }");
+    let cached = TOML.replace(
+        "address = \"app.internal:80\"",
+        "address = \"app.internal:80\", dialConfig = { resolver = { cacheEntries = 7 } }",
+    );
+    assert_ne!(cached, TOML, "there is such an origin");
     assert!(
-        faults(&inherited, Format::Toml, SpecKind::Proxy)
-            .contains("listen_config.inherited: not available in a proxy yet")
+        faults(&cached, Format::Toml, SpecKind::Proxy)
+            .contains("dial_config.resolver.cache_entries: a proxy keeps the names")
     );
 }
 

@@ -101,7 +101,7 @@ impl Exchange<'_> {
         ready!(relay.down.poll_stopped(cx, left, min, splice));
         let sent = client.poll_sent(cx, TxLevel::Empty);
         relay.client_full = sent.is_pending();
-        ready!(sent).map_err(|_| Trouble::ClientGone)?;
+        ready!(sent).map_err(|error| Trouble::of_client(&error))?;
         relay.down.start_moving();
         relay.moved = true;
         Poll::Ready(Ok(()))

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use ringport::http::{ClientError, ServeError};
+use ringport::net::DeadlineError;
 use ringport::proto::http1::{BodyLen, ClientEvent, FieldWriter, RemainingBody, SendError, ServerEvent};
 use ringport::runtime::TxLevel;
 
@@ -96,8 +97,13 @@ impl Exchange<'_> {
             return Poll::Ready(end);
         }
         // Last, because only who waits must know that nobody waits for it any more.
-        if relay.request_ended && self.session.client.poll_gone(cx).is_ready() {
-            return Poll::Ready(Err(Trouble::ClientGone));
+        if relay.request_ended {
+            while let Poll::Ready(error) = self.session.client.poll_gone(cx) {
+                // Nothing is asked of the client now, so it is late with nothing.
+                if !matches!(DeadlineError::of(&error), Some(DeadlineError::Read(_))) {
+                    return Poll::Ready(Err(Trouble::of_client(&error)));
+                }
+            }
         }
         let timeouts = self.session.shared.spec.timeouts();
         let limit = if relay.client_full || relay.origin_full {
@@ -112,7 +118,7 @@ impl Exchange<'_> {
             ready!(self.session.timer.poll_elapsed(cx));
             // Bytes that the slow side has taken meanwhile make no event.
             let slow = if relay.client_full { self.session.client.stream() } else { leg.stream.stream() };
-            let slow = slow.transport().sock();
+            let slow = slow.transport().inner().sock();
             let unsent = slow.unsent() + slow.unacknowledged();
             if !(relay.client_full || relay.origin_full) || unsent == relay.unsent {
                 return Poll::Ready(Err(self.too_slow(relay)));
@@ -172,6 +178,9 @@ impl Exchange<'_> {
                 Poll::Ready(Err(ServeError::Protocol(error))) => {
                     return Poll::Ready(Err(Trouble::BadRequest(error)));
                 }
+                Poll::Ready(Err(ServeError::Io(error))) => {
+                    return Poll::Ready(Err(Trouble::of_client(&error)));
+                }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Trouble::ClientGone)),
             };
             relay.last_progress = self.session.shared.core.now();
@@ -223,7 +232,7 @@ impl Exchange<'_> {
             if done || relay.client_full || relay.unchecked >= CHECK_BYTES {
                 match self.session.client.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
                     Poll::Ready(Ok(())) => (relay.client_full, relay.unchecked) = (false, 0),
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Trouble::ClientGone)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Trouble::of_client(&error))),
                     Poll::Pending => {
                         relay.client_full = true;
                         return Poll::Pending;
@@ -236,8 +245,8 @@ impl Exchange<'_> {
             let event = match leg.stream.poll_event(cx) {
                 Poll::Pending => {
                     // All that came in one turn goes out together.
-                    if self.session.client.start_send().is_err() {
-                        return Poll::Ready(Err(Trouble::ClientGone));
+                    if let Err(error) = self.session.client.start_send() {
+                        return Poll::Ready(Err(Trouble::of_client(&error)));
                     }
                     ready!(self.poll_begin_response(cx, leg, relay))?;
                     continue;
@@ -245,6 +254,10 @@ impl Exchange<'_> {
                 Poll::Ready(Ok(event)) => event,
                 Poll::Ready(Err(error)) if relay.response_began => {
                     return Poll::Ready(Err(Trouble::Cut(error.to_string())));
+                }
+                Poll::Ready(Err(ClientError::Io(error))) if DeadlineError::of(&error).is_some() => {
+                    self.session.shared.stats.origin_timeouts.inc();
+                    return Poll::Ready(Err(Trouble::ResponseTimeout));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Trouble::Broken(error))),
             };

@@ -1,16 +1,20 @@
 //! What goes wrong with a request, and whose doing it is.
 
+use std::io;
+
 use ringport::http::ClientError;
+use ringport::net::{DeadlineError, DialError, DialErrorKind};
 use ringport::proto::http1::SendError;
 
 /// What went wrong with an attempt, and what the log calls it.
 #[derive(Debug)]
 pub(super) enum Trouble {
     NoOrigin,
-    Refused(std::io::Error),
+    /// Whatever keeps a connection from being made.
+    Refused(Box<DialError>),
     ConnectTimeout,
     /// This process has no descriptor or memory for a connection: no fault of the origin.
-    Shortage(std::io::Error),
+    Shortage(Box<DialError>),
     /// The connection broke or spoke nonsense before the head of a final response.
     Broken(ClientError),
     /// The origin's response cannot be said to a client.
@@ -24,6 +28,8 @@ pub(super) enum Trouble {
     ClientGone,
     /// The client reads nothing of its response.
     ClientStalled,
+    /// The client's connection is as old as its listener lets it become.
+    ClientDeadline,
     /// The head of a final response was passed on; the origin does not give the rest.
     Cut(String),
     /// Nothing moved in a tunnel for too long: nobody's fault.
@@ -33,12 +39,22 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
+    /// What an error of the client's connection comes to.
+    pub(super) fn of_client(error: &io::Error) -> Self {
+        match DeadlineError::of(error) {
+            Some(DeadlineError::Read(_)) => Trouble::RequestTimeout,
+            Some(DeadlineError::Write(_)) => Trouble::ClientStalled,
+            Some(DeadlineError::Connection(_)) => Trouble::ClientDeadline,
+            None => Trouble::ClientGone,
+        }
+    }
+
     pub(super) fn cause(&self) -> String {
         match self {
             Trouble::NoOrigin => "no-origin".to_owned(),
-            Trouble::Refused(error) => format!("refused ({error})"),
+            Trouble::Refused(error) => format!("refused ({})", attempts(error)),
             Trouble::ConnectTimeout => "connect-timeout".to_owned(),
-            Trouble::Shortage(error) => format!("shortage ({error})"),
+            Trouble::Shortage(error) => format!("shortage ({})", attempts(error)),
             Trouble::Broken(error) => format!("broken ({error})"),
             Trouble::Unpassable(error) => format!("broken ({error})"),
             Trouble::ResponseTimeout => "response-timeout".to_owned(),
@@ -46,6 +62,7 @@ impl Trouble {
             Trouble::BadRequest(error) => format!("bad-request ({error})"),
             Trouble::ClientGone => "client-gone".to_owned(),
             Trouble::ClientStalled => "client-stalled".to_owned(),
+            Trouble::ClientDeadline => "client-deadline".to_owned(),
             Trouble::Cut(why) => format!("cut ({why})"),
             Trouble::TunnelIdle => "tunnel-idle".to_owned(),
             Trouble::Unsendable(error) => format!("unsendable ({error})"),
@@ -59,15 +76,18 @@ impl Trouble {
 
     /// Whether it counts against the origin's health. What a client does never counts.
     pub(super) fn blames_origin(&self) -> bool {
-        matches!(
-            self,
-            Trouble::Refused(_)
-                | Trouble::ConnectTimeout
-                | Trouble::Broken(_)
-                | Trouble::Unpassable(_)
-                | Trouble::ResponseTimeout
-                | Trouble::Cut(_)
-        )
+        // Our own address or options are our own fault.
+        let is_ours =
+            |error: &DialError| matches!(error.kind(), DialErrorKind::LocalAddr | DialErrorKind::Option);
+        match self {
+            Trouble::Refused(error) => !is_ours(error),
+            Trouble::ConnectTimeout
+            | Trouble::Broken(_)
+            | Trouble::Unpassable(_)
+            | Trouble::ResponseTimeout
+            | Trouble::Cut(_) => true,
+            _ => false,
+        }
     }
 
     /// Whether the connection ended before it said anything: on a kept one the origin's own idle timeout looks so.
@@ -75,4 +95,13 @@ impl Trouble {
         use ringport::proto::http1::Error;
         matches!(self, Trouble::Broken(ClientError::Io(_) | ClientError::Protocol(Error::Incomplete)))
     }
+}
+
+/// What each address that was tried said.
+fn attempts(error: &DialError) -> String {
+    if error.failures().is_empty() {
+        return error.kind().to_string();
+    }
+    let told = error.failures().iter().map(|failure| format!("{}: {}", failure.addr, failure.error));
+    told.collect::<Vec<_>>().join("; ")
 }
