@@ -15,7 +15,7 @@ pub use compat::CompatStream;
 pub use dial::{AttemptError, AttemptFailure, DialError, DialErrorKind, Dialer, Phase};
 pub use listen::{
     AcceptError, Bounded, DeadlineError, FileFault, InheritFault, ListenError, ListenHandle, ListenPart,
-    ListenStats, Listener, Peer,
+    ListenStats, Listener, PacketListener, Peer,
 };
 pub use packet::{PacketError, PacketSocket};
 pub use peer_filter::PeerFilter;

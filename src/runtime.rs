@@ -101,9 +101,14 @@ pub trait Transport: 'static {
 pub trait Listener: 'static {
     /// What it gives.
     type Stream: Transport;
+    /// What it gives where connections are sequences of packets.
+    type Packets: Datagram;
 
     /// The next connection. A future over it that is dropped loses none.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Stream>>;
+
+    /// The next connection of a socket of a sequence of packets, which as a stream would not keep them whole.
+    fn poll_accept_packets(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Packets>>;
 
     /// Takes no more from the kernel until the next [`Listener::poll_accept`].
     fn pause(&mut self);
@@ -130,7 +135,8 @@ pub trait Listener: 'static {
 ///
 /// One task receives and one sends, or one does both: each side wakes who asked last.
 pub trait Datagram: 'static {
-    /// Receives what waits, at most a batch, to the end of `into`; ready when some came. Returns how many.
+    /// Receives what waits, at most a batch, to the end of `into`; ready when some came. Returns how many: of a sequence of
+    /// packets 0 when the peer has ended, for good.
     ///
     /// An error says what became of datagrams sent before, once (`ECONNREFUSED` of a connected socket), and ends nothing.
     fn poll_recv_batch(&self, cx: &mut Context<'_>, into: &mut Vec<Received>) -> Poll<io::Result<usize>>;
@@ -139,11 +145,23 @@ pub trait Datagram: 'static {
     /// removes. An error is about the first, and nothing was taken.
     fn poll_send_batch(&self, cx: &mut Context<'_>, batch: &[Transmit]) -> Poll<io::Result<usize>>;
 
+    /// Tells the peer of a sequence of packets that nothing more comes; receiving goes on.
+    ///
+    /// # Errors
+    /// `ENOTCONN` when the peer is gone.
+    fn shutdown(&self) -> io::Result<()>;
+
     /// Datagrams of one receive or send at most.
     fn batch(&self) -> usize;
 
     /// What is received of a datagram at most. Default 64 KiB, which is above every IP packet.
     fn set_max_len(&self, bytes: usize);
+
+    /// Sets what of `options` belongs to a stage on such a socket.
+    ///
+    /// # Errors
+    /// The option that the system refused, and why.
+    fn set_options(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError>;
 
     /// Hears a group from now on.
     ///
@@ -196,7 +214,7 @@ pub trait Runtime: Clone + 'static {
     /// Connected streams.
     type Stream: Transport;
     /// Listening sockets.
-    type Listener: Listener<Stream = Self::Stream>;
+    type Listener: Listener<Stream = Self::Stream, Packets = Self::Datagram>;
     /// Sockets of datagrams or packets.
     type Datagram: Datagram;
     /// Movable deadlines.

@@ -1,22 +1,25 @@
 //! `ringport dial`: a connection as a spec says, between standard input and standard output.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ringport::net::{DialError, DialErrorKind, Dialer};
+use ringport::net::{DialError, DialErrorKind, Dialer, PacketError};
+use ringport::runtime::OpenError;
 use ringport::runtime::native::NativeSpec;
 use ringport::spec::{Address, DialSpec, NetAddr, Network, OriginAddress, ProxyProtocolOut, Spec, SpecKind};
 
 use crate::bench::positive_duration;
 use crate::proxy::DriverSettings;
-use crate::stdio::converse;
+use crate::stdio::{converse, converse_in_packets};
 use crate::{Failure, check};
 
 /// What is dialled, and how.
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Dial {
-    /// HOST:PORT, or with a network tcp://, tcp4:// or tcp6://HOST:PORT, unix:///PATH, unix://@NAME.
+    /// HOST:PORT, or with a network tcp://, tcp4:// or tcp6://HOST:PORT, unix:///PATH, unix://@NAME, or
+    /// unixpacket:///PATH, where each read of standard input is a packet.
     #[arg(value_name = "TARGET", value_parser = target)]
     target: NetAddr<OriginAddress>,
     /// How to dial: a dial spec in YAML, JSON, TOML or protobuf by its ending. See `ringport check --as dial`.
@@ -55,6 +58,15 @@ pub(crate) fn run(dial: &Dial, settings: DriverSettings) -> Result<u8, Failure> 
     let native = NativeSpec { driver: settings.choice, disable: settings.disable, ..NativeSpec::default() };
     let ended = native.block_on(async |runtime| {
         let dialer = Dialer::from_spec(&spec, &runtime);
+        if spec.replaced(&dial.target).network() == Network::UnixPacket {
+            return match dialer.dial_packets(&dial.target).await {
+                Ok(socket) => Ok(converse_in_packets(socket).await),
+                Err(error) => {
+                    eprintln!("ringport: cannot dial {}: {error}", dial.target);
+                    Ok(code_of_packets(&error))
+                }
+            };
+        }
         let stream = match dialer.dial(&dial.target).await {
             Ok(stream) => stream,
             Err(error) => {
@@ -108,6 +120,21 @@ fn code_of(error: &DialError) -> u8 {
         DialErrorKind::TimedOut(_) => 6,
         DialErrorKind::Option => 7,
         DialErrorKind::LocalAddr => 8,
+        _ => 9,
+    }
+}
+
+fn code_of_packets(error: &PacketError) -> u8 {
+    match error {
+        PacketError::Spec(_) | PacketError::Untimed { .. } => 2,
+        PacketError::Options(_) | PacketError::Open(OpenError::Option(_) | OpenError::Faults { .. }) => 7,
+        PacketError::Open(OpenError::LocalAddr { .. } | OpenError::FamilyMismatch { .. }) => 8,
+        PacketError::Open(OpenError::Peer { error, .. }) => match error.kind() {
+            // EAGAIN: its listener's queue is full.
+            ErrorKind::ConnectionRefused | ErrorKind::WouldBlock => 4,
+            ErrorKind::NotFound => 5,
+            _ => 9,
+        },
         _ => 9,
     }
 }

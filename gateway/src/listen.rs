@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use ringport::net::{AcceptError, Bounded, ListenHandle, ListenPart, Listener, Stream};
+use ringport::net::{AcceptError, Bounded, ListenHandle, ListenPart, Listener, PacketListener, Stream};
 use ringport::runtime::Runtime;
 use ringport::runtime::native::{CoreSpec, Native, NativeSpec};
 use ringport::spec::{LimitPolicy, ListenSpec, PeerRange, ProxyProtocol, Spec, SpecErrors, SpecKind, raw};
 use ringport_platform::process;
 use ringport_platform::signal::Signals;
+use ringport_platform::sockopt::Kind;
 
 use crate::bench::positive_duration;
 use crate::proxy::DriverSettings;
-use crate::stdio::converse;
+use crate::stdio::{converse, converse_in_packets};
 use crate::{Failure, check};
 
 /// What is listened on, and for whom.
@@ -92,7 +93,15 @@ pub(crate) fn run(listen: &Listen, settings: DriverSettings) -> Result<u8, Failu
     let core = CoreSpec { linger: LINGER, ..CoreSpec::default() };
     let native =
         NativeSpec { driver: settings.choice, disable: settings.disable, core, ..NativeSpec::default() };
+    let is_of_packets = spec.target().is_some_and(|target| target.kind == Kind::Seqpacket);
     let ended = native.block_on(async |runtime| {
+        if is_of_packets {
+            let listener = PacketListener::new(part, &runtime).map_err(|error| error.to_string())?;
+            return Ok(match listen.keep_open {
+                None => first_in_packets(listener, &joined).await,
+                Some(answer) => serve_packets(&runtime, listener, answer).await,
+            });
+        }
         let listener = Listener::new(part, &runtime).map_err(|error| error.to_string())?;
         match listen.keep_open {
             None => Ok(first(listener, &joined).await),
@@ -173,6 +182,39 @@ async fn first(mut listener: Listener<Native>, joined: &AtomicBool) -> u8 {
     joined.store(true, Ordering::SeqCst);
     drop(listener);
     converse(stream).await
+}
+
+/// As [`first`], of a listener of packets.
+async fn first_in_packets(mut listener: PacketListener<Native>, joined: &AtomicBool) -> u8 {
+    let socket = loop {
+        match listener.accept().await {
+            Ok(socket) => break socket,
+            Err(AcceptError::Closed) => return 0,
+            Err(error) => tracing::warn!(%error, "a connection could not be taken"),
+        }
+    };
+    joined.store(true, Ordering::SeqCst);
+    drop(listener);
+    converse_in_packets(socket).await
+}
+
+/// As [`serve`], of a listener of packets; returns the exit code.
+async fn serve_packets(runtime: &Native, mut listener: PacketListener<Native>, answer: Answer) -> u8 {
+    loop {
+        match listener.accept().await {
+            Ok(socket) => runtime.spawn(async move {
+                while let Ok(packet) = socket.recv().await {
+                    if let Answer::Echo = answer
+                        && let Err(error) = socket.send(packet.bytes).await
+                    {
+                        return tracing::debug!(%error, "a connection broke");
+                    }
+                }
+            }),
+            Err(AcceptError::Closed) => return 0,
+            Err(error) => tracing::warn!(%error, "a connection could not be taken"),
+        }
+    }
 }
 
 /// Answers connections until the listener is closed.

@@ -6,8 +6,8 @@ use std::io::{Read, Write};
 use std::pin::pin;
 use std::task::Poll;
 
-use ringport::net::{ReadHalf, Stream, WriteHalf};
-use ringport::runtime::Transport;
+use ringport::net::{PacketError, PacketSocket, Stream};
+use ringport::runtime::{Datagram, Transport};
 use ringport_platform::blocking::{BlockingJob, BlockingPool, PoolFull};
 use ringport_platform::fd::AsFd;
 use ringport_platform::socket;
@@ -15,10 +15,36 @@ use ringport_platform::socket;
 /// Passes bytes both ways until the peer ends, and after that what standard input has without waiting; returns the exit
 /// code.
 pub(crate) async fn converse<T: Transport>(stream: Stream<T>) -> u8 {
-    let (from_peer, to_peer) = stream.split();
+    let (mut from_peer, mut to_peer) = stream.split();
+    let send = async |bytes: Vec<u8>| match bytes.is_empty() {
+        true => to_peer.shutdown().await,
+        false => to_peer.send(bytes).await,
+    };
+    join(send, async || Ok(from_peer.recv().await?.map(|bytes| bytes.to_vec()))).await
+}
+
+/// As [`converse`]: each read of standard input is sent as a packet.
+pub(crate) async fn converse_in_packets<D: Datagram>(socket: PacketSocket<D>) -> u8 {
+    let send = async |bytes: Vec<u8>| {
+        let sent = if bytes.is_empty() { socket.shutdown() } else { socket.send(bytes).await };
+        sent.map_err(std::io::Error::other)
+    };
+    let receive = async || match socket.recv().await {
+        Ok(packet) => Ok(Some(packet.bytes.to_vec())),
+        Err(PacketError::Ended) => Ok(None),
+        Err(error) => Err(std::io::Error::other(error)),
+    };
+    join(send, receive).await
+}
+
+/// `send` is given what was read, and nothing at the end; `receive` gives `None` at the peer's.
+async fn join(
+    send: impl AsyncFnMut(Vec<u8>) -> std::io::Result<()>,
+    receive: impl AsyncFnMut() -> std::io::Result<Option<Vec<u8>>>,
+) -> u8 {
     let reading = Cell::new(false);
-    let mut sending = Some(Box::pin(send_input(to_peer, &reading)));
-    let mut receiving = pin!(write_output(from_peer));
+    let mut sending = Some(Box::pin(send_input(send, &reading)));
+    let mut receiving = pin!(write_output(receive));
     let (mut received, mut taken) = (None, true);
     poll_fn(|cx| {
         if let Some(Poll::Ready(sent)) = sending.as_mut().map(|sending| sending.as_mut().poll(cx)) {
@@ -59,7 +85,10 @@ fn input_is_idle() -> bool {
 ///
 /// # Errors
 /// It could not be read.
-async fn send_input<T: Transport>(mut to_peer: WriteHalf<T>, reading: &Cell<bool>) -> Result<bool, String> {
+async fn send_input(
+    mut send: impl AsyncFnMut(Vec<u8>) -> std::io::Result<()>,
+    reading: &Cell<bool>,
+) -> Result<bool, String> {
     let reader = BlockingPool::new(1, 1);
     loop {
         let read = reader.submit(|| {
@@ -72,7 +101,7 @@ async fn send_input<T: Transport>(mut to_peer: WriteHalf<T>, reading: &Cell<bool
         let buf = done(read).await?;
         reading.set(false);
         let is_end = buf.is_empty();
-        let sent = if is_end { to_peer.shutdown().await } else { to_peer.send(buf).await };
+        let sent = send(buf).await;
         // The other direction tells what a peer that has gone met.
         if is_end || sent.is_err() {
             return Ok(sent.is_ok());
@@ -81,11 +110,11 @@ async fn send_input<T: Transport>(mut to_peer: WriteHalf<T>, reading: &Cell<bool
 }
 
 /// Writes what comes to standard output until the peer ends; returns the exit code.
-async fn write_output<T: Transport>(mut from_peer: ReadHalf<T>) -> u8 {
+async fn write_output(mut receive: impl AsyncFnMut() -> std::io::Result<Option<Vec<u8>>>) -> u8 {
     let writer = BlockingPool::new(1, 1);
     loop {
-        let bytes = match from_peer.recv().await {
-            Ok(Some(buf)) => buf.to_vec(),
+        let bytes = match receive().await {
+            Ok(Some(bytes)) => bytes,
             Ok(None) => return 0,
             Err(error) => {
                 eprintln!("ringport: the connection broke: {error}");

@@ -27,6 +27,7 @@ cases! {
     input_that_the_peer_did_not_take_is_told,
     what_comes_is_sent_back_or_thrown_away,
     a_signal_ends_it_and_its_file_goes,
+    packets_go_both_ways,
     a_client_that_takes_nothing_does_not_hold_it_up,
     limits_that_mean_nothing_are_refused,
     clients_are_kept_out_and_limited,
@@ -143,6 +144,40 @@ fn a_signal_ends_it_and_its_file_goes(driver: &'static str) {
     process.signal(Signal::TERM);
     assert_eq!(process.exit().code(), Some(0), "{}", process.log());
     assert!(!socket.exists());
+}
+
+/// Both netcats, one on each side; and one that answers.
+fn packets_go_both_ways(driver: &'static str) {
+    let folder = Folder::new();
+    let target = format!("unixpacket://{}", folder.path().join("a.sock").display());
+    let run_dial = |input: &str| {
+        let file = std::fs::File::open(folder.file("input", input)).expect("it is there");
+        let mut command = process::ringport(&["dial", &target]);
+        Process::start_with(command.env("RINGPORT_DRIVER", driver), file.into())
+    };
+    let mut listener = Process::start_with(
+        &mut listen(driver, &[&target]),
+        std::fs::File::open(folder.file("answer", "from the listener\n")).expect("it is there").into(),
+    );
+    listener.wait_for(|line| line.starts_with("listening: ").then_some(()));
+    let mut dialled = run_dial("from the dialler\n");
+    dialled.wait_for(|line| (line == "from the listener").then_some(()));
+    listener.wait_for(|line| (line == "from the dialler").then_some(()));
+    assert_eq!(dialled.exit().code(), Some(0), "{}", dialled.log());
+    assert_eq!(listener.exit().code(), Some(0), "{}", listener.log());
+
+    let mut gone = run_dial("nobody is there\n");
+    assert_eq!(gone.exit().code(), Some(5), "{}", gone.log());
+    let mut echo = Process::start(&mut listen(driver, &[&target, "--keep-open", "echo"]));
+    echo.wait_for(|line| line.starts_with("listening: ").then_some(()));
+    let mut command = process::ringport(&["dial", &target]);
+    let mut dialled = Process::start(command.env("RINGPORT_DRIVER", driver));
+    for word in ["one", "two"] {
+        dialled.tell(word);
+        dialled.wait_for(|line| (line == word).then_some(()));
+    }
+    echo.signal(Signal::TERM);
+    assert_eq!(echo.exit().code(), Some(0), "{}", echo.log());
 }
 
 /// It had ten seconds for what it would not take.

@@ -34,7 +34,7 @@ use crate::fd::{BorrowedFd, OwnedFd};
 use crate::op::{Errno, OpKind};
 use crate::socket::{self, LocalAddr};
 use crate::sockets::Role;
-use crate::sockopt::{Family, Role as SocketRole, Target};
+use crate::sockopt::{Family, Kind, Role as SocketRole, Target};
 
 use self::message::{LONGEST_DATAGRAM, MAX_DATAGRAM, MAX_MESSAGES};
 #[cfg(target_os = "linux")]
@@ -214,7 +214,8 @@ impl DatagramSock {
         self.max_len.set(bytes.clamp(1, LONGEST_DATAGRAM));
     }
 
-    /// Receives what waits, at most a batch, to the end of `into`; ready when some came. Returns how many.
+    /// Receives what waits, at most a batch, to the end of `into`; ready when some came. Returns how many: of a Unix socket of a
+    /// sequence of packets 0 when the peer has ended, for good; an empty packet cannot be told from that. unix(7).
     ///
     /// One system call for up to 64; one more to learn that none wait. In a turn a socket receives 1,024, then the others
     /// are first.
@@ -250,6 +251,11 @@ impl DatagramSock {
         let mut total = 0;
         for index in 0..count {
             let message = scratch.message(index);
+            if self.target.kind == Kind::Seqpacket && message.bytes.is_empty() {
+                // The end, which every further message repeats; what came before it is told first.
+                core.stats().received_bytes.add(total);
+                return Ok(index);
+            }
             total += message.bytes.len() as u64;
             let told = cmsg::decode(message.control);
             into.push(Received {
@@ -360,7 +366,9 @@ impl DatagramSock {
 
     /// Whether it learns of its own queue only, not of the peer's. Of connected Unix sockets the kernel tells both.
     fn is_deaf_to_its_peer(&self) -> bool {
-        self.target.family == Family::Unix && self.target.role != SocketRole::Dialled
+        self.target.family == Family::Unix
+            && self.target.kind == Kind::Datagram
+            && self.target.role != SocketRole::Dialled
     }
 
     fn is_connected_inet(&self) -> bool {

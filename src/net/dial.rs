@@ -19,12 +19,12 @@ use ringport_platform::timer::later;
 
 use self::attempt::{OptionSets, begin};
 pub use self::error::{AttemptError, AttemptFailure, DialError, DialErrorKind, Phase};
-use super::resolve::{Resolver, suitable};
-use super::{Bounded, Stream};
+use super::resolve::{ResolveError, Resolver, suitable};
+use super::{Bounded, PacketError, PacketSocket, Stream};
 use crate::proto::happy_eyeballs::{Action, Attempts, AttemptsSpec, interleaved};
 use crate::proto::proxy_protocol::{Header, Version};
 use crate::runtime::{ConnectAddr, LocalAddr, Runtime, Timer};
-use crate::spec::{Address, Carries, DialSpec, NetAddr, OriginAddress, ProxyProtocolOut};
+use crate::spec::{Address, Carries, DialSpec, NetAddr, OriginAddress, PacketSpec, ProxyProtocolOut};
 
 /// Makes connections. Cheap to clone; the names that it has looked up are shared by its clones, on one core.
 ///
@@ -147,7 +147,7 @@ impl<R: Runtime> Dialer<R> {
         let to = spec.replaced(target);
         match to.network().carries() {
             Carries::Stream => {}
-            // A stream receives as much as it has room for, which would cut packets.
+            // A stream receives as much as it has room for, which would cut packets: see `dial_packets`.
             Carries::Sequence | Carries::Datagrams | Carries::Packets => {
                 return Err(failed(DialErrorKind::NotAStream));
             }
@@ -191,6 +191,40 @@ impl<R: Runtime> Dialer<R> {
             })?;
         }
         Ok(stream)
+    }
+
+    /// A socket of datagrams or packets that talks to a target alone: to the first address of its name that fits, within the
+    /// time limit of the spec, with its local address and options. Keep-alive and the PROXY protocol are of streams.
+    ///
+    /// # Errors
+    /// [`PacketError::Spec`]: the network is of streams, or the local address of another one; else as
+    /// [`PacketSocket::open_with`].
+    pub async fn dial_packets(
+        &self,
+        target: &NetAddr<OriginAddress>,
+    ) -> Result<PacketSocket<R::Datagram>, PacketError> {
+        let Inner { runtime, spec, resolver, .. } = &*self.0;
+        let to = spec.replaced(target);
+        let builder = PacketSpec::builder(to.network()).peer(to.clone());
+        let builder = builder.sock_options(spec.sock_options().clone());
+        let packet_spec = match spec.local() {
+            // Of the network of both families it may be one of one; what does not fit is told by the check.
+            Some(local) if local.network().carries() == to.network().carries() => {
+                let fitting = NetAddr::<Address>::new(to.network(), local.address().clone());
+                builder.local(fitting.unwrap_or_else(|_| local.clone()))
+            }
+            Some(local) => builder.local(local.clone()),
+            None => builder,
+        };
+        let packet_spec = packet_spec.build().map_err(PacketError::Spec)?;
+        let opening = PacketSocket::open_with(runtime, &packet_spec, resolver);
+        match spec.timeout() {
+            None => opening.await,
+            Some(timeout) => {
+                let opened = until(runtime, later(runtime.now(), timeout), opening).await;
+                opened.unwrap_or(Err(PacketError::Resolve(ResolveError::TimedOut)))
+            }
+        }
     }
 
     /// Where a target is, in the order of attempts; at least one.

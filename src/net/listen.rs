@@ -17,6 +17,7 @@ mod error;
 mod header;
 mod limits;
 mod open;
+mod packets;
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -26,12 +27,14 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use ringport_platform::socket::SocketFile;
-use ringport_platform::sockopt::{ApplyError, Effective, OptFault, OptSet, Stage, Target};
+use ringport_platform::sockopt::{ApplyError, Effective, Kind, OptFault, OptSet, Stage, Target};
 
 pub use bounded::{Bounded, DeadlineError};
 pub use error::{AcceptError, FileFault, InheritFault, ListenError};
 pub use limits::ListenStats;
+pub(super) use limits::Place;
 pub use open::ListenPart;
+pub use packets::PacketListener;
 
 use self::bounded::Bounds;
 use self::header::{HeaderRules, Headers};
@@ -119,8 +122,9 @@ impl<R: Runtime> Listener<R> {
     /// Takes connections of this part on this core. Nothing is taken from the kernel before the first accept.
     ///
     /// # Errors
-    /// The driver cannot watch it; the part is closed then.
+    /// The part is of packets, or the driver cannot watch it; it is closed then.
     pub fn new(part: ListenPart, runtime: &R) -> Result<Self, ListenError> {
+        packets::is_of(&part, Kind::Stream)?;
         let ListenPart { fd, index, local, backlog, plan, shared, file } = part;
         let inner = runtime.listen_on(fd, backlog).map_err(ListenError::Driver)?;
         let mut version = 0;

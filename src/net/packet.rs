@@ -1,4 +1,4 @@
-//! Sockets of datagrams and packets: UDP, Unix, and protocols over IP.
+//! Sockets of datagrams and packets: UDP, Unix (also sequences of packets, which have ends), and protocols over IP.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -14,8 +14,13 @@ use ringport_platform::datagram::SendFault;
 use ringport_platform::socket::{InTheWay, SocketFile, group_id, make_room, user_id};
 use ringport_platform::sockopt::{Effective, Family, Kind, Opt, OptFault, OptSet, Role, Target};
 
+use super::listen::Place;
+use super::resolve::{ResolveError, Resolver, suitable};
 use crate::runtime::{Datagram, Ends, Group, LocalAddr, OpenError, PacketEnds, Received, Runtime, Transmit};
-use crate::spec::{Address, IpProtocol, MulticastGroup, Network, OriginAddress, Owner, PacketSpec, UnixFile};
+use crate::spec::{
+    Address, IpProtocol, MulticastGroup, Network, OriginAddress, Owner, PacketSpec, ResolverSpec, SpecErrors,
+    UnixFile,
+};
 
 /// A socket of datagrams or packets, with plain async methods.
 ///
@@ -31,6 +36,8 @@ pub struct PacketSocket<D> {
     effective: Vec<Effective>,
     // After the socket: who finds the file meets a live socket.
     file: Option<SocketFile>,
+    /// Of a listener's connection, among those that that one may have.
+    _place: Option<Place>,
 }
 
 #[derive(Default)]
@@ -42,12 +49,25 @@ struct Waiting {
 impl<D: Datagram> PacketSocket<D> {
     /// Makes the socket that a spec asks for: options, bind or connect, groups.
     ///
-    /// What the spec lets be skipped is logged as a warning, as is an option of which the kernel made something else.
+    /// What the spec lets be skipped is logged as a warning, as is an option of which the kernel made something else. A peer
+    /// that is a name is looked up by the system's resolver; of its addresses the first that fits is taken.
     ///
     /// # Errors
     /// Which step failed. Neither descriptor nor file is left.
     pub async fn open<R: Runtime<Datagram = D>>(runtime: &R, spec: &PacketSpec) -> Result<Self, PacketError> {
-        let ends = ends(spec)?;
+        Self::open_with(runtime, spec, &Resolver::new(&ResolverSpec::default(), runtime)).await
+    }
+
+    /// As [`PacketSocket::open`], with who looks the peer's name up.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_with<R: Runtime<Datagram = D>>(
+        runtime: &R,
+        spec: &PacketSpec,
+        resolver: &Resolver<R>,
+    ) -> Result<Self, PacketError> {
+        let ends = ends(spec, peer_ip(spec, resolver).await?)?;
         let target = target(&ends);
         let (mut options, skipped) = spec.sock_options().for_target(target).map_err(PacketError::Options)?;
         for fault in skipped {
@@ -74,8 +94,14 @@ impl<D: Datagram> PacketSocket<D> {
         let mode = file.and_then(|(_, file)| file.mode);
         let (datagram, effective) =
             runtime.open_datagram(&ends, &options, mode, spec.batch() as usize).map_err(PacketError::Open)?;
-        let mut socket =
-            PacketSocket { datagram, waiting: RefCell::default(), options, effective, file: None };
+        let mut socket = PacketSocket {
+            datagram,
+            waiting: RefCell::default(),
+            options,
+            effective,
+            file: None,
+            _place: None,
+        };
         if let (Some((path, file)), Some((user, group))) = (file, owners) {
             let refused = |error| PacketError::File { path: path.into(), error };
             let bound = SocketFile::just_bound(path).map_err(refused)?;
@@ -108,11 +134,30 @@ impl<D: Datagram> PacketSocket<D> {
         Self::with_ends(runtime, &PacketEnds::Udp(Ends::Connected { peer, local: None }))
     }
 
+    /// A connection of a listener.
+    pub(super) fn accepted(datagram: D, place: Place) -> Self {
+        PacketSocket {
+            datagram,
+            waiting: RefCell::default(),
+            options: OptSet::new(),
+            effective: Vec::new(),
+            file: None,
+            _place: Some(place),
+        }
+    }
+
     fn with_ends<R: Runtime<Datagram = D>>(runtime: &R, ends: &PacketEnds) -> Result<Self, PacketError> {
         let options = OptSet::new();
         let opened = runtime.open_datagram(ends, &options, None, DEFAULT_BATCH);
         let (datagram, effective) = opened.map_err(PacketError::Open)?;
-        Ok(PacketSocket { datagram, waiting: RefCell::default(), options, effective, file: None })
+        Ok(PacketSocket {
+            datagram,
+            waiting: RefCell::default(),
+            options,
+            effective,
+            file: None,
+            _place: None,
+        })
     }
 
     fn join_all(&self, spec: &PacketSpec) -> Result<(), PacketError> {
@@ -148,7 +193,8 @@ impl<D: Datagram> PacketSocket<D> {
     ///
     /// # Errors
     /// [`PacketError::Refused`] of a socket with a peer: nobody listens there, as far as an earlier datagram was answered;
-    /// said once, and the next call goes on. [`PacketError::Receive`]: what else the kernel says.
+    /// said once, and the next call goes on. [`PacketError::Ended`] of a sequence of packets, for good.
+    /// [`PacketError::Receive`]: what else the kernel says.
     pub async fn recv(&self) -> Result<Received, PacketError> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
@@ -158,7 +204,9 @@ impl<D: Datagram> PacketSocket<D> {
         let mut waiting = self.waiting.borrow_mut();
         let Waiting { received, fresh } = &mut *waiting;
         if received.is_empty() {
-            ready!(self.datagram.poll_recv_batch(cx, fresh)).map_err(received_error)?;
+            if ready!(self.datagram.poll_recv_batch(cx, fresh)).map_err(received_error)? == 0 {
+                return Poll::Ready(Err(PacketError::Ended));
+            }
             received.extend(fresh.drain(..));
         }
         let next = take_segment(received).expect("a receive that is ready has brought some");
@@ -185,7 +233,10 @@ impl<D: Datagram> PacketSocket<D> {
             into.extend(waiting);
             return Ok(count);
         }
-        poll_fn(|cx| self.datagram.poll_recv_batch(cx, into)).await.map_err(received_error)
+        match poll_fn(|cx| self.datagram.poll_recv_batch(cx, into)).await.map_err(received_error)? {
+            0 => Err(PacketError::Ended),
+            count => Ok(count),
+        }
     }
 
     /// Sends a datagram to the peer, and waits until the kernel has taken it. That it arrives nobody says.
@@ -208,6 +259,29 @@ impl<D: Datagram> PacketSocket<D> {
         self.send_one(Transmit::to(dest, contents)).await
     }
 
+    /// As [`PacketSocket::send_to`], to a host by its name: to the first of its addresses that this socket can reach. What the
+    /// resolver knows costs no look-up.
+    ///
+    /// # Errors
+    /// [`PacketError::Resolve`]; else as [`PacketSocket::send_batch`].
+    pub async fn send_to_host<R: Runtime<Datagram = D>>(
+        &self,
+        contents: impl Into<Seg>,
+        host: &str,
+        port: u16,
+        resolver: &Resolver<R>,
+    ) -> Result<(), PacketError> {
+        let LocalAddr::Inet(local) = self.local_addr().map_err(PacketError::Send)? else {
+            return Err(PacketError::Resolve(ResolveError::NoSuitableAddress));
+        };
+        let found = resolver.addresses(host, port).await.map_err(PacketError::Resolve)?;
+        // A socket at `[::]` takes IPv4 too, unless it is of IPv6 alone, which the send tells.
+        let has_v4 = local.is_ipv4() || local.ip().is_unspecified() || local.ip().to_canonical().is_ipv4();
+        let fits = |addr: &&SocketAddr| if addr.is_ipv4() { has_v4 } else { local.is_ipv6() };
+        let dest = found.iter().find(fits).ok_or(PacketError::Resolve(ResolveError::NoSuitableAddress))?;
+        self.send_to(contents, LocalAddr::Inet(*dest)).await
+    }
+
     async fn send_one(&self, transmit: Transmit) -> Result<(), PacketError> {
         let one = [transmit];
         let sent = poll_fn(|cx| self.datagram.poll_send_batch(cx, &one)).await;
@@ -226,6 +300,14 @@ impl<D: Datagram> PacketSocket<D> {
             batch.drain(..count);
         }
         Ok(())
+    }
+
+    /// Tells the peer of a sequence of packets that nothing more comes; receiving goes on.
+    ///
+    /// # Errors
+    /// [`PacketError::Send`]: the peer is gone, or the socket is of another network.
+    pub fn shutdown(&self) -> Result<(), PacketError> {
+        self.datagram.shutdown().map_err(PacketError::Send)
     }
 
     /// Sends what `UDP_CORK` holds back, as one datagram, and holds back again. Nothing where the spec does not ask for it.
@@ -284,7 +366,7 @@ fn take_segment(received: &mut VecDeque<Received>) -> Option<Received> {
 }
 
 /// Where the socket is, from its spec.
-fn ends(spec: &PacketSpec) -> Result<PacketEnds, PacketError> {
+fn ends(spec: &PacketSpec, peer_ip: Option<IpAddr>) -> Result<PacketEnds, PacketError> {
     let local = spec.local().map(|local| local.address());
     let peer = spec.peer().map(|peer| peer.address());
     Ok(match spec.network() {
@@ -300,29 +382,55 @@ fn ends(spec: &PacketSpec) -> Result<PacketEnds, PacketError> {
         | Network::Ip4(IpProtocol(protocol))
         | Network::Ip6(IpProtocol(protocol)) => {
             let ip = |addr: SocketAddr| addr.ip();
-            PacketEnds::Ip { protocol, ends: map_ends(inet_ends(spec, local, peer)?, ip) }
+            PacketEnds::Ip { protocol, ends: map_ends(inet_ends(spec, local, peer.zip(peer_ip))?, ip) }
         }
-        Network::Udp | Network::Udp4 | Network::Udp6 => PacketEnds::Udp(inet_ends(spec, local, peer)?),
+        Network::Udp | Network::Udp4 | Network::Udp6 => {
+            PacketEnds::Udp(inet_ends(spec, local, peer.zip(peer_ip))?)
+        }
+        Network::UnixPacket => {
+            let peer = peer.map(unix_peer).ok_or(PacketError::Network(Network::UnixPacket))?;
+            PacketEnds::Unixpacket(Ends::Connected { peer, local: local.and_then(unix_name) })
+        }
         // A checked spec has none of these.
-        network @ (Network::Tcp | Network::Tcp4 | Network::Tcp6 | Network::Unix | Network::UnixPacket) => {
+        network @ (Network::Tcp | Network::Tcp4 | Network::Tcp6 | Network::Unix) => {
             return Err(PacketError::Network(network));
         }
     })
 }
 
+/// Where the peer is, if there is one that has an address of IP.
+async fn peer_ip<R: Runtime>(
+    spec: &PacketSpec,
+    resolver: &Resolver<R>,
+) -> Result<Option<IpAddr>, PacketError> {
+    let Some(OriginAddress::Host { host, .. }) = spec.peer().map(|peer| peer.address()) else {
+        return Ok(None);
+    };
+    if let Ok(ip) = host.parse() {
+        return Ok(Some(ip));
+    }
+    let local = match spec.local().map(|local| local.address()) {
+        // One that is of every address has the peer's family.
+        Some(Address::Inet(addr)) if !addr.ip().is_unspecified() => Some(*addr),
+        _ => None,
+    };
+    let found = resolver.resolve(host).await;
+    let found = found.and_then(|found| suitable(&found, spec.network(), local));
+    found.map(|found| Some(found[0].ip())).map_err(PacketError::Resolve)
+}
+
 fn inet_ends(
     spec: &PacketSpec,
     local: Option<&Address>,
-    peer: Option<&OriginAddress>,
+    peer: Option<(&OriginAddress, IpAddr)>,
 ) -> Result<Ends<SocketAddr>, PacketError> {
     let local = match local {
         Some(Address::Inet(addr)) => Some(*addr),
         Some(Address::Unix(_) | Address::UnixAbstract(_)) | None => None,
     };
-    let Some(OriginAddress::Host { host, port }) = peer else {
+    let Some((OriginAddress::Host { port, .. }, ip)) = peer else {
         return local.map(Ends::Bound).ok_or(PacketError::Network(spec.network()));
     };
-    let ip: IpAddr = host.parse().map_err(|_| PacketError::Name(host.clone()))?;
     let local = local.and_then(|local| match (local.ip().is_unspecified(), local.port()) {
         // Every address, any port: what connect chooses anyway.
         (true, 0) => None,
@@ -375,6 +483,9 @@ fn target(ends: &PacketEnds) -> Target {
         PacketEnds::Udp(Ends::Connected { peer, .. }) => of(true, Kind::Datagram, inet(peer)),
         PacketEnds::Unixgram(Ends::Bound(path)) => of(false, Kind::Datagram, unix(path)),
         PacketEnds::Unixgram(Ends::Connected { peer, .. }) => of(true, Kind::Datagram, unix(peer)),
+        PacketEnds::Unixpacket(Ends::Bound(path) | Ends::Connected { peer: path, .. }) => {
+            of(true, Kind::Seqpacket, unix(path))
+        }
         PacketEnds::Ip { ends: Ends::Bound(addr), .. } => of(false, Kind::Raw, raw(addr)),
         PacketEnds::Ip { ends: Ends::Connected { peer, .. }, .. } => of(true, Kind::Raw, raw(peer)),
     }
@@ -431,10 +542,12 @@ fn sent_error(error: io::Error, transmit: &Transmit) -> PacketError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PacketError {
-    /// The network has no datagrams. The caller's fault.
+    /// The network has no packets, or not without a peer. The caller's fault.
     Network(Network),
-    /// The peer is a name, and names are not looked up here: write its address.
-    Name(String),
+    /// What was asked for makes no socket of packets: every fault. The caller's fault.
+    Spec(SpecErrors),
+    /// The peer is a name that gave no address.
+    Resolve(ResolveError),
     /// Options that such a socket does not have, or that contradict each other. The spec's fault.
     Options(Vec<OptFault>),
     /// The kernel does not keep such a time for a socket that does not block: race the call with a timer instead.
@@ -474,6 +587,8 @@ pub enum PacketError {
     },
     /// Nobody listens at the peer, as far as an earlier datagram was answered.
     Refused,
+    /// The peer of a sequence of packets has ended.
+    Ended,
     /// What else the kernel says to a receive.
     Receive(io::Error),
     /// Longer than the protocol, or the path where it may not be cut, allows; nothing was sent. The caller's fault.
@@ -492,10 +607,10 @@ pub enum PacketError {
 impl fmt::Display for PacketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PacketError::Network(network) => write!(f, "{network} has no datagrams"),
-            PacketError::Name(name) => {
-                write!(f, "peer {name}: names are not looked up for packet sockets; write its address")
-            }
+            PacketError::Network(network) => write!(f, "{network} has no packets without a peer"),
+            PacketError::Spec(errors) => errors.fmt(f),
+            PacketError::Resolve(error) => write!(f, "the peer's name: {error}"),
+            PacketError::Ended => f.write_str("the peer has ended"),
             PacketError::Options(faults) => {
                 f.write_str("options of a packet socket: ")?;
                 for (at, fault) in faults.iter().enumerate() {
@@ -538,6 +653,8 @@ impl std::error::Error for PacketError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             PacketError::Open(error) => Some(error),
+            PacketError::Resolve(error) => Some(error),
+            PacketError::Spec(errors) => Some(errors),
             PacketError::File { error, .. }
             | PacketError::Multicast(error)
             | PacketError::Group { error, .. }

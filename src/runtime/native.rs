@@ -18,8 +18,8 @@ use ringport_platform::datagram::DatagramSock;
 pub use ringport_platform::driver::{DriverChoice, DriverKind, Mechanisms};
 use ringport_platform::fd::OwnedFd;
 pub use ringport_platform::launch::{CoreContext, Launched};
-use ringport_platform::socket::{multicast, open_packet_with};
-use ringport_platform::sockopt::{ApplyError, Effective, Family, OptSet, Stage, Target};
+use ringport_platform::socket::{multicast, open_packet_with, shutdown_write};
+use ringport_platform::sockopt::{ApplyError, Effective, Family, Kind, OptSet, Role, Stage, Target};
 
 pub use self::start::{NativeSpec, block_on};
 use super::{
@@ -219,6 +219,14 @@ impl NativeListener {
 
 impl Listener for NativeListener {
     type Stream = NativeStream;
+    type Packets = NativeDatagram;
+
+    fn poll_accept_packets(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<NativeDatagram>> {
+        let accepted = std::task::ready!(self.sock.poll_accept(cx))?;
+        let target = Target { family: Family::Unix, kind: Kind::Seqpacket, role: Role::Accepted };
+        let sock = DatagramSock::new(&self.core, accepted.into_fd(), target, PACKETS_BATCH)?;
+        Poll::Ready(Ok(NativeDatagram(sock)))
+    }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<NativeStream>> {
         let accepted = std::task::ready!(self.sock.poll_accept(cx))?;
@@ -274,12 +282,20 @@ impl Datagram for NativeDatagram {
         self.0.poll_send_batch(cx, batch)
     }
 
+    fn shutdown(&self) -> io::Result<()> {
+        self.0.with_fd(shutdown_write)
+    }
+
     fn batch(&self) -> usize {
         self.0.batch()
     }
 
     fn set_max_len(&self, bytes: usize) {
         self.0.set_max_len(bytes);
+    }
+
+    fn set_options(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError> {
+        self.0.with_fd(|fd| options.apply_unread(fd, stage, target))
     }
 
     fn join(&self, group: &Group) -> io::Result<()> {
@@ -307,3 +323,6 @@ impl Datagram for NativeDatagram {
         self.0.peer_addr()
     }
 }
+
+/// Packets of one receive or send on a connection.
+const PACKETS_BATCH: usize = 64;

@@ -455,6 +455,9 @@ impl Check {
         }
         let proxy_protocol =
             raw.proxy_protocol.as_ref().map(|raw| self.proxy_protocol(raw, &at("proxy_protocol"), is_unix));
+        if network == Some(Network::UnixPacket) {
+            self.no_bounds_of_packets(raw, path, sock_options.set());
+        }
         // Without it a Unix socket knows no address of a client.
         let has_addresses = !is_unix || proxy_protocol.is_some();
         let has_file = matches!(&source, Some(ListenSource::Address(address)) if matches!(address.address(), Address::Unix(_)));
@@ -475,6 +478,23 @@ impl Check {
         };
         self.timeouts_agree(raw, path);
         Some(spec)
+    }
+
+    /// Connections of packets are sockets of packets, which have none of these.
+    fn no_bounds_of_packets(&mut self, raw: &raw::ListenConfig, path: &str, options: &OptSet) {
+        let is_limit = |limit: Option<i32>| limit.is_some_and(|limit| limit > 0);
+        for (field, is_written) in [
+            ("read_deadline", is_limit(raw.read_deadline)),
+            ("write_deadline", is_limit(raw.write_deadline)),
+            ("connection_deadline", is_limit(raw.connection_deadline)),
+            ("proxy_protocol", raw.proxy_protocol.is_some()),
+            ("sock_option.so_option.receive_timeout", options.is_on(Opt::SoRcvtimeo)),
+            ("sock_option.so_option.send_timeout", options.is_on(Opt::SoSndtimeo)),
+        ] {
+            if is_written {
+                self.fault(join(path, field), "not available for unixpacket");
+            }
+        }
     }
 
     fn listen_source(

@@ -268,6 +268,9 @@ impl Check {
             }
             Some(peer)
         });
+        if network == Network::UnixPacket && peer.is_none() && raw.peer.as_deref().is_none_or(str::is_empty) {
+            self.fault(at("peer"), "unixpacket needs a peer; to take connections is what a listener does");
+        }
         let target = target(network, local.as_ref(), peer.is_some());
         let has_file = matches!(local.as_ref().map(NetAddr::address), Some(Address::Unix(_)));
         if network.is_unix() && raw.receive_ecn == Some(true) {
@@ -310,9 +313,12 @@ impl Check {
         let network = local.as_ref().map_or(default, NetAddr::network);
         if written.is_some_and(|written| written != network) {
             self.fault(network_path, format!("address is of another network, {network}"));
-        } else if !matches!(network.carries(), Carries::Datagrams | Carries::Packets) {
+        } else if network.carries() == Carries::Stream {
             let path = if written.is_some() { network_path } else { join(path, "address") };
-            self.fault(path, format!("{network} has no datagrams; write udp, unixgram or ip:PROTOCOL"));
+            self.fault(
+                path,
+                format!("{network} has no packets; write udp, unixgram, unixpacket or ip:PROTOCOL"),
+            );
         }
         Some((network, local))
     }

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 
-use ringport::net::{PacketError, PacketSocket};
+use ringport::net::{PacketError, PacketSocket, ResolveError, Resolver};
 use ringport::runtime::native::{Native, NativeDatagram};
 use ringport::runtime::{Ecn, LocalAddr, OpenError, Transmit};
-use ringport::spec::{Format, PacketSpec};
+use ringport::spec::{Format, PacketSpec, ResolverSpec};
 use ringport_platform::socket::InTheWay;
 
 use super::rig::{Pattern, each, join, now, open_fds, turn};
@@ -403,7 +403,15 @@ fn a_socket_that_could_not_be_made_leaves_nothing() {
             ("{network: udp, sockOption: {soOption: {receiveTimeout: 1s}}}".into(), |error| {
                 matches!(error, PacketError::Untimed { field: "receive_timeout" })
             }),
-            ("{network: udp, peer: 'example.com:53'}".into(), |error| matches!(error, PacketError::Name(_))),
+            ("{network: udp, peer: 'no.such.invalid:53'}".into(), |error| {
+                matches!(error, PacketError::Resolve(_))
+            }),
+            ("{network: udp6, address: '[::1]:0', peer: 'localhost4.invalid:53'}".into(), |error| {
+                matches!(error, PacketError::Resolve(_))
+            }),
+            (format!("{{network: unixpacket, address: '{at}', peer: '/nonexistent/socket'}}"), |error| {
+                matches!(error, PacketError::Open(OpenError::Peer { .. }))
+            }),
             ("{network: unixgram, peer: '/nonexistent/socket'}".into(), |error| {
                 matches!(error, PacketError::Open(OpenError::Peer { .. }))
             }),
@@ -422,5 +430,39 @@ fn a_socket_that_could_not_be_made_leaves_nothing() {
             assert_eq!(open_fds(), fds, "{yaml}");
             assert!(!path.exists(), "{yaml}: the file is left");
         }
+    });
+}
+
+#[test]
+fn peers_may_be_names() {
+    each(async |runtime| {
+        let (server, addr) = local(&runtime).await;
+        let client = open(&runtime, &format!("{{network: udp4, peer: 'localhost:{}'}}", addr.port())).await;
+        client.send(&b"by name"[..]).await.expect("sent");
+        assert_eq!(&server.recv().await.expect("a datagram").bytes[..], b"by name");
+        assert_eq!(client.peer_addr().expect("connected"), LocalAddr::Inet(addr));
+
+        // To a name, from a socket of one family and from one of both.
+        let hosts = PathBuf::from(format!("{}.hosts", path().display()));
+        fs::write(&hosts, "::1 both\n127.0.0.1 both\n::1 six\n").expect("a file");
+        let resolver = ResolverSpec { hosts_file: Some(hosts.clone()), ..ResolverSpec::default() };
+        let resolver = Resolver::new(&resolver, &runtime);
+        for any in ["udp4://127.0.0.1:0", "udp4://0.0.0.0:0"] {
+            let sender = open(&runtime, &format!("address: '{any}'")).await;
+            sender.send_to_host(&b"to both"[..], "both", addr.port(), &resolver).await.expect("sent");
+            assert_eq!(&server.recv().await.expect("a datagram").bytes[..], b"to both");
+            let error = sender.send_to_host(&b"x"[..], "six", addr.port(), &resolver).await;
+            assert!(matches!(error, Err(PacketError::Resolve(ResolveError::NoSuitableAddress))), "{error:?}");
+        }
+        let six = open(&runtime, "address: 'udp6://[::1]:0'").await;
+        let dual = open(&runtime, "address: 'udp://[::]:0'").await;
+        dual.send_to_host(&b"to six"[..], "six", inet(&six).port(), &resolver).await.expect("sent");
+        assert_eq!(&six.recv().await.expect("a datagram").bytes[..], b"to six");
+        dual.send_to_host(&b"to four"[..], "127.0.0.1", addr.port(), &resolver).await.expect("sent");
+        assert_eq!(&server.recv().await.expect("a datagram").bytes[..], b"to four");
+        let unix = open(&runtime, &format!("{{network: unixgram, address: '{}'}}", path().display())).await;
+        let error = unix.send_to_host(&b"x"[..], "six", 1, &resolver).await;
+        assert!(matches!(error, Err(PacketError::Resolve(ResolveError::NoSuitableAddress))), "{error:?}");
+        fs::remove_file(hosts).expect("a file");
     });
 }

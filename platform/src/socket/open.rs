@@ -50,6 +50,9 @@ pub enum PacketEnds {
     Udp(Ends<SocketAddr>),
     /// A Unix socket of datagrams: paths, or with a leading NUL byte abstract names.
     Unixgram(Ends<Vec<u8>>),
+    /// A Unix socket of a sequence of packets, connected: names as above. Bound alone it would have to listen, which
+    /// [`open_listener`] does.
+    Unixpacket(Ends<Vec<u8>>),
     /// Packets of an IP protocol; of IPv4, what is received starts with the IP header. Needs `CAP_NET_RAW`. raw(7).
     Ip {
         /// Its number, as 1 for ICMP.
@@ -226,6 +229,9 @@ pub fn open_packet(ends: &PacketEnds, set: &OptSet) -> Result<Opened, OpenError>
 pub fn open_packet_with(ends: &PacketEnds, set: &OptSet, mode: Option<u32>) -> Result<Opened, OpenError> {
     let (kind, protocol, ends) = match ends {
         PacketEnds::Udp(ends) => (Kind::Datagram, None, ends.map(|addr| ConnectAddr::Inet(*addr))),
+        PacketEnds::Unixpacket(ends) => {
+            (Kind::Seqpacket, None, ends.map(|path| ConnectAddr::Unix(path.clone())))
+        }
         PacketEnds::Unixgram(ends) => {
             (Kind::Datagram, None, ends.map(|path| ConnectAddr::Unix(path.clone())))
         }
@@ -242,6 +248,9 @@ pub fn open_packet_with(ends: &PacketEnds, set: &OptSet, mode: Option<u32>) -> R
     // There is one of the two.
     let addr = peer.or(bound).expect("a packet socket has an end");
     let target = Target::at(addr, kind, role);
+    if kind == Kind::Seqpacket && peer.is_none() {
+        return Err(OpenError::Unsupported(target));
+    }
     let mut set = set.clone();
     if target.family == Family::Dual && kind == Kind::Datagram && set.find(Opt::Ipv6V6only).is_none() {
         set.insert(Opt::Ipv6V6only, false).expect("a flag can be off");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ringport_platform::process::InheritError;
 use ringport_platform::socket::OpenError;
-use ringport_platform::sockopt::{ApplyError, OptFault, Target};
+use ringport_platform::sockopt::{ApplyError, Kind, OptFault, Target};
 
 use crate::runtime::LocalAddr;
 
@@ -53,6 +53,9 @@ pub enum ListenError {
     },
     /// The driver cannot watch it.
     Driver(io::Error),
+    /// Such a socket is taken by the other type: of packets by [`PacketListener`](crate::net::PacketListener), of streams by
+    /// [`Listener`](crate::net::Listener). The caller's fault.
+    Kind(Target),
 }
 
 /// What is wrong with a socket's file.
@@ -111,6 +114,10 @@ impl fmt::Display for ListenError {
             }
             ListenError::Socket { target, error } => write!(f, "no socket for a {target}: {error}"),
             ListenError::Driver(error) => write!(f, "the driver cannot watch the listener: {error}"),
+            ListenError::Kind(target) if target.kind == Kind::Seqpacket => {
+                write!(f, "a {target} has packets, which a stream would not keep whole")
+            }
+            ListenError::Kind(target) => write!(f, "a {target} has no packets"),
         }
     }
 }
@@ -148,7 +155,10 @@ impl std::error::Error for ListenError {
             | ListenError::Socket { error, .. }
             | ListenError::Driver(error) => Some(error),
             ListenError::Option(error) => Some(error),
-            ListenError::File { .. } | ListenError::Inherited { .. } | ListenError::Options { .. } => None,
+            ListenError::File { .. }
+            | ListenError::Inherited { .. }
+            | ListenError::Kind(_)
+            | ListenError::Options { .. } => None,
         }
     }
 }

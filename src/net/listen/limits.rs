@@ -200,7 +200,7 @@ impl Shared {
 
 /// A connection's place among those that may be. Dropping it gives it back.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in crate::net) struct Place {
     shared: Arc<Shared>,
     address: Option<IpAddr>,
 }

@@ -543,7 +543,7 @@ sockOption: { udpOption: { segment: 1000, gro: true }, ipOption: { pktInfo: true
         PacketSpec::builder(Network::UnixGram).multicast(multicast).receive_ecn(true).build(),
         &["no multicast", "no ECN"],
     );
-    refused(PacketSpec::builder(Network::Unix).build(), &["network: unix has no datagrams"]);
+    refused(PacketSpec::builder(Network::Unix).build(), &["network: unix has no packets"]);
 }
 
 /// Every field of the schema's option groups is an option of the table, and the other way round.

@@ -6,7 +6,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use ringport::net::{
-    Bounded, DeadlineError, DialError, DialErrorKind, Dialer, Phase, ResolveError, Stream, accept,
+    Bounded, DeadlineError, DialError, DialErrorKind, Dialer, PacketError, Phase, ResolveError, Stream,
+    accept,
 };
 use ringport::proto::proxy_protocol::{Header, Version};
 use ringport::runtime::native::{Native, NativeListener};
@@ -15,6 +16,7 @@ use ringport::spec::{DialSpec, Format, NetAddr, OriginAddress};
 use ringport_platform::sockopt::{Opt, Setting};
 
 use super::namespace::in_namespace;
+use crate::packet::{inet, open};
 use crate::rig::{any_port, each, join, now, open_fds, turn};
 
 type Dialled = Stream<Bounded<Native>>;
@@ -357,12 +359,40 @@ fn case_39_options_of_another_kind_of_socket() {
 }
 
 #[test]
-fn case_52_networks_of_packets_are_refused() {
+fn case_52_networks_of_packets_are_no_streams() {
     each(async |runtime| {
         for to in ["udp://127.0.0.1:1", "unixgram:///x", "unixpacket:///x", "ip4:icmp://127.0.0.1"] {
             let error = dialled(&Dialer::new(&runtime), &target(to)).await.err().expect("no stream");
             assert_eq!(*error.kind(), DialErrorKind::NotAStream, "{error}");
         }
+        let path = format!("{}/case-52-{}.sock", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+        let _ = std::fs::remove_file(&path);
+        let udp = open(&runtime, "address: 'udp4://127.0.0.1:0'").await;
+        let unixgram = open(&runtime, &format!("address: 'unixgram://{path}'")).await;
+        let by_name = format!("udp4://localhost:{}", inet(&udp).port());
+        // Without a name of its own a Unix socket gets no answer.
+        let named = format!("localAddress: 'unixgram://@ringport-case-52-{}'", std::process::id());
+        let unix_target = format!("unixgram://{path}");
+        for (yaml, to, server) in [("{}", &by_name, &udp), (named.as_str(), &unix_target, &unixgram)] {
+            let client = dialer(&runtime, yaml).dial_packets(&target(to)).await.expect("it is there");
+            client.send(&b"ping"[..]).await.expect("sent");
+            let (bytes, from) = server.recv_from().await.expect("a datagram");
+            assert_eq!(&bytes[..], b"ping", "{to}");
+            server.send_to(bytes, from).await.expect("sent");
+            assert_eq!(&client.recv().await.expect("a datagram").bytes[..], b"ping", "{to}");
+        }
+        let replaced = format!(
+            "{{localAddress: 'udp4://127.0.0.2:0', replaceTargets: ['(udp|a.invalid:1) > (udp|127.0.0.1:{})']}}",
+            inet(&udp).port()
+        );
+        let client =
+            dialer(&runtime, &replaced).dial_packets(&target("udp://a.invalid:1")).await.expect("replaced");
+        assert_eq!(inet(&client).ip(), Ipv4Addr::new(127, 0, 0, 2));
+        let error =
+            Dialer::new(&runtime).dial_packets(&target("tcp://127.0.0.1:1")).await.err().expect("a stream");
+        assert!(matches!(error, PacketError::Spec(_)), "{error}");
+        let hurried = dialer(&runtime, "timeout: 10s").dial_packets(&target("udp://no.such.invalid:1")).await;
+        assert!(matches!(hurried, Err(PacketError::Resolve(_))));
         assert!("ip4://127.0.0.1".parse::<NetAddr<OriginAddress>>().is_err(), "no protocol");
     });
 }

@@ -8,7 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ringport::net::{
-    self, AcceptError, Bounded, DeadlineError, FileFault, ListenError, ListenPart, Listener, Peer, Stream,
+    self, AcceptError, Bounded, DeadlineError, Dialer, FileFault, ListenError, ListenPart, Listener,
+    PacketError, PacketListener, Peer, Stream,
 };
 use ringport::proto::proxy_protocol::{Header, Version};
 use ringport::runtime::native::{CoreSpec, Native};
@@ -16,7 +17,7 @@ use ringport::runtime::{ConnectAddr, LocalAddr, Runtime};
 use ringport::spec::{Format, ListenSpec};
 use ringport_platform::core::{Connecting, StreamSock};
 use ringport_platform::socket::{DialOptions, open_dialled};
-use ringport_platform::sockopt::{Kind, Opt, OptSet, OptValue, Reason, Setting};
+use ringport_platform::sockopt::{self, Kind, Opt, OptSet, OptValue, Reason, Setting};
 
 use super::namespace::in_namespace;
 use crate::rig::{Rig, TcpStream, each, join, now, open_fds, skipped, turn};
@@ -434,16 +435,85 @@ fn case_54_every_network_of_streams() {
 fn case_54_a_sequence_of_packets() {
     each(async |runtime| {
         let file = path("case-54-packet");
-        let mut listener = listen(&runtime, &format!("addr: 'unixpacket://{}'", file.display()));
-        let to = ConnectAddr::from(listener.local_addr().clone());
-        let none = OptSet::new();
-        let options = DialOptions { kind: Kind::Seqpacket, local: None, options: &none, read_back: false };
-        let fd = open_dialled(&to, options).expect("a socket").fd;
-        let connecting = Connecting::start_with(runtime.core(), fd, &to).expect("watched");
-        let (client, (mut server, _)) = join(connecting, accept(&mut listener)).await;
-        let client = client.expect("somebody listens");
-        client.send_seg(b"one".as_slice().into()).expect("open");
-        assert_eq!(&*server.recv().await.expect("open").expect("bytes"), b"one");
+        let address = format!("unixpacket://{}", file.display());
+        let error = refused(&runtime, &format!("addr: '{address}'"));
+        assert!(matches!(&error, ListenError::Kind(_)), "a stream would cut packets: {error}");
+        assert!(!file.exists());
+        let yaml = format!("{{addr: '{address}', sockOption: {{soOption: {{sendBuffer: 100000}}}}}}");
+        let mut listener = PacketListener::from_spec(&spec(&yaml), &runtime).expect("it listens");
+        let target = address.parse().expect("a target");
+        let dialer = Dialer::new(&runtime);
+        let (client, server) = join(dialer.dial_packets(&target), listener.accept()).await;
+        let (client, server) = (client.expect("somebody listens"), server.expect("a client comes"));
+        let held = server.datagram().sock().with_fd(|fd| sockopt::get(fd, Opt::SoSndbuf));
+        assert_eq!(held.expect("readable"), int(200_000), "no connection has it from its listener");
+        // Sent at a time, each is received as it was sent.
+        let lens = [3, 1, 70_000, 5];
+        for len in lens {
+            client.send(vec![len as u8; len]).await.expect("open");
+        }
+        server.set_max_len(1 << 17);
+        for len in lens {
+            let came = server.recv().await.expect("a packet");
+            assert_eq!((came.bytes.len(), came.meta.is_truncated), (len, false));
+            assert!(came.bytes.iter().all(|byte| *byte == len as u8));
+        }
+        server.send(&b"answer"[..]).await.expect("open");
+        // The end, for good; what is under way comes before it, and the other way goes on.
+        client.send(&b"last"[..]).await.expect("open");
+        client.shutdown().expect("open");
+        assert_eq!(&server.recv().await.expect("a packet").bytes[..], b"last");
+        for _ in 0..2 {
+            assert!(matches!(server.recv().await, Err(PacketError::Ended)));
+            assert!(matches!(server.recv_batch(&mut Vec::new()).await, Err(PacketError::Ended)));
+        }
+        assert_eq!(&client.recv().await.expect("a packet").bytes[..], b"answer");
+        drop(server);
+        assert!(matches!(client.recv().await, Err(PacketError::Ended)));
+        assert!(matches!(client.send(&b"x"[..]).await, Err(PacketError::Send(_))), "nobody is there");
+        drop(listener);
+        assert!(!file.exists());
+        let gone = dialer.dial_packets(&target).await.err().expect("nobody listens");
+        assert!(matches!(gone, PacketError::Open(_)), "{gone}");
+    });
+}
+
+#[test]
+fn case_54_63_packets_have_the_limits_of_streams() {
+    each(async |runtime| {
+        let name = format!("unixpacket://@ringport-case-54-{}", std::process::id());
+        let target = name.parse().expect("a target");
+        for (policy, over) in [("wait", 0), ("reject", 1)] {
+            let yaml = format!("{{addr: '{name}', connectionLimit: 1, connectionLimitPolicy: {policy}}}");
+            let mut listener = PacketListener::from_spec(&spec(&yaml), &runtime).expect("it listens");
+            assert_eq!(listener.local_addr().to_string(), name.replace("packet://", ":"));
+            let dialer = Dialer::new(&runtime);
+            let (_first, place) = join(dialer.dial_packets(&target), listener.accept()).await;
+            let second = dialer.dial_packets(&target).await.expect("the kernel's queue");
+            for _ in 0..10 {
+                assert!(now(|cx| listener.poll_accept(cx)).await.is_pending());
+                turn().await;
+            }
+            let handle = listener.handle();
+            assert_eq!((handle.stats().over_limit, handle.open_connections()), (over, 1), "{policy}");
+            if over == 1 {
+                assert!(matches!(second.recv().await, Err(PacketError::Ended)), "it was closed");
+            }
+            drop(place);
+            // The one that waited, or one more.
+            let _third = dialer.dial_packets(&target).await.expect("the kernel's queue");
+            let accepted = listener.accept().await.expect("there is room");
+            assert_eq!(handle.stats().accepted, 2);
+            let waits = runtime.core().spawn(async move { (listener.accept().await.map(drop), listener) });
+            turn().await;
+            handle.close();
+            let (end, mut listener) = waits.await.expect("it does not panic");
+            assert!(matches!(end, Err(AcceptError::Closed)));
+            listener.close();
+            drop(accepted);
+        }
+        let error = PacketListener::from_spec(&spec("addr: '127.0.0.1:0'"), &runtime).err().expect("streams");
+        assert!(matches!(error, ListenError::Kind(_)), "{error}");
     });
 }
 

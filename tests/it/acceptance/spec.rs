@@ -406,7 +406,7 @@ fn case_63_64_d20_limits_are_as_written() {
 #[test]
 fn case_71_packet_sockets_have_networks_of_their_own() {
     assert!(packet("network: unixgram").is_ok() && packet("network: 'ip4:1'").is_ok());
-    refused(packet("network: tcp"), &["network: tcp has no datagrams"]);
+    refused(packet("network: tcp"), &["network: tcp has no packets"]);
     refused(packet("network: ip4"), &["network: ip4 needs a protocol"]);
     refused(packet("network: sctp"), &["network: \"sctp\" is no network"]);
 }
