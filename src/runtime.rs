@@ -92,6 +92,14 @@ pub trait Transport: 'static {
     /// The option that the system refused, and why.
     fn set_options(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError>;
 
+    /// Sends what `TCP_CORK` holds back in the system, and holds back again. Nothing where nothing is held back.
+    ///
+    /// # Errors
+    /// The system's, as of a send.
+    fn release_cork(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// From now on dropping the stream discards what waits and resets the connection, so that the peer cannot take what
     /// it got for the whole. Unix sockets know no reset: their peer reads an end.
     fn reset_on_drop(&mut self);

@@ -204,6 +204,15 @@ impl<T: Transport> Stream<T> {
         poll_fn(|cx| self.poll_flush(cx, TxLevel::Empty)).await
     }
 
+    /// Sends what waits, and what `TCP_CORK` holds back, at once instead of after 200 ms; later bytes are held back again.
+    ///
+    /// # Errors
+    /// What the peer or the kernel did.
+    pub async fn release_cork(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        self.transport.release_cork()
+    }
+
     /// Sends what waits, then tells the peer that nothing more comes; receiving goes on. It may come again.
     ///
     /// Dropped before it is done, what waits is sent, and the peer is told nothing.

@@ -198,6 +198,10 @@ impl Transport for NativeStream {
         self.0.set_options(options, stage, target)
     }
 
+    fn release_cork(&self) -> io::Result<()> {
+        self.0.release_cork()
+    }
+
     fn reset_on_drop(&mut self) {
         self.0.reset_on_drop();
     }

@@ -9,6 +9,7 @@ mod cancel;
 mod compat;
 mod connect;
 mod ends;
+mod errors;
 mod examples;
 mod golden;
 mod http_hyper;

@@ -295,6 +295,10 @@ impl<R: Runtime> Transport for Bounded<R> {
         self.inner.set_options(options, stage, target)
     }
 
+    fn release_cork(&self) -> io::Result<()> {
+        self.inner.release_cork()
+    }
+
     fn peer_addr(&self) -> io::Result<LocalAddr> {
         self.inner.peer_addr()
     }

@@ -121,6 +121,38 @@ fn case_18_a_range_of_ports_is_used_up() {
     });
 }
 
+/// A cork keeps small segments for 200 ms, unless it is released.
+#[test]
+fn case_23_a_cork_is_released() {
+    each(async |runtime| {
+        let (mut listener, to) = listen(&runtime, &any_port());
+        let corked = dialer(&runtime, "sockOption: {tcpOption: {cork: true}}");
+        let (near, far) = join(dialled(&corked, &to), accept(&runtime, &mut listener)).await;
+        let (mut near, mut far) = (near.expect("it listens"), far.expect("it is dialled"));
+        let begin = runtime.now();
+        near.send(&b"ab"[..]).await.expect("open");
+        assert_eq!(&*far.recv().await.expect("open").expect("bytes"), b"ab");
+        assert!(runtime.now() - begin >= Duration::from_millis(150), "it was held back");
+        // On a machine that stands still for as long, the kernel's time is over before ours.
+        let mut tries = 0;
+        loop {
+            let begin = runtime.now();
+            near.send(&b"cd"[..]).await.expect("open");
+            near.flush().await.expect("open");
+            turn().await;
+            let is_held = now(|cx| far.poll_fill(cx, usize::MAX)).await.is_pending();
+            near.release_cork().await.expect("open");
+            assert_eq!(&*far.recv().await.expect("open").expect("bytes"), b"cd");
+            turn().await;
+            if is_held && runtime.now() - begin < Duration::from_millis(150) {
+                break;
+            }
+            tries += 1;
+            assert!(tries < 20, "it was not released");
+        }
+    });
+}
+
 #[test]
 fn case_25_keep_alive_holds_on_a_dialled_socket() {
     each(async |runtime| {
