@@ -48,7 +48,7 @@ pub(crate) fn run(settings: DriverSettings) -> Result<u8, String> {
     }
     say(&format!("admin:  http://127.0.0.1:{}/metrics", ADMIN.1));
     say(&format!("try:    curl -i http://127.0.0.1:{}/", FRONT.1));
-    let code = running.wait();
+    let code = running.wait(None);
     origin.drain(Duration::from_secs(1));
     origin.join();
     Ok(code)

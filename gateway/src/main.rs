@@ -65,7 +65,8 @@ Environment:
   RINGPORT_DISABLE=LIST              mechanisms to do without: credit,defer,inc,multishot,silent of io_uring, and splice
   RUST_LOG=info|debug|..             what is logged to standard error
 
-Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGHUP opens the access log anew.
+Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGHUP loads the config anew, whole or not at all, and opens the
+access log anew; SIGUSR1 does the latter alone.
 
 Exit codes: 0 ended in order, 1 requests were cut or failed, or a core failed, 2 a fault in the command, the config or the
 environment; of `dial` and `listen` see their help.";
@@ -139,7 +140,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             for address in running.addresses() {
                 tracing::info!("listening: {address}");
             }
-            Ok(running.wait())
+            Ok(running.wait(Some(&config)))
         }
     }
 }

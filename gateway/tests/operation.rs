@@ -29,6 +29,8 @@ mod origin;
 mod peers;
 #[path = "operation/process.rs"]
 mod process;
+#[path = "operation/reload.rs"]
+mod reload;
 #[path = "proxy/rig.rs"]
 #[expect(dead_code, reason = "shared with the other test program; each uses a part")]
 mod rig;

@@ -75,6 +75,7 @@ pub(crate) struct Inner {
     parker: Parker<remote::Wake>,
     pub(crate) stats: Arc<CoreStats>,
     spec: CoreSpec,
+    linger: Cell<Duration>,
     started: Instant,
     now: Cell<Instant>,
     messages: RefCell<Vec<Message>>,
@@ -119,6 +120,7 @@ impl Core {
             remote,
             parker,
             stats,
+            linger: Cell::new(spec.linger),
             spec,
             started: now,
             now: Cell::new(now),
@@ -160,6 +162,11 @@ impl Core {
     /// Tasks alive.
     pub fn task_count(&self) -> usize {
         self.0.exec.task_count()
+    }
+
+    /// How long sockets that are dropped from now on may go on sending: see [`CoreSpec::linger`].
+    pub fn set_linger(&self, linger: Duration) {
+        self.0.linger.set(linger);
     }
 
     /// Sockets open, those that are closing included.
@@ -328,7 +335,7 @@ impl Core {
     fn close_socket(&self, id: SockId, mode: CloseMode) {
         let lingers = self.0.sockets.borrow_mut().close(id, mode);
         if lingers {
-            let at = self.tick_of(later(self.now(), self.0.spec.linger));
+            let at = self.tick_of(later(self.now(), self.0.linger.get()));
             self.0.timers.borrow_mut().linger(at, id);
         }
     }

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,20 +11,16 @@ use ringport::net::{AcceptError, Listener, Stream};
 use ringport::proto::http1::{RequestHead, ServerEvent};
 use ringport::runtime::TxLevel;
 use ringport::runtime::native::Native;
-use ringport_platform::core::CoreRemote;
 
-use super::stats::Sources;
-use super::{ClientConn, Shared};
+use super::{ClientConn, Everywhere, Shared};
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a connection may be silent.
 const IDLE: Duration = Duration::from_secs(30);
 
-type Filled = Arc<OnceLock<(Sources, Vec<CoreRemote>)>>;
-
 /// Serves until the core ends.
-pub(super) async fn serve(shared: Rc<Shared>, mut listener: Listener<Native>, sources: Filled) {
+pub(super) async fn serve(shared: Rc<Shared>, mut listener: Listener<Native>, sources: Everywhere) {
     let seats = Rc::new(());
     loop {
         // One is ours.
@@ -52,8 +47,8 @@ pub(super) async fn serve(shared: Rc<Shared>, mut listener: Listener<Native>, so
     }
 }
 
-async fn connection(shared: &Rc<Shared>, stream: Stream<ClientConn>, sources: &Filled) {
-    let mut client = ServerStream::over(stream, shared.limits);
+async fn connection(shared: &Rc<Shared>, stream: Stream<ClientConn>, sources: &Everywhere) {
+    let mut client = ServerStream::over(stream, shared.config().limits);
     let mut timer = shared.core.sleep(IDLE);
     loop {
         timer.reset(shared.core.now() + IDLE);
@@ -92,7 +87,7 @@ fn respond(
     shared: &Shared,
     client: &mut ServerStream<ClientConn>,
     head: &RequestHead,
-    sources: &Filled,
+    sources: &Everywhere,
 ) -> Option<()> {
     let (status, kind, body) = match (head.method(), head.path()) {
         (&Method::GET | &Method::HEAD, "/healthz") if shared.is_draining() => {
@@ -100,7 +95,7 @@ fn respond(
         }
         (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
         (&Method::GET | &Method::HEAD, "/metrics") => match sources.get() {
-            Some((sources, _)) => (StatusCode::OK, "text/plain; version=0.0.4", sources.render()),
+            Some(cores) => (StatusCode::OK, "text/plain; version=0.0.4", cores.sources.render()),
             None => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "starting\n".to_owned()),
         },
         (_, "/healthz" | "/metrics") => {

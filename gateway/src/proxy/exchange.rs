@@ -120,7 +120,7 @@ impl<'a> Exchange<'a> {
 
     /// Where the request goes; `Err` if it goes nowhere and has been answered.
     fn route(&mut self) -> Result<Rc<Route>, Flow> {
-        let Some(route) = self.session.shared.routes.find(&self.head).cloned() else {
+        let Some(route) = self.session.config.routes.find(&self.head).cloned() else {
             let flow = self.answer(StatusCode::NOT_FOUND, "no route for this host and path");
             self.log(404, 0, "no-route");
             return Err(flow);
@@ -422,7 +422,7 @@ impl<'a> Exchange<'a> {
 
     #[inline]
     fn log(&self, status: u16, body_bytes: u64, cause: &str) {
-        if self.session.shared.log.is_on() {
+        if self.session.config.log.is_on() {
             self.write_log(status, body_bytes, cause);
         }
     }
@@ -439,7 +439,7 @@ impl<'a> Exchange<'a> {
             origin: &self.asked.names(),
             cause,
         };
-        log::write(&self.session.shared, &record);
+        log::write(&self.session.config.log, &self.session.shared.stats, &record);
     }
 }
 

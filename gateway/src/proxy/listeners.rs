@@ -1,14 +1,20 @@
-//! Listening sockets, opened before any core starts, so that a fault is one sentence and nothing has begun.
+//! Listening sockets, opened before any core has them, so that a fault is one sentence and nothing has begun.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringport::net::{ListenHandle, ListenPart};
 use ringport::runtime::LocalAddr;
 use ringport::spec::{Address, ListenSpec, NetAddr, ProxySpec};
 use ringport_platform::socket;
 
+/// Names a listener to the cores as long as it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ListenerId(u64);
+
 /// One core's share of a listener.
 pub(super) struct CoreListener {
+    pub id: ListenerId,
     pub part: ListenPart,
     /// What one turn of it may take.
     pub burst_len: usize,
@@ -16,9 +22,18 @@ pub(super) struct CoreListener {
 
 /// A listener that is open, seen by the main thread.
 pub(super) struct Bound {
+    pub id: ListenerId,
     pub name: String,
+    pub spec: ListenSpec,
     addr: LocalAddr,
     pub handle: ListenHandle,
+}
+
+impl Bound {
+    /// Where it listens.
+    pub(super) fn address(&self) -> &LocalAddr {
+        &self.addr
+    }
 }
 
 impl fmt::Display for Bound {
@@ -50,26 +65,37 @@ pub(super) fn open_all(
     Ok((bound, per_core))
 }
 
-/// Opens the admin listener, if the spec has one.
+/// Opens the admin listener, for one core.
 ///
 /// # Errors
-/// As [`open_all`].
-pub(super) fn open_admin(spec: &ProxySpec) -> Result<Option<(Bound, CoreListener)>, String> {
-    let Some(address) = spec.admin() else { return Ok(None) };
-    let listen = admin_spec(address)?;
-    let (bound, parts) = open("admin", &listen, 1)?;
-    Ok(parts.into_iter().next().map(|part| (bound, part)))
+/// One sentence; nothing is left of it then.
+pub(super) fn open_admin(address: &Address) -> Result<(Bound, CoreListener), String> {
+    let spec = ListenSpec::builder(NetAddr::of_stream(address.clone())).build();
+    let spec = spec.map_err(|errors| format!("admin: {errors}"))?;
+    let (bound, mut parts) = open("admin", &spec, 1)?;
+    Ok((bound, parts.pop().expect("a part for each core")))
 }
 
-fn admin_spec(address: &Address) -> Result<ListenSpec, String> {
-    let builder = ListenSpec::builder(NetAddr::of_stream(address.clone()));
-    builder.build().map_err(|errors| format!("admin: {errors}"))
-}
-
-fn open(name: &str, spec: &ListenSpec, cores: usize) -> Result<(Bound, Vec<CoreListener>), String> {
+/// Opens one listener, with a part for each core.
+///
+/// # Errors
+/// One sentence that names it; nothing is left of it then.
+pub(super) fn open(
+    name: &str,
+    spec: &ListenSpec,
+    cores: usize,
+) -> Result<(Bound, Vec<CoreListener>), String> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
     let parts = ListenPart::open(spec, cores).map_err(|error| format!("listener {name}: {error}"))?;
     let burst_len = socket::burst_len(i32::try_from(spec.backlog()).unwrap_or(i32::MAX));
     let first = parts.first().expect("a part for each core");
-    let bound = Bound { name: name.to_owned(), addr: first.local_addr().clone(), handle: first.handle() };
-    Ok((bound, parts.into_iter().map(|part| CoreListener { part, burst_len }).collect()))
+    let id = ListenerId(NEXT.fetch_add(1, Ordering::Relaxed));
+    let bound = Bound {
+        id,
+        name: name.to_owned(),
+        spec: spec.clone(),
+        addr: first.local_addr().clone(),
+        handle: first.handle(),
+    };
+    Ok((bound, parts.into_iter().map(|part| CoreListener { id, part, burst_len }).collect()))
 }

@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 
 use ringport::spec::AccessLog;
 
-use super::Shared;
 use super::stats::ProxyStats;
 
 /// Lines that may wait for the writer; more are dropped and counted.
@@ -54,6 +53,11 @@ impl LogSender {
 pub(super) struct LogWriter(Option<thread::JoinHandle<()>>);
 
 impl LogWriter {
+    /// Whether every line is out, and every sender gone.
+    pub(super) fn is_finished(&self) -> bool {
+        self.0.as_ref().is_none_or(thread::JoinHandle::is_finished)
+    }
+
     /// Waits for the writer. All [`LogSender`]s must be gone.
     pub(super) fn finish(self) {
         if let Some(thread) = self.0
@@ -160,9 +164,9 @@ pub(super) struct Record<'a> {
 }
 
 /// Writes a line, if the log is on and not behind.
-pub(super) fn write(shared: &Shared, record: &Record<'_>) {
-    if shared.log.is_on() && !shared.log.send(line(record)) {
-        shared.stats.log_dropped.inc();
+pub(super) fn write(log: &LogSender, stats: &ProxyStats, record: &Record<'_>) {
+    if log.is_on() && !log.send(line(record)) {
+        stats.log_dropped.inc();
     }
 }
 

@@ -50,6 +50,8 @@ pub(crate) struct Origin {
     failures: RefCell<VecDeque<Instant>>,
     ejected_until: Cell<Option<Instant>>,
     idle: RefCell<VecDeque<Idle>>,
+    /// No config has it any more: it keeps nothing.
+    is_gone: Cell<bool>,
 }
 
 /// Where an origin is.
@@ -69,9 +71,25 @@ struct Idle {
 }
 
 impl OriginPool {
-    pub(crate) fn new(spec: &OriginPoolSpec, runtime: &Native, stats: Arc<ProxyStats>) -> Rc<Self> {
-        let origins = spec.origins.iter().map(|origin| Rc::new(Origin::new(origin, spec, runtime)));
-        Rc::new(OriginPool { spec: spec.clone(), origins: origins.collect(), next: Cell::new(0), stats })
+    /// Origins that the pool of this name among `before` has, and dials alike, stay.
+    pub(crate) fn new(
+        spec: &OriginPoolSpec,
+        before: &[Rc<OriginPool>],
+        runtime: &Native,
+        stats: Arc<ProxyStats>,
+    ) -> Rc<Self> {
+        let before = before.iter().find(|pool| pool.name() == spec.name);
+        let same = |origin: &OriginSpec| {
+            let before = before.filter(|pool| pool.spec.connect_timeout == spec.connect_timeout)?;
+            let at = before.spec.origins.iter().position(|other| other == origin)?;
+            Some(before.origins[at].clone())
+        };
+        let origins = spec.origins.iter();
+        let origins =
+            origins.map(|origin| same(origin).unwrap_or_else(|| Rc::new(Origin::new(origin, spec, runtime))));
+        let pool = OriginPool { spec: spec.clone(), origins: origins.collect(), next: Cell::new(0), stats };
+        pool.origins.iter().for_each(|origin| pool.trim(origin));
+        Rc::new(pool)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -131,7 +149,7 @@ impl OriginPool {
     /// Keeps a connection for the next request, of the same client where it began by naming one.
     pub(crate) fn put_idle(&self, origin: &Origin, stream: OriginStream, named: Named, now: Instant) {
         let mut idle = origin.idle.borrow_mut();
-        if self.spec.max_idle_per_core == 0 || !stream.is_reusable() {
+        if self.spec.max_idle_per_core == 0 || origin.is_gone.get() || !stream.is_reusable() {
             return;
         }
         if idle.len() >= self.spec.max_idle_per_core {
@@ -157,10 +175,25 @@ impl OriginPool {
 
     /// Closes every kept connection.
     pub(crate) fn close_idle(&self) {
-        for origin in &self.origins {
-            let closed = std::mem::take(&mut *origin.idle.borrow_mut());
-            closed.iter().for_each(|_| self.stats.origin_idle.dec());
-        }
+        self.origins.iter().for_each(|origin| self.close_idle_of(origin));
+    }
+
+    fn close_idle_of(&self, origin: &Origin) {
+        let closed = std::mem::take(&mut *origin.idle.borrow_mut());
+        closed.iter().for_each(|_| self.stats.origin_idle.dec());
+    }
+
+    /// Closes the oldest of those that are more than may be kept.
+    fn trim(&self, origin: &Origin) {
+        let mut idle = origin.idle.borrow_mut();
+        let surplus = idle.len().saturating_sub(self.spec.max_idle_per_core);
+        idle.drain(..surplus).for_each(|_| self.stats.origin_idle.dec());
+    }
+
+    /// The origin has left the config: what it keeps is closed, and so is what requests in flight bring back.
+    pub(crate) fn give_up(&self, origin: &Origin) {
+        origin.is_gone.set(true);
+        self.close_idle_of(origin);
     }
 
     /// Notes that an origin could not be reached, was too slow or broke off. Too many leave it out for a while.
@@ -223,6 +256,7 @@ impl Origin {
             failures: RefCell::new(VecDeque::new()),
             ejected_until: Cell::new(None),
             idle: RefCell::new(VecDeque::new()),
+            is_gone: Cell::new(false),
         }
     }
 

@@ -49,6 +49,13 @@ impl Connections {
         }
     }
 
+    /// Another limit; what is beyond it stays.
+    pub(super) fn set_max(&self, max: usize) {
+        if self.max.swap(max, Ordering::SeqCst) != max {
+            self.wake_acceptors();
+        }
+    }
+
     fn max(&self) -> usize {
         self.max.load(Ordering::SeqCst)
     }

@@ -18,7 +18,9 @@ use ringport::proto::http1::{BodyLen, RemainingBody, RequestHead, SendError, Ser
 use ringport::proto::proxy_protocol::Header;
 use ringport::runtime::{LocalAddr, Transport, TxLevel};
 use ringport_platform::core::Sleep;
+use ringport_platform::launch::DrainSignal;
 
+use super::config::Config;
 use super::exchange::Exchange;
 use super::fields::Told;
 use super::{ClientConn, Counted, Shared, log};
@@ -36,6 +38,10 @@ const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// A client connection.
 pub(super) struct Session {
     pub shared: Rc<Shared>,
+    /// That of the request in flight; between two it follows the core's.
+    pub config: Rc<Config>,
+    /// Raised when the listener that took it ends.
+    pub door: DrainSignal,
     pub client: ServerStream<ClientConn>,
     pub timer: Sleep,
     /// The client's IP address as text, as a trusted proxy says it or the connection has it; empty for Unix sockets.
@@ -75,6 +81,7 @@ impl Session {
         shared: Rc<Shared>,
         stream: Stream<ClientConn>,
         peer: &Peer,
+        door: DrainSignal,
         counted: Counted,
     ) -> impl Future<Output = ()> + use<> {
         let text = match peer.client() {
@@ -83,7 +90,7 @@ impl Session {
         };
         // What a trusted proxy has said is passed on; else the connection tells.
         let header = peer.header().filter(|header| **header != Header::Local).cloned().map(Rc::new);
-        let mut session = Session::over(shared, stream, text, counted);
+        let mut session = Session::over(shared, stream, text, (door, counted));
         session.header = header;
         async move {
             match session.run().await {
@@ -94,14 +101,22 @@ impl Session {
         }
     }
 
-    fn over(shared: Rc<Shared>, stream: Stream<ClientConn>, peer: String, counted: Counted) -> Self {
-        let client = ServerStream::over(stream, shared.limits);
-        let timer = shared.core.sleep(shared.spec.timeouts().header);
+    fn over(
+        shared: Rc<Shared>,
+        stream: Stream<ClientConn>,
+        peer: String,
+        (door, counted): (DrainSignal, Counted),
+    ) -> Self {
+        let config = shared.config();
+        let client = ServerStream::over(stream, config.limits);
+        let timer = shared.core.sleep(config.spec.timeouts().header);
         let seat = shared.sessions.borrow_mut().sit();
         shared.stats.connections.inc();
         shared.stats.connections_active.inc();
         Session {
             shared,
+            config,
+            door,
             client,
             timer,
             peer,
@@ -111,6 +126,21 @@ impl Session {
             seat,
             _counted: counted,
         }
+    }
+
+    /// Whether this connection is to end: the process does, or its listener.
+    pub(super) fn is_draining(&self) -> bool {
+        self.door.is_draining()
+    }
+
+    /// Takes the core's config, where that is another by now.
+    fn follow_config(&mut self) -> bool {
+        let is_old = self.config.generation != self.shared.generation.get();
+        if is_old {
+            self.config = self.shared.config();
+            self.client.conn().set_limits(self.config.limits);
+        }
+        is_old
     }
 
     /// What an origin is told of the client by the PROXY protocol.
@@ -145,8 +175,8 @@ impl Session {
             };
             self.served += 1;
             let last =
-                self.shared.spec.limits().requests_per_connection.is_some_and(|most| self.served >= most);
-            if last || self.shared.is_draining() {
+                self.config.spec.limits().requests_per_connection.is_some_and(|most| self.served >= most);
+            if last || self.is_draining() {
                 self.client.conn().close_after_response();
             }
             let mut exchange = Exchange::new(self, head, len);
@@ -167,14 +197,16 @@ impl Session {
 
     /// Waits for the next request, as long as the connection may be idle and then as long as a head may take.
     async fn next_head(&mut self) -> Next {
-        let timeouts = self.shared.spec.timeouts();
-        let (header, keep_alive_idle) = (timeouts.header, timeouts.keep_alive_idle);
+        self.follow_config();
         let now = self.shared.core.now();
         let mut head_began: Option<Instant> = self.client.has_input().then_some(now);
-        let mut idle_until = now + if self.served == 0 { header } else { keep_alive_idle };
+        let mut idle_until = now + self.idle_time();
         let mut drain_seen = false;
         poll_fn(|cx| {
             self.shared.sessions.borrow_mut().watch(self.seat, cx.waker());
+            if self.follow_config() {
+                idle_until = self.shared.core.now() + self.idle_time();
+            }
             if let Some(next) = self.poll_head(cx) {
                 return Poll::Ready(next);
             }
@@ -182,10 +214,10 @@ impl Session {
             if !self.client.has_input() {
                 head_began = None;
                 // A fresh connection may still say what it came for, soon; one that has been served is done.
-                if self.shared.is_draining() && self.served > 0 {
+                if self.is_draining() && self.served > 0 {
                     return Poll::Ready(Next::Over);
                 }
-                if self.shared.is_draining() && !drain_seen {
+                if self.is_draining() && !drain_seen {
                     drain_seen = true;
                     idle_until = idle_until.min(now + DRAIN_GRACE);
                 }
@@ -194,7 +226,7 @@ impl Session {
                 let began = *head_began.get_or_insert(now);
                 // Half a head must not keep a chunk of the pool for as long as its client likes.
                 self.client.compact();
-                self.timer.reset(began + header);
+                self.timer.reset(began + self.config.spec.timeouts().header);
             }
             if self.timer.poll_elapsed(cx).is_ready() {
                 return Poll::Ready(if head_began.is_some() { Next::HeadTimeout } else { Next::Over });
@@ -202,6 +234,12 @@ impl Session {
             Poll::Pending
         })
         .await
+    }
+
+    /// How long the next request may take to begin.
+    fn idle_time(&self) -> Duration {
+        let timeouts = self.config.spec.timeouts();
+        if self.served == 0 { timeouts.header } else { timeouts.keep_alive_idle }
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Option<Next> {
@@ -237,7 +275,8 @@ impl Session {
         self.client.conn().stop_reading();
         let flow = self.answer(status, text, Duration::ZERO);
         log::write(
-            &self.shared,
+            &self.config.log,
+            &self.shared.stats,
             &log::Record {
                 peer: &self.peer,
                 method: "-",
@@ -296,7 +335,7 @@ impl Session {
     /// Sends what waits, ends our side, and reads on for a moment: closing with unread bytes would reset the
     /// connection, and the client would lose the response. RFC 9112 9.6.
     async fn linger(&mut self) {
-        let write_idle = self.shared.spec.timeouts().write_idle;
+        let write_idle = self.config.spec.timeouts().write_idle;
         self.timer.reset(self.shared.core.now() + write_idle);
         let stream = self.client.stream();
         if stream.start_send().is_err() {

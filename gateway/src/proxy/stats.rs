@@ -1,9 +1,10 @@
 //! What one core's proxy counts, and the Prometheus text of all of them.
 
 use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ringport::net::{ListenHandle, ListenStats};
 use ringport_platform::stats::{CoreStats, Counter};
 
 /// Upper bounds of the latency buckets, in microseconds.
@@ -35,6 +36,8 @@ pub(crate) struct ProxyStats {
     pub no_origin: Counter,
     pub shortages: Counter,
     pub log_dropped: Counter,
+    pub config_reloads: Counter,
+    pub config_reload_failures: Counter,
     latency_us_sum: Counter,
     latency_buckets: [Counter; BUCKETS_US.len() + 1],
 }
@@ -51,11 +54,35 @@ impl ProxyStats {
     }
 }
 
-/// The counters of a whole gateway: one pair a core, and those of the access log's writer.
+/// The counters of a whole gateway: one pair a core, those of the access log's writer and of the main thread, and those of
+/// listeners.
 #[derive(Clone)]
 pub(super) struct Sources {
     pub cores: Vec<Arc<CoreStats>>,
     pub proxies: Vec<Arc<ProxyStats>>,
+    pub listeners: ListenerStats,
+}
+
+/// The listeners that there are, by name. Locked as they change and as they are looked at.
+#[derive(Clone, Default)]
+pub(super) struct ListenerStats(Arc<Mutex<Vec<(String, ListenHandle)>>>);
+
+impl ListenerStats {
+    /// These and no others.
+    pub(super) fn set(&self, listeners: Vec<(String, ListenHandle)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
+    }
+
+    fn render(&self, out: &mut String) {
+        let listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (name, help, pick) in LISTENER_SERIES {
+            header(out, name, "counter", help);
+            for (listener, handle) in &listeners {
+                let value = pick(&handle.stats());
+                line(out, format_args!("ringport_{name}{{listener=\"{listener}\"}} {value}"));
+            }
+        }
+    }
 }
 
 impl Sources {
@@ -67,6 +94,7 @@ impl Sources {
         }
         self.responses(&mut out);
         self.latency(&mut out);
+        self.listeners.render(&mut out);
         self.core_counters(&mut out);
         self.process(&mut out);
         out
@@ -167,6 +195,35 @@ const SERIES: &[Series] = &[
         "Access log lines lost: the log was slow, or could not be written.",
         |s| &s.log_dropped,
     ),
+    ("config_reloads_total", "counter", "Configs that SIGHUP has put into effect.", |s| &s.config_reloads),
+    (
+        "config_reload_failures_total",
+        "counter",
+        "Configs that SIGHUP found faults in; the one before stayed.",
+        |s| &s.config_reload_failures,
+    ),
+];
+
+type ListenerSeries = (&'static str, &'static str, fn(&ListenStats) -> u64);
+
+const LISTENER_SERIES: &[ListenerSeries] = &[
+    ("listener_accepted_total", "Connections that a listener let in.", |s| s.accepted),
+    (
+        "listener_denied_total",
+        "Closed: the lists of clients keep them out, or nobody trusts their header.",
+        |s| s.denied,
+    ),
+    ("listener_over_limit_total", "Closed: the listener had as many as it may.", |s| s.over_limit),
+    (
+        "listener_over_limit_per_address_total",
+        "Closed: there were as many from their address as may be.",
+        |s| s.over_limit_per_address,
+    ),
+    ("listener_bad_header_total", "Closed: their PROXY header was malformed or ended too soon.", |s| {
+        s.bad_header
+    }),
+    ("listener_late_header_total", "Closed: their PROXY header did not come in time.", |s| s.late_header),
+    ("listener_crowded_out_total", "Closed: too many waited for a PROXY header.", |s| s.crowded_out),
 ];
 
 fn header(out: &mut String, name: &str, kind: &str, help: &str) {

@@ -50,7 +50,7 @@ impl<'a> Tunnel<'a> {
         if relayed != self.relayed {
             (self.relayed, self.last_progress) = (relayed, self.session.shared.core.now());
         }
-        let Some(limit) = self.session.shared.spec.timeouts().tunnel_idle else { return Poll::Pending };
+        let Some(limit) = self.session.config.spec.timeouts().tunnel_idle else { return Poll::Pending };
         self.session.timer.reset(self.last_progress + limit);
         self.session.timer.poll_elapsed(cx).map(|()| TunnelEnd::Idle)
     }

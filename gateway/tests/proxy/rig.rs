@@ -376,8 +376,13 @@ impl Proxy {
     }
 
     /// The usual end of a case: nothing is left behind, and SIGTERM ends it in order.
-    pub(crate) fn finish(mut self) {
+    pub(crate) fn finish(self) {
         self.assert_idle();
+        self.end();
+    }
+
+    /// SIGTERM ends it in order.
+    pub(crate) fn end(mut self) {
         *self.admin.lock().expect("no panic") = None;
         self.terminate();
         let (status, log) = self.exit();

@@ -126,6 +126,11 @@ impl ServerConn {
         }
     }
 
+    /// Other limits from now on; for the time between two requests.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits.clamped();
+    }
+
     /// Takes the next event out of `rx`. Call it until it says [`ServerEvent::NeedInput`], [`ServerEvent::Paused`] or
     /// [`ServerEvent::Closed`].
     ///

@@ -95,7 +95,7 @@ impl Exchange<'_> {
         leg: &mut Leg,
         relay: &mut Relay,
     ) -> Poll<Result<(), Trouble>> {
-        let min = self.session.shared.spec.runtime().splice_min_bytes;
+        let min = self.session.config.spec.runtime().splice_min_bytes;
         let (left, client) = (leg.stream.conn().remaining_body(), &mut self.session.client);
         let splice = || leg.stream.stream().transport().splice_to(client.stream().transport());
         ready!(relay.down.poll_stopped(cx, left, min, splice));
@@ -146,7 +146,7 @@ impl Exchange<'_> {
         if !relay.body_taken {
             return Poll::Pending;
         }
-        let min = self.session.shared.spec.runtime().splice_min_bytes;
+        let min = self.session.config.spec.runtime().splice_min_bytes;
         let (left, client) = (self.session.client.conn().remaining_body(), &mut self.session.client);
         let splice = || client.stream().transport().splice_to(leg.stream.stream().transport());
         ready!(relay.up.poll_stopped(cx, left, min, splice));

@@ -105,7 +105,7 @@ impl Exchange<'_> {
                 }
             }
         }
-        let timeouts = self.session.shared.spec.timeouts();
+        let timeouts = self.session.config.spec.timeouts();
         let limit = if relay.client_full || relay.origin_full {
             timeouts.write_idle
         } else if relay.response_began || !(relay.request_ended || self.awaits_continue(relay)) {
@@ -298,7 +298,7 @@ impl Exchange<'_> {
                 };
                 relay.tunnel = len == BodyLen::Tunnel;
                 if !relay.tunnel
-                    && (self.session.shared.is_draining()
+                    && (self.session.door.is_draining()
                         || matches!(client.conn().remaining_body(), RemainingBody::Known(left) if left > DRAIN_BYTES))
                 {
                     client.conn().close_after_response();
