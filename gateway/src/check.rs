@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ringport::spec::{ProxySpec, Spec, SpecErrors, SpecKind};
+use ringport::spec::{Fault, ProxySpec, Spec, SpecErrors, SpecKind};
 
 use crate::{Failure, say};
 
@@ -23,7 +23,10 @@ pub(crate) fn run(check: &Check) -> u8 {
     let mut code = 0;
     for path in &check.files {
         match read(path, check.kind) {
-            Ok(spec) => say(&effective(path, &spec, check)),
+            Ok(spec) => {
+                notices(path, check.kind).iter().for_each(|notice| eprintln!("{notice}"));
+                say(&effective(path, &spec, check));
+            }
             Err(failure) => {
                 failure.tell();
                 code = 2;
@@ -31,6 +34,12 @@ pub(crate) fn run(check: &Check) -> u8 {
         }
     }
     code
+}
+
+/// What of a file that was read is likely not meant, each with its file and line.
+fn notices(path: &Path, kind: Option<SpecKind>) -> Vec<Fault> {
+    // It was readable a moment ago; what has changed meanwhile is no news of this one.
+    Spec::notices(&std::fs::read(path).unwrap_or_default(), path, kind)
 }
 
 /// A text that `check` reads back to the same with the same options. Several are the documents of a stream.
@@ -49,7 +58,10 @@ fn effective(path: &Path, spec: &Spec, check: &Check) -> String {
 /// What keeps it from being read, or every fault.
 pub(crate) fn read_proxy(path: &Path) -> Result<ProxySpec, Failure> {
     let kind = match read(path, None)? {
-        Spec::Proxy(spec) => return Ok(*spec),
+        Spec::Proxy(spec) => {
+            notices(path, None).iter().for_each(|notice| tracing::warn!("{notice}"));
+            return Ok(*spec);
+        }
         other @ (Spec::Dial(_) | Spec::Listen(_) | Spec::Packet(_)) => other.kind(),
     };
     Err(Failure::Sentence(format!("{} holds a {kind} spec, no proxy", path.display())))

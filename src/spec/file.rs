@@ -8,13 +8,13 @@ use prost::Message;
 
 use super::check::Check;
 use super::dial::DialSpec;
-use super::error::SpecErrors;
+use super::error::{Fault, SpecErrors};
 use super::listen::ListenSpec;
 use super::packet::PacketSpec;
 use super::protobuf::check_protobuf;
 use super::proxy::ProxySpec;
 use super::raw;
-use super::read::{Format, parse, read_and_check};
+use super::read::{Format, notices, parse, read_and_check};
 use super::text::to_yaml;
 use super::tree::{Node, Value};
 
@@ -108,6 +108,23 @@ impl Spec {
             Some(SpecKind::Listen) => read_and_check(&root, file_name, check::<raw::ListenConfig>),
             Some(SpecKind::Packet) => read_and_check(&root, file_name, check::<raw::PacketConnConfig>),
             Some(SpecKind::Proxy) | None => read_and_check(&root, file_name, check::<raw::ProxyConfig>),
+        }
+    }
+
+    /// What in a file that can be read is likely not meant: times without a unit, which count what the schema says. None for
+    /// protobuf, and for a file that [`Spec::from_file`] cannot read.
+    pub fn notices(bytes: &[u8], path: &Path, kind: Option<SpecKind>) -> Vec<Fault> {
+        let (Ok(format), Ok(text)) = (Format::from_path(path), std::str::from_utf8(bytes)) else {
+            return Vec::new();
+        };
+        let file_name = &*path.to_string_lossy();
+        let Ok(root) = parse(text, format, file_name) else { return Vec::new() };
+        match kind {
+            None if is_spec_file(&root) => notices::<raw::SpecFile>(&root, file_name),
+            Some(SpecKind::Dial) => notices::<raw::DialConfig>(&root, file_name),
+            Some(SpecKind::Listen) => notices::<raw::ListenConfig>(&root, file_name),
+            Some(SpecKind::Packet) => notices::<raw::PacketConnConfig>(&root, file_name),
+            Some(SpecKind::Proxy) | None => notices::<raw::ProxyConfig>(&root, file_name),
         }
     }
 

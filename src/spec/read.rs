@@ -71,7 +71,7 @@ impl Positions {
 
 /// Reads a message of `schema/` from a text; `file_name` is only quoted in faults.
 ///
-/// Names of fields are accepted in snake_case and camelCase, durations as seconds (`"75s"`), enums by name with or
+/// Names of fields are accepted in snake_case and camelCase, durations with their unit (`"75s"`), enums by name with or
 /// without prefix or by number, integers also as strings, bytes as base64; a null is a field left out.
 ///
 /// # Errors
@@ -104,13 +104,19 @@ pub(super) fn read_and_check<T: Message + Name + Default, S>(
     file_name: &str,
     check: impl FnOnce(&T) -> Result<S, SpecErrors>,
 ) -> Result<S, SpecErrors> {
-    let (raw, Reading { positions, faults: unread, holes }) = read_what_can_be(root, file_name)?;
+    let (raw, Reading { positions, faults: unread, holes, .. }) = read_what_can_be(root, file_name)?;
     let checked = check(&raw).map_err(|errors| errors.locate(file_name, &positions));
     match checked {
         checked if unread.is_empty() => checked,
         Ok(_) => Err(SpecErrors::of(unread)),
         Err(errors) => Err(errors.beside(unread, &holes, &positions)),
     }
+}
+
+/// What of a text can be read in two ways, and is read in the one that the schema says.
+pub(super) fn notices<T: Message + Name + Default>(root: &Node, file_name: &str) -> Vec<Fault> {
+    raw::descriptor_of::<T>(file_name)
+        .map_or_else(|_| Vec::new(), |descriptor| message_of(root, file_name, &descriptor).1.notices)
 }
 
 /// As [`read_with_positions`], but gives what could be made of a text beside the faults of its parts, which it lacks.
@@ -169,6 +175,8 @@ struct Reading {
     faults: Vec<Fault>,
     /// Fields that could not be read, and lists that lack an item.
     holes: Vec<String>,
+    /// Times that are written without a unit.
+    notices: Vec<Fault>,
 }
 
 struct Reader<'a> {
@@ -248,7 +256,13 @@ impl Reader<'_> {
                 self.fault(node.position, path, format!("expected a list, found {}", other.kind()));
                 None
             }
-            (_, kind) => self.in_unit(node, field, path).unwrap_or_else(|| self.single(node, &kind, path)),
+            (_, kind) => {
+                if let Some(message) = units::bare_time(&node.value, units::unit(field)) {
+                    let notice = self.told(node.position, path, message);
+                    self.reading.notices.push(notice);
+                }
+                self.in_unit(node, field, path).unwrap_or_else(|| self.single(node, &kind, path))
+            }
         }
     }
 
@@ -296,9 +310,14 @@ impl Reader<'_> {
         scalar::scalar(&node.value, kind).map_err(|message| self.fault(node.position, path, message)).ok()
     }
 
-    fn fault(&mut self, (line, column): Position, path: &str, message: String) {
+    fn fault(&mut self, position: Position, path: &str, message: String) {
+        let fault = self.told(position, path, message);
+        self.reading.faults.push(fault);
+    }
+
+    fn told(&self, (line, column): Position, path: &str, message: String) -> Fault {
         let (file, path) = (self.file.to_owned(), path.to_owned());
-        self.reading.faults.push(Fault { file, line: Some(line), column: Some(column), path, message });
+        Fault { file, line: Some(line), column: Some(column), path, message }
     }
 }
 

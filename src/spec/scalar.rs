@@ -6,7 +6,7 @@ use prost_reflect::{
 };
 
 use super::nearest::{did_you_mean, quoted};
-use super::tree;
+use super::{tree, units};
 
 /// The value as a field of this kind, which is no message.
 pub(super) fn scalar(value: &tree::Value, kind: &Kind) -> Result<Value, String> {
@@ -137,24 +137,24 @@ fn prefix<'a>(mut names: impl Iterator<Item = &'a str>) -> &'a str {
     if shared == first.len() { "" } else { first[..shared].rfind('_').map_or("", |end| &first[..=end]) }
 }
 
-/// Seconds and nanoseconds of `"75s"`, `"0.25s"` or `"-1.5s"`.
+/// Seconds and nanoseconds of `"75s"`, `"0.25s"`, `"250ms"`, `"5m"` or `"-1.5s"`.
 fn duration(value: &tree::Value) -> Result<(i64, i32), String> {
-    let tree::Value::Text(text) = value else {
-        return Err(format!("expected a duration such as \"75s\" or \"0.25s\", found {}", value.kind()));
+    const FORMS: &str = "write it with its unit, such as \"75s\", \"250ms\" or \"5m\"";
+    let text = match value {
+        tree::Value::Text(text) => text,
+        tree::Value::Integer(number) => {
+            return Err(format!("{number} has no unit; {FORMS}"));
+        }
+        other => {
+            return Err(format!("expected a duration such as \"75s\" or \"250ms\", found {}", other.kind()));
+        }
     };
-    let malformed =
-        || format!("{} is no duration; it is written in seconds, such as \"75s\" or \"0.25s\"", quoted(text));
-    let digits = text.strip_suffix('s').ok_or_else(malformed)?;
-    let (sign, digits) = digits.strip_prefix('-').map_or((1, digits), |digits| (-1, digits));
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    let decimal = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !decimal(whole) || !decimal(fraction) || fraction.len() > 9 {
-        return Err(malformed());
-    }
-    let seconds: i64 =
-        whole.parse().ok().filter(|seconds| *seconds <= MAX_DURATION_SECONDS).ok_or_else(malformed)?;
-    let nanos: i32 = format!("{fraction:0<9}").parse().map_err(|_| malformed())?;
-    Ok((sign * seconds, sign as i32 * nanos))
+    let malformed = || format!("{} is no duration; {FORMS}", quoted(text));
+    let nanos = units::nanoseconds(text).ok_or_else(malformed)?;
+    let (seconds, nanos) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    let seconds = i64::try_from(seconds).ok().filter(|seconds| seconds.abs() <= MAX_DURATION_SECONDS);
+    // Below 10^9, which fits.
+    Ok((seconds.ok_or_else(malformed)?, nanos as i32))
 }
 
 fn base64(text: &str) -> Result<Bytes, String> {

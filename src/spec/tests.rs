@@ -179,8 +179,8 @@ const BROKEN_YAML: &[(&str, &str, &[&str])] = &[
     ("app.internal:80", "http://a:80", &["is a URL"]),
     ("app.internal:80", "300.1.1.1:80", &["is no IPv4 address"]),
     ("app.internal:80", "unix:/run/app", &["origins[2].address", "already in this pool"]),
-    ("0.25s", "250ms", &["f:17:22: pools[0].connect_timeout: \"250ms\" is no duration", "in seconds"]),
-    ("0.25s", "5", &["expected a duration such as"]),
+    ("0.25s", "250min", &["f:17:22: pools[0].connect_timeout: \"250min\" is no duration", "with its unit"]),
+    ("0.25s", "5", &["5 has no unit; write it with its unit, such as \"75s\""]),
     ("0.25s", "0s", &["zero is not allowed"]),
     ("0.25s", "9999999s", &["out of range: 1 ms"]),
     ("max_idle_per_core: 8", "max_idle_per_core: -1", &["-1 does not fit 32 bits, unsigned"]),
@@ -227,7 +227,7 @@ fn broken_json() {
             "\"nam\"",
             &["f:2:18: listeners[0]: unknown key \"nam\"", "f:5:16: timeouts: unknown key \"idle\""],
         ),
-        ("\"5s\"", "5", &["f:5:40: timeouts.header: expected a duration"]),
+        ("\"5s\"", "5", &["f:5:40: timeouts.header: 5 has no unit"]),
         ("true", "1", &["f:3:46: routes[0].preserve_host: expected true or false, found an integer"]),
         ("2.0", "2.5", &["pools[0].retries: expected an integer"]),
         (
@@ -260,7 +260,7 @@ fn broken_toml() {
             "pool = \"apps\"",
             &["f:6:8: routes[0].pool: there is no pool \"apps\"; did you mean `app`?"],
         ),
-        ("\"5s\"", "5", &["f:13:10: timeouts.header: expected a duration"]),
+        ("\"5s\"", "5", &["f:13:10: timeouts.header: 5 has no unit"]),
         ("\"5s\"", "1979-05-27", &["is no duration"]),
         ("[[listeners]]", "[listeners]", &["f:1:2: listeners: expected a list, found a table"]),
         (

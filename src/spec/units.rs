@@ -17,6 +17,65 @@ pub(super) fn unit(field: &FieldDescriptor) -> Unit {
     number.and_then(|number| Unit::try_from(number).ok()).unwrap_or(Unit::None)
 }
 
+/// A time as text with its unit, that [`convert`] reads back; `None` for what is no time, or means none.
+pub(super) fn time(number: i64, unit: Unit) -> Option<String> {
+    let suffix = time_suffix(unit)?;
+    let (larger, each) = match unit {
+        Unit::Milliseconds => ("s", 1_000),
+        Unit::Microseconds => ("ms", 1_000),
+        Unit::None | Unit::Bytes | Unit::Seconds => (suffix, 1),
+    };
+    match number {
+        ..=0 => None,
+        number if number % each == 0 => Some(format!("{}{larger}", number / each)),
+        number => Some(format!("{number}{suffix}")),
+    }
+}
+
+/// What is said of a time that is written without a unit, and so counts what the schema says.
+pub(super) fn bare_time(value: &tree::Value, unit: Unit) -> Option<String> {
+    let (tree::Value::Integer(number @ 1..), Some(suffix)) = (value, time_suffix(unit)) else { return None };
+    Some(format!(
+        "{number} without a unit counts {}: write \"{number}{suffix}\" where that is meant",
+        unit_name(unit)
+    ))
+}
+
+fn time_suffix(unit: Unit) -> Option<&'static str> {
+    match unit {
+        Unit::None | Unit::Bytes => None,
+        Unit::Microseconds => Some("us"),
+        Unit::Milliseconds => Some("ms"),
+        Unit::Seconds => Some("s"),
+    }
+}
+
+fn unit_name(unit: Unit) -> &'static str {
+    match unit {
+        Unit::None => "",
+        Unit::Bytes => "bytes",
+        Unit::Microseconds => "microseconds",
+        Unit::Milliseconds => "milliseconds",
+        Unit::Seconds => "seconds",
+    }
+}
+
+/// A time with its unit in nanoseconds, which may be negative; `None` where it is malformed.
+pub(super) fn nanoseconds(text: &str) -> Option<i128> {
+    let (sign, digits) = text.strip_prefix('-').map_or((1, text), |digits| (-1, digits));
+    let end = digits.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(digits.len());
+    let (number, suffix) = digits.split_at(end);
+    let factor = factor(suffix, false)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let decimal = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !decimal(whole) || !decimal(fraction) || number.len() > MAX_DIGITS {
+        return None;
+    }
+    let total = format!("{whole}{fraction}").parse::<i128>().ok()? * factor;
+    let each = 10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    (total % each == 0).then_some(sign * total / each)
+}
+
 /// The text with a unit as a number of the field's unit; `None` for values that are none, which are integers or faults.
 pub(super) fn convert(value: &tree::Value, unit: Unit) -> Option<Result<i128, String>> {
     let (kind, forms) = match unit {

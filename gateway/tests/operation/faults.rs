@@ -112,8 +112,8 @@ fn an_environment_that_cannot_be_used_is_named() {
     let config = config.to_str().expect("a plain path");
     let garbage = OsStr::from_bytes(b"\xff");
     for (name, value, part) in [
-        ("RINGPORT_DRIVER", OsStr::new("iocp"), "auto, uring and epoll"),
-        ("RINGPORT_DRIVER", OsStr::new(""), "auto, uring and epoll"),
+        ("RINGPORT_DRIVER", OsStr::new("kqueue"), "auto, uring, epoll and iocp"),
+        ("RINGPORT_DRIVER", OsStr::new(""), "auto, uring, epoll and iocp"),
         ("RINGPORT_DRIVER", garbage, "UTF-8"),
         ("RINGPORT_DISABLE", OsStr::new("silent,everything"), "everything"),
         ("RINGPORT_DISABLE", garbage, "UTF-8"),
@@ -178,7 +178,7 @@ fn check_looks_past_a_part_that_cannot_be_read() {
     let folder = Folder::new();
     let text = "listeners:\n  - { name: web, adress: \"127.0.0.1:80\" }\nroutes:\n  - { pool: o, pathPrefix: x }\n\
                 pools:\n  - { name: o, origins: [{ address: \"127.0.0.1\" }] }\n\
-                timeouts: { header: 0s, drain: 10, bodyIdle: \"1ms\" }\n";
+                timeouts: { header: 0s, drain: 10, bodyIdle: \"1min\" }\n";
     let path = folder.file("bad.yaml", text).display().to_string();
     let ended = run(&mut ringport(&["check", &path]));
     let faults: Vec<&str> = ended.err.lines().collect();
@@ -258,7 +258,7 @@ fn check_tells_every_fault_of_every_file() {
 fn check_takes_every_kind_of_spec() {
     let folder = Folder::new();
     let rows = [
-        ("dial", "timeout: 1s\n", "dialConfig: { timeout: 1s }\n", "timeout: 1000"),
+        ("dial", "timeout: 1s\n", "dialConfig: { timeout: 1s }\n", "timeout: '1s'"),
         ("listen", "addr: \":80\"\n", "listenConfig: { addr: \":80\" }\n", "addr: 'tcp://[::]:80'"),
         ("packet", "network: udp6\n", "packetConnConfig: { network: udp6 }\n", "network: 'udp6'"),
     ];
@@ -274,6 +274,12 @@ fn check_takes_every_kind_of_spec() {
         let wrong = folder.file("wrong.yaml", keyed);
         run(ringport(&["proxy", "--config"]).arg(wrong)).assert_refused(&[kind, "no proxy"]);
     }
+    // A number of milliseconds that may have been meant as seconds is no fault, and is told.
+    let bare = folder.file("bare.yaml", "listenConfig: { addr: \":80\", readDeadline: 30 }\n");
+    let told = run(ringport(&["check"]).arg(bare));
+    assert_eq!(told.code(), Some(0), "{told:?}");
+    assert!(told.err.contains("bare.yaml:1:44: listen_config.read_deadline: 30 without a unit"), "{told:?}");
+    assert!(told.out.contains("read_deadline: '30ms'"), "{told:?}");
     // Several are told apart, and one that is broken does not hide the others.
     let (good, bad) = (folder.file("good.yaml", rows[0].2), folder.file("bad.yaml", "a: 1\n"));
     let missing = folder.path().join("missing.yaml");

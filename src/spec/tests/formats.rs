@@ -52,16 +52,16 @@ fn integers_with_units() {
         options.map(|spec| Spec::Dial(Box::new(spec)).effective()).map_err(|errors| errors.to_string())
     };
     for (field, text, expected) in [
-        ("soOption: {linger", "2m}", "linger: 120"),
-        ("soOption: {linger", "'75s'}", "linger: 75"),
-        ("soOption: {linger", "'7'}", "linger: 7"),
-        ("soOption: {receiveTimeout", "1.5s}", "receive_timeout: 1500"),
-        ("soOption: {receiveTimeout", "2e3}", "receive_timeout: 2000"),
-        ("soOption: {busyPoll", "1ms}", "busy_poll: 1000"),
+        ("soOption: {linger", "2m}", "linger: '120s'"),
+        ("soOption: {linger", "'75s'}", "linger: '75s'"),
+        ("soOption: {linger", "'7'}", "linger: '7s'"),
+        ("soOption: {receiveTimeout", "1.5s}", "receive_timeout: '1500ms'"),
+        ("soOption: {receiveTimeout", "2e3}", "receive_timeout: '2s'"),
+        ("soOption: {busyPoll", "1ms}", "busy_poll: '1ms'"),
         ("soOption: {receiveBuffer", "64KiB}", "receive_buffer: 65536"),
         ("soOption: {receiveBuffer", "0.5MiB}", "receive_buffer: 524288"),
         ("soOption: {receiveBuffer", "100B}", "receive_buffer: 100"),
-        ("tcpOption: {userTimeout", "1h}", "user_timeout: 3600000"),
+        ("tcpOption: {userTimeout", "1h}", "user_timeout: '3600s'"),
     ] {
         let found = row(field, text).unwrap_or_else(|errors| panic!("{text}: {errors}"));
         assert!(found.contains(expected), "{text}: {found}");
@@ -219,6 +219,60 @@ fn no_field_is_read_and_ignored_by_a_proxy() {
         let name = format!("ringport.v1.{message}");
         let descriptor = raw::descriptors().get_message_by_name(&name).expect("a message");
         assert!(descriptor.get_field_by_name(field).is_some(), "{message} has no {field}");
+    }
+}
+
+/// A number that counts milliseconds here and seconds there is told, with what it counts.
+#[test]
+fn times_without_a_unit_are_told() {
+    let told = |text: &str, name: &str, kind| -> Vec<String> {
+        let path = Path::new(name);
+        assert!(Spec::from_file(text.as_bytes(), path, kind).is_ok(), "{text}");
+        Spec::notices(text.as_bytes(), path, kind).iter().map(ToString::to_string).collect()
+    };
+    let listen = "listenConfig:\n  addr: ':0'\n  readDeadline: 30\n  writeDeadline: 30s\n  keepAliveConfig: { idle: 20 }\n  \
+                  sockOption: { soOption: { receiveBuffer: 65536, busyPoll: 50 } }\n";
+    assert_eq!(
+        told(listen, "f.yaml", None),
+        [
+            "f.yaml:3:17: listen_config.read_deadline: 30 without a unit counts milliseconds: write \"30ms\" where that is meant",
+            "f.yaml:5:28: listen_config.keep_alive_config.idle: 20 without a unit counts seconds: write \"20s\" where that is meant",
+            "f.yaml:6:61: listen_config.sock_option.so_option.busy_poll: 50 without a unit counts microseconds: write \"50us\" where \
+             that is meant",
+        ]
+    );
+    // No limit has no unit, and what is written out says all of them.
+    let none = "{addr: ':0', readDeadline: 0, writeDeadline: -1}";
+    assert!(told(none, "f.yaml", Some(SpecKind::Listen)).is_empty());
+    for text in [DIAL, LISTEN, PACKET, PROXY] {
+        let spec = spec(text);
+        assert_eq!(told(&spec.effective_file(), "f.yaml", None), Vec::<String>::new());
+    }
+}
+
+/// Every unit, and what is finer than the message can say.
+#[test]
+fn durations_with_units() {
+    let header = |text: &str| {
+        let yaml = format!(
+            "listeners: [{{name: a, address: '127.0.0.1:1'}}]\nroutes: [{{pool: p}}]\npools: [{{name: p, origins: [{{address: 'a:1'}}]}}]\n\
+             timeouts: {{header: {text}}}\n"
+        );
+        let spec = ProxySpec::from_text(&yaml, Format::Yaml, "f");
+        spec.map(|spec| spec.timeouts().header.as_micros()).map_err(|errors| errors.to_string())
+    };
+    for (text, micros) in [
+        ("75s", 75_000_000),
+        ("250ms", 250_000),
+        ("5m", 300_000_000),
+        ("1h", 3_600_000_000),
+        ("0.25s", 250_000),
+        ("1500us", 1_500),
+    ] {
+        assert_eq!(header(text), Ok(micros), "{text}");
+    }
+    for text in ["75", "'75'", "s", "5 m", "1d", ".5s", "1e3s", "0.0000000001s", "-5s", "1500.0000001us"] {
+        assert!(header(text).is_err(), "{text}");
     }
 }
 
