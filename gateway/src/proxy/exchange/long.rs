@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Copying --all that came was passed on, and much is left--> Stopping --the receive has ended, all is sent--> Moving
-//! Moving --the last byte, the source's end, no pipe, a failure--> Over: what is left is copied, and tells what is wrong
+//! Moving --the last byte, the source's end, no pipe--> Over: what is left is copied, and tells what is wrong
+//! Moving --the sink takes no more--> Lost: the other way tells why
 //! ```
 //!
 //! The machines of both sides count what passes them by. What the client gave is counted even where the origin never got
@@ -27,9 +28,15 @@ pub(super) enum Long {
     Moving(Box<Splice>),
     /// By copying, to the end.
     Over,
+    /// The sink takes no more, and what was under way to it is lost: there is nothing to go on with.
+    Lost,
 }
 
 impl Long {
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Long::Lost)
+    }
+
     pub(super) fn is_moving(&self) -> bool {
         matches!(self, Long::Moving(_))
     }
@@ -51,7 +58,7 @@ impl Long {
         }
         match self {
             Long::Stopping(splice) => splice.poll_stopped(cx),
-            Long::Copying | Long::Moving(_) | Long::Over => Poll::Pending,
+            Long::Copying | Long::Moving(_) | Long::Over | Long::Lost => Poll::Pending,
         }
     }
 
@@ -176,11 +183,16 @@ impl Exchange<'_> {
                     let counted = leg.stream.conn().body_sent_past(count);
                     counted.map_err(Trouble::Unsendable)?;
                 }
-                // An origin that takes no more shows in its response, or instead of it.
-                Ok(Step::Over) | Err(SpliceError::Sink(_)) => {
+                Ok(Step::Over) => {
                     self.end_long_request(relay);
                     relay.up = Long::Over;
                     return Poll::Ready(Ok(()));
+                }
+                // An origin that takes no more shows in its response, or instead of it.
+                Err(SpliceError::Sink(_)) => {
+                    self.end_long_request(relay);
+                    relay.up = Long::Lost;
+                    return Poll::Pending;
                 }
                 Err(SpliceError::Source(_)) => return Poll::Ready(Err(Trouble::ClientGone)),
             }

@@ -155,6 +155,9 @@ impl Exchange<'_> {
         relay: &mut Relay,
     ) -> Poll<Result<(), Trouble>> {
         while !relay.request_ended {
+            if relay.up.is_lost() {
+                return Poll::Pending;
+            }
             if relay.up.is_moving() {
                 ready!(self.poll_long_request(cx, leg, relay))?;
             }
