@@ -7,7 +7,8 @@
 //!    \---- origin gone before it answered, request idempotent and without body, or never sent ----/
 //! ```
 //! Until the head of the final response has been passed on, a fault of the origin is answered; after that the client's
-//! connection is cut, because nothing else tells it that the response is not complete.
+//! connection ends behind what came, which tells it that the response is not complete: by its length or its chunks, else, where
+//! the end of the connection is that of the body, by a reset.
 
 mod long;
 mod relay;
@@ -399,7 +400,8 @@ impl<'a> Exchange<'a> {
                 stats.requests_aborted.inc();
                 stats.origin_bad_responses.inc();
                 self.log(relay.status, relay.body_bytes, &trouble.cause());
-                return Flow::Abort;
+                // A reset would take what is under way with it.
+                return if self.session.client.conn().end_shows_cut() { Flow::Close } else { Flow::Abort };
             }
         };
         if relay.response_began {

@@ -3,7 +3,7 @@
 //! ```text
 //! Waiting --head--> Exchange --response ended--> Waiting | Draining body --> Waiting | Lingering --> closed
 //! Waiting --silence--> closed          Waiting --half a head for too long--> 408, Lingering
-//! any     --malformed--> 4xx, Lingering    Exchange --response cut, or the client gone--> reset
+//! any     --malformed--> 4xx, Lingering    Exchange --response cut--> Lingering | reset    Exchange --the client gone--> reset
 //! ```
 
 use std::future::poll_fn;
@@ -59,9 +59,10 @@ pub(super) struct Session {
 pub(super) enum Flow {
     /// The connection may carry the next one.
     Continue,
-    /// The response is complete, or an error was answered; the connection ends in an orderly way.
+    /// The response is complete, an error was answered, or what has come of the response shows that it was cut; the connection
+    /// ends in an orderly way.
     Close,
-    /// The response was cut, or the client went away in the middle: it must see a reset.
+    /// The response was cut and nothing but a reset shows it, or the client went away in the middle.
     Abort,
     /// Nothing is owed to the client: between two requests it went away, or was idle for too long.
     Over,

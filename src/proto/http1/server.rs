@@ -587,6 +587,12 @@ impl ServerConn {
         self.tx == Tx::Head
     }
 
+    /// Whether an orderly end of the connection now would tell the client that its response is not whole: its length or its
+    /// chunks do. RFC 9112 8. Where the end of the connection is the end of the body, only a reset tells.
+    pub fn end_shows_cut(&self) -> bool {
+        matches!(self.tx, Tx::Body(Encoder::Length(1..) | Encoder::Chunked))
+    }
+
     /// Whether what is answered is HEAD: its response has no body. A refusal of what could not be read has one.
     pub fn answers_head(&self) -> bool {
         self.request.head
