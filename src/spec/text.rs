@@ -1,7 +1,7 @@
 //! A message as text.
 
 use prost::{Message, Name};
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, ReflectMessage, SerializeOptions, Value};
+use prost_reflect::{DynamicMessage, FieldDescriptor, ReflectMessage, SerializeOptions, Value};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
@@ -47,25 +47,24 @@ impl Serialize for Field<'_> {
                 items.iter().try_for_each(|value| list.serialize_element(&Field { value, ..*self }))?;
                 list.end()
             }
-            Value::EnumNumber(number) => match self.field.kind() {
-                Kind::Enum(names) if names.get_value(*number).is_some() => {
-                    serializer.serialize_str(names.get_value(*number).expect("asked before").name())
-                }
-                _ => serializer.serialize_i32(*number),
-            },
+            Value::EnumNumber(number) => {
+                let kind = self.field.kind();
+                let value = kind.as_enum().and_then(|names| names.get_value(*number));
+                // A number without a name comes of no checked spec.
+                value
+                    .map_or_else(|| number.to_string(), |value| value.name().to_owned())
+                    .serialize(serializer)
+            }
             Value::I32(number) => match units::time(i64::from(*number), units::unit(self.field)) {
                 Some(time) => serializer.serialize_str(&time),
                 None => serializer.serialize_i32(*number),
             },
             Value::Bool(value) => serializer.serialize_bool(*value),
-            Value::I64(number) => serializer.serialize_i64(*number),
             Value::U32(number) => serializer.serialize_u32(*number),
             Value::U64(number) => serializer.serialize_u64(*number),
-            Value::F32(number) => serializer.serialize_f32(*number),
-            Value::F64(number) => serializer.serialize_f64(*number),
             Value::String(text) => serializer.serialize_str(text),
-            // The schema has neither; a field that brings one shows here first.
-            Value::Bytes(_) | Value::Map(_) => {
+            // The schema has none of them; a field that brings one shows here first.
+            Value::I64(_) | Value::F32(_) | Value::F64(_) | Value::Bytes(_) | Value::Map(_) => {
                 Err(serde::ser::Error::custom(format!("{} has no form in a text", self.field.full_name())))
             }
         }

@@ -35,10 +35,8 @@ pub(super) fn time(number: i64, unit: Unit) -> Option<String> {
 /// What is said of a time that is written without a unit, and so counts what the schema says.
 pub(super) fn bare_time(value: &tree::Value, unit: Unit) -> Option<String> {
     let (tree::Value::Integer(number @ 1..), Some(suffix)) = (value, time_suffix(unit)) else { return None };
-    Some(format!(
-        "{number} without a unit counts {}: write \"{number}{suffix}\" where that is meant",
-        unit_name(unit)
-    ))
+    let name = unit.as_str_name().trim_start_matches("UNIT_").to_ascii_lowercase();
+    Some(format!("{number} without a unit counts {name}: write \"{number}{suffix}\" where that is meant"))
 }
 
 fn time_suffix(unit: Unit) -> Option<&'static str> {
@@ -47,16 +45,6 @@ fn time_suffix(unit: Unit) -> Option<&'static str> {
         Unit::Microseconds => Some("us"),
         Unit::Milliseconds => Some("ms"),
         Unit::Seconds => Some("s"),
-    }
-}
-
-fn unit_name(unit: Unit) -> &'static str {
-    match unit {
-        Unit::None => "",
-        Unit::Bytes => "bytes",
-        Unit::Microseconds => "microseconds",
-        Unit::Milliseconds => "milliseconds",
-        Unit::Seconds => "seconds",
     }
 }
 

@@ -1,6 +1,7 @@
 //! The rules of a reverse proxy: message in, checked spec or every fault out.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -271,7 +272,28 @@ impl Check {
                 Network::Unix.target(Role::Dialled, None)
             }
         });
-        self.dial_config(raw, path, target)
+        let dial = self.dial_config(raw, path, target);
+        if let (Some(address), Some(local)) = (address, dial.local()) {
+            self.local_fits(address, local, &dial, &format!("{path}.local_address"));
+        }
+        dial
+    }
+
+    /// A local address of another family than the only target would fail every dial.
+    fn local_fits(&mut self, address: &OriginAddress, local: &NetAddr<Address>, dial: &DialSpec, path: &str) {
+        let target = NetAddr::of_origin(address.clone());
+        let to = dial.replaced(&target);
+        let is_same_family = match (to.address(), local.address()) {
+            (OriginAddress::Host { host, .. }, Address::Inet(local)) => {
+                // A name may have addresses of either family.
+                host.parse::<IpAddr>().map_or(true, |ip| ip.is_ipv4() == local.is_ipv4())
+            }
+            (OriginAddress::Host { .. }, _) | (_, Address::Inet(_)) => false,
+            (OriginAddress::Unix(_) | OriginAddress::UnixAbstract(_), _) => true,
+        };
+        if !is_same_family || local.network().carries() != to.network().carries() {
+            self.fault(path, format!("no connection to {to} can come from {local}"));
+        }
     }
 
     fn health(&mut self, raw: &raw::Health, path: &str) -> HealthSpec {
