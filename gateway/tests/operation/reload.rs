@@ -22,6 +22,7 @@ cases![
     connections_of_a_listener_that_goes_end_in_order,
     rules_of_a_listener_change_where_it_is,
     requests_in_flight_end_as_they_began,
+    who_waits_in_the_accept_queue_is_not_lost,
     limits_and_timeouts_hold_from_the_next_request,
     the_access_log_moves_and_is_opened_anew,
     the_admin_listener_moves,
@@ -296,6 +297,27 @@ fn requests_in_flight_end_as_they_began(driver: &'static str) {
     proxy.finish();
 }
 
+fn who_waits_in_the_accept_queue_is_not_lost(driver: &'static str) {
+    let gate = Gate::default();
+    let origin = gate.origin();
+    let proxy = Setup::new(driver, &(one_origin(origin.addr) + "limits: { maxConnections: 1 }\n")).start();
+    let mut held = proxy.client();
+    held.send(HELD.as_bytes());
+    proxy.await_metric("requests_active", |active| active == 1);
+    proxy.await_metric("connections_paused_total", |count| count > 0);
+    let mut waiting: Vec<Client> = (0..5).map(|_| proxy.client()).collect();
+    waiting.iter_mut().for_each(|client| client.send(GET.as_bytes()));
+    assert!(reloads(&proxy, |text| format!("{text}timeouts: {{ drain: 7s }}\n")));
+    assert_eq!(proxy.metric("requests_total"), 1, "there is no room yet");
+    assert!(reloads(&proxy, replaced("maxConnections: 1", "maxConnections: 10")));
+    // A higher limit lets them in, while the first is served still.
+    waiting.iter_mut().for_each(|client| assert_eq!(client.response("GET").text(), "from /"));
+    gate.open();
+    assert_eq!(held.response("GET").text(), "from /held");
+    drop((held, waiting));
+    proxy.finish();
+}
+
 fn limits_and_timeouts_hold_from_the_next_request(driver: &'static str) {
     let origin = named("one");
     let config = one_origin(origin.addr) + "limits: { headerBytes: 4096 }\n";
@@ -304,13 +326,11 @@ fn limits_and_timeouts_hold_from_the_next_request(driver: &'static str) {
     let (mut client, mut idle) = (proxy.client(), proxy.client());
     assert_eq!(client.ask(&long).status(), 200);
     assert_eq!(idle.ask(GET).status(), 200);
-    assert!(reloads(&proxy, |text| {
-        text.replace("headerBytes: 4096", "headerBytes: 512") + "timeouts: { keepAliveIdle: 0.1s }\n"
-    }));
+    assert!(reloads(&proxy, replaced("headerBytes: 4096", "headerBytes: 512")));
+    assert_eq!(client.ask(&long).status(), 431, "on a connection that was there before");
+    assert!(reloads(&proxy, |text| format!("{text}timeouts: {{ keepAliveIdle: 0.1s }}\n")));
     idle.ends();
-    let mut fresh = proxy.client();
-    assert_eq!(fresh.ask(&long).status(), 431);
-    drop((client, fresh));
+    drop(client);
     proxy.finish();
 }
 
