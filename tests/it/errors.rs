@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringport::net::{
     self, AcceptError, AttemptError, AttemptFailure, DeadlineError, DialErrorKind, Dialer, FileFault,
-    InheritFault, ListenError, PacketError, Phase, RelayError, ResolveError, Resolver,
+    InheritFault, ListenError, PacketError, PacketSocket, Phase, RelayError, ResolveError, Resolver,
 };
 use ringport::runtime::{ConnectAddr, ListenOptions, Listener, LocalAddr, OpenError, Runtime};
 use ringport::spec::{DialSpec, Format, Network, PacketSpec, ResolverSpec};
@@ -226,5 +226,54 @@ fn of_dials_as_errors_of_io() {
         }
         let resolver = Resolver::new(&ResolverSpec::default(), &runtime);
         assert_eq!(resolver.addresses("no.such.invalid", 1).await, Err(ResolveError::NotFound));
+
+        // A server that is silent: its own time is over, or that of the dial.
+        let silent = PacketSocket::bind(&runtime, "127.0.0.1:0".parse().expect("an address")).expect("free");
+        let server = silent.local_addr().expect("bound");
+        for (timeouts, phase) in [("timeout: 20", None), ("timeout: 10s", Some(Phase::Resolve))] {
+            let whole = if phase.is_some() { "timeout: 50, " } else { "" };
+            let yaml = format!(
+                "{{{whole}resolver: {{servers: ['{server}'], hostsFile: '', attempts: 1, {timeouts}}}}}"
+            );
+            let spec = DialSpec::from_text(&yaml, Format::Yaml, "f").expect("a good spec");
+            let target = "tcp://a.test:1".parse().expect("a target");
+            let error = Dialer::from_spec(&spec, &runtime).dial(&target).await.err().expect("nobody answers");
+            let expected = match phase {
+                None => DialErrorKind::Resolve(ResolveError::TimedOut),
+                Some(phase) => DialErrorKind::TimedOut(phase),
+            };
+            assert_eq!(*error.kind(), expected, "{error}");
+            assert_eq!(io::Error::from(error).kind(), io::ErrorKind::TimedOut);
+        }
+        // EPROTOTYPE, which is of no kind that tells anything.
+        let name = format!("{}/errors-{}.sock", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+        let _ = std::fs::remove_file(&name);
+        let spec = PacketSpec::from_text(&format!("address: 'unixgram://{name}'"), Format::Yaml, "f");
+        let _datagrams =
+            PacketSocket::open(&runtime, &spec.expect("a good spec")).await.expect("a free name");
+        let target = format!("unix://{name}").parse().expect("a target");
+        let error = Dialer::new(&runtime).dial(&target).await.err().expect("it takes no streams");
+        assert_eq!(*error.kind(), DialErrorKind::Other, "{error}");
+        assert_eq!(io::Error::from(error).kind(), io::ErrorKind::Other);
+    });
+}
+
+/// What the kernel said to an option is said wherever an option can be refused.
+#[test]
+fn of_options_that_were_refused() {
+    each(async |runtime| {
+        let yaml = "{sockOption: {soOption: {bindToDevice: nosuch0}}}";
+        let spec = DialSpec::from_text(yaml, Format::Yaml, "f").expect("a good spec");
+        let target = "tcp://127.0.0.1:1".parse().expect("a target");
+        let error = Dialer::from_spec(&spec, &runtime).dial(&target).await.err().expect("no such interface");
+        let AttemptError::Open(OpenError::Option(option)) = &error.failures()[0].error else {
+            panic!("{error}")
+        };
+        let words = option.to_string();
+        assert!(words.starts_with("SO_BINDTODEVICE = nosuch0 on a tcp4 dialled socket: ENODEV"), "{words}");
+        check(ListenError::Option(option.clone()), &words, true);
+        check(AcceptError::Option(option.clone()), &words, true);
+        check(ListenError::from(OpenError::Option(option.clone())), &words, true);
+        assert_eq!(AttemptError::Connected(option.clone()).to_string(), words);
     });
 }

@@ -22,3 +22,4 @@ mod relay;
 mod resolver;
 mod rig;
 mod streams;
+mod ways;
