@@ -110,6 +110,7 @@ impl<R: Runtime> Bounded<R> {
 
     /// Does what `call` does, where there is something to look at before and after.
     #[cold]
+    #[inline(never)]
     fn watched<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -136,6 +137,7 @@ impl<R: Runtime> Bounded<R> {
 
     /// Whether the connection may still be used.
     #[cold]
+    #[inline(never)]
     fn alive(&self) -> io::Result<()> {
         self.watched.as_ref().map_or(Ok(()), |watched| watched.alive())
     }
@@ -232,7 +234,7 @@ impl<R: Runtime> Transport for Bounded<R> {
         if self.watched.is_none() {
             return self.inner.poll_recv(cx, into, max);
         }
-        self.watched(cx, Side::Read, |inner, cx| inner.poll_recv(cx, into, max))
+        self.watched(cx, Side::Read, move |inner, cx| inner.poll_recv(cx, into, max))
     }
 
     #[inline(always)]
@@ -240,7 +242,7 @@ impl<R: Runtime> Transport for Bounded<R> {
         if self.watched.is_none() {
             return self.inner.poll_recv_buf(cx);
         }
-        self.watched(cx, Side::Read, |inner, cx| inner.poll_recv_buf(cx))
+        self.watched(cx, Side::Read, move |inner, cx| inner.poll_recv_buf(cx))
     }
 
     #[inline(always)]
@@ -267,14 +269,14 @@ impl<R: Runtime> Transport for Bounded<R> {
         if self.watched.is_none() {
             return self.inner.poll_sent(cx, level);
         }
-        self.watched(cx, Side::Write, |inner, cx| inner.poll_sent(cx, level))
+        self.watched(cx, Side::Write, move |inner, cx| inner.poll_sent(cx, level))
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.watched.is_none() {
             return self.inner.poll_shutdown(cx);
         }
-        self.watched(cx, Side::Write, |inner, cx| inner.poll_shutdown(cx))
+        self.watched(cx, Side::Write, move |inner, cx| inner.poll_shutdown(cx))
     }
 
     #[inline(always)]
