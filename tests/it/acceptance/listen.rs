@@ -517,6 +517,48 @@ fn case_54_63_packets_have_the_limits_of_streams() {
     });
 }
 
+/// Two cores take a connection each while there is one place: the second is held, not closed.
+#[test]
+fn case_54_63_packets_wait_for_a_place_that_another_core_has() {
+    each(async |runtime| {
+        let name = format!("unixpacket://@ringport-case-54-two-{}", std::process::id());
+        let parts =
+            ListenPart::open(&spec(&format!("{{addr: '{name}', connectionLimit: 1}}")), 2).expect("free");
+        let mut parts = parts.into_iter().map(|part| PacketListener::new(part, &runtime).expect("watched"));
+        let (mut one, mut other) = (parts.next().expect("two"), parts.next().expect("two"));
+        for listener in [&mut one, &mut other] {
+            assert!(now(|cx| listener.poll_accept(cx)).await.is_pending());
+        }
+        turn().await;
+        let (dialer, target) = (Dialer::new(&runtime), name.parse().expect("a target"));
+        let first = dialer.dial_packets(&target).await.expect("it listens");
+        let second = dialer.dial_packets(&target).await.expect("it listens");
+        first.send(&b"first"[..]).await.expect("open");
+        second.send(&b"second"[..]).await.expect("open");
+        let either = poll_fn(|cx| match one.poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready((accepted, false)),
+            Poll::Pending => other.poll_accept(cx).map(|accepted| (accepted, true)),
+        });
+        let (accepted, by_other) = either.await;
+        let accepted = accepted.expect("a client");
+        let mut rest = if by_other { [one, other] } else { [other, one] };
+        for _ in 0..10 {
+            for listener in &mut rest {
+                assert!(now(|cx| listener.poll_accept(cx)).await.is_pending());
+            }
+            turn().await;
+        }
+        let came = accepted.recv().await.expect("a packet");
+        let waits: &[u8] = if &came.bytes[..] == b"first" { b"second" } else { b"first" };
+        drop(accepted);
+        let held = poll_fn(|cx| match rest[0].poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready(accepted),
+            Poll::Pending => rest[1].poll_accept(cx),
+        });
+        assert_eq!(&held.await.expect("its turn").recv().await.expect("a packet").bytes[..], waits);
+    });
+}
+
 #[test]
 fn case_55_the_file_has_its_mode_and_goes_with_the_listener() {
     each(async |runtime| {
