@@ -261,6 +261,8 @@ fn case_67_d21_it_survives_without_descriptors(driver: &'static str) {
         let mut answer = [0; 4];
         client.read_exact(&mut answer).expect("its turn comes");
     }
+    // Neither an error for each, nor a loop of them.
+    assert!(!process.log().contains("could not be taken"), "{}", process.log());
 }
 
 /// Runs `ringport listen` with descriptor 3 and the variables of socket activation.
