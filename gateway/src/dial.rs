@@ -4,10 +4,14 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ringport::net::{DialError, DialErrorKind, Dialer, PacketError};
+use ringport::net::tls::{HandshakeError, TlsDialError, TlsDialer};
+use ringport::net::{DialErrorKind, PacketError, Phase};
 use ringport::runtime::OpenError;
 use ringport::runtime::native::NativeSpec;
-use ringport::spec::{Address, DialSpec, NetAddr, Network, OriginAddress, ProxyProtocolOut, Spec, SpecKind};
+use ringport::spec::{
+    Address, DialSpec, Issuers, NetAddr, Network, OriginAddress, Pem, ProxyProtocolOut, Spec, SpecKind,
+    TlsClientSpec,
+};
 
 use crate::bench::positive_duration;
 use crate::proxy::DriverSettings;
@@ -19,9 +23,9 @@ use crate::{Failure, check};
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Dial {
     /// HOST:PORT, or with a network tcp://, tcp4:// or tcp6://HOST:PORT, unix:///PATH, unix://@NAME, or
-    /// unixpacket:///PATH, where each read of standard input is a packet.
+    /// unixpacket:///PATH, where each read of standard input is a packet; tls://HOST:PORT is TCP with TLS.
     #[arg(value_name = "TARGET", value_parser = target)]
-    target: NetAddr<OriginAddress>,
+    target: Target,
     /// How to dial: a dial spec in YAML, JSON, TOML or protobuf by its ending. See `ringport check --as dial`.
     #[arg(long, value_name = "FILE")]
     spec: Option<PathBuf>,
@@ -37,6 +41,16 @@ pub(crate) struct Dial {
     /// Begin with a PROXY header of our own connection.
     #[arg(long, value_name = "v1|v2", value_parser = proxy_protocol)]
     proxy_protocol: Option<ProxyProtocolOut>,
+    /// Trust only the issuers of this PEM file, instead of the spec's and the system's. For tls:// or a spec with TLS, as the two
+    /// below are.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The name, or address, that the server has to prove, instead of the target's host.
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// Do not look at the server's certificate: anybody may answer.
+    #[arg(long)]
+    insecure: bool,
     /// Tell each phase with its time on standard error.
     #[arg(short, long)]
     pub verbose: bool,
@@ -47,27 +61,36 @@ Standard input is sent, and its end told to the peer; what comes is written to s
 
 Exit codes: 0 the peer ended in order, 1 the connection broke, 2 a fault in the command, the spec or the environment;
 the dial failed: 3 the name gave no address, 4 refused, 5 unreachable, 6 timed out, 7 a socket option was refused,
-8 the local address is not to be had, 9 something else.";
+8 the local address is not to be had, 9 something else, 10 TLS failed.";
+
+/// What is dialled, and whether TLS is spoken there whatever the spec says.
+#[derive(Clone, Debug)]
+struct Target {
+    addr: NetAddr<OriginAddress>,
+    is_tls: bool,
+}
 
 /// What is logged besides for `--verbose`.
-pub(crate) const TRACE: &str = "info,ringport::net::dial=debug,ringport::net::resolve=debug";
+pub(crate) const TRACE: &str =
+    "info,ringport::net::dial=debug,ringport::net::resolve=debug,ringport::net::tls=debug";
 
 /// Dials and passes bytes on; returns the exit code.
 pub(crate) fn run(dial: &Dial, settings: DriverSettings) -> Result<u8, Failure> {
     let spec = spec(dial)?;
     let native = NativeSpec { driver: settings.choice, disable: settings.disable, ..NativeSpec::default() };
     let ended = native.block_on(async |runtime| {
-        let dialer = Dialer::from_spec(&spec, &runtime);
-        if spec.replaced(&dial.target).network() == Network::UnixPacket {
-            return match dialer.dial_packets(&dial.target).await {
+        let dialer = TlsDialer::from_spec(&spec, &runtime).map_err(|errors| errors.to_string())?;
+        let target = &dial.target.addr;
+        if spec.replaced(target).network() == Network::UnixPacket {
+            return match dialer.dial_packets(target).await {
                 Ok(socket) => Ok(converse_in_packets(socket).await),
                 Err(error) => {
-                    eprintln!("ringport: cannot dial {}: {error}", dial.target);
+                    eprintln!("ringport: cannot dial {target}: {error}");
                     Ok(code_of_packets(&error))
                 }
             };
         }
-        let stream = match dialer.dial(&dial.target).await {
+        let mut stream = match dialer.dial(target).await {
             Ok(stream) => stream,
             Err(error) => {
                 eprintln!("ringport: {error}");
@@ -78,6 +101,12 @@ pub(crate) fn run(dial: &Dial, settings: DriverSettings) -> Result<u8, Failure> 
             && let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr())
         {
             tracing::info!("dial: from {local} to {peer}");
+        }
+        if dial.verbose
+            && let Some(info) = stream.transport().tls()
+        {
+            let alpn = String::from_utf8_lossy(info.alpn.unwrap_or_default()).into_owned();
+            tracing::info!("dial: {:?}, {:?}, {:?}, ALPN {alpn:?}", info.version, info.suite, info.kind);
         }
         Ok::<u8, String>(converse(stream).await)
     });
@@ -108,11 +137,46 @@ fn spec(dial: &Dial) -> Result<DialSpec, Failure> {
     if let Some(version) = dial.proxy_protocol {
         builder = builder.proxy_protocol(version);
     }
-    builder.build().map_err(|errors| Failure::Faults(errors.into_faults()))
+    let spec = builder.build().map_err(|errors| Failure::Faults(errors.into_faults()))?;
+    with_tls(spec, dial)
 }
 
-fn code_of(error: &DialError) -> u8 {
-    match error.kind() {
+/// With TLS where the target or the spec asks for it, and what the command says of it.
+fn with_tls(spec: DialSpec, dial: &Dial) -> Result<DialSpec, Failure> {
+    let tls = match spec.tls() {
+        Some(tls) => tls.clone(),
+        None if dial.target.is_tls => TlsClientSpec::default(),
+        None if dial.ca.is_some() || dial.server_name.is_some() || dial.insecure => {
+            let sentence = "--ca, --server-name and --insecure are for tls:// or a spec with tlsConfig";
+            return Err(Failure::Sentence(sentence.to_owned()));
+        }
+        None => return Ok(spec),
+    };
+    let mut builder = tls.into_builder();
+    if let Some(ca) = &dial.ca {
+        builder = builder.roots(Issuers { system: false, own: vec![Pem::File(ca.clone())] });
+    }
+    if let Some(name) = &dial.server_name {
+        builder = builder.server_name(name);
+    }
+    if dial.insecure {
+        builder = builder.dangerously_unverified();
+    }
+    let faults = |errors: ringport::spec::SpecErrors| Failure::Faults(errors.into_faults());
+    let tls = builder.build().map_err(faults)?;
+    spec.into_builder().tls(tls).build().map_err(faults)
+}
+
+fn code_of(error: &TlsDialError) -> u8 {
+    let kind = match error {
+        TlsDialError::Dial(error) => error.kind(),
+        TlsDialError::Handshake { error: HandshakeError::TimedOut, .. } => {
+            &DialErrorKind::TimedOut(Phase::Connect)
+        }
+        TlsDialError::NoServerName(_) => return 2,
+        _ => return 10,
+    };
+    match kind {
         DialErrorKind::NotAStream => 2,
         DialErrorKind::Resolve(_) => 3,
         DialErrorKind::Refused => 4,
@@ -139,8 +203,12 @@ fn code_of_packets(error: &PacketError) -> u8 {
     }
 }
 
-fn target(text: &str) -> Result<NetAddr<OriginAddress>, String> {
-    with_network(text).parse()
+fn target(text: &str) -> Result<Target, String> {
+    let (text, is_tls) = match text.strip_prefix("tls://") {
+        Some(rest) => (format!("{}://{rest}", Network::Tcp), true),
+        None => (with_network(text), false),
+    };
+    Ok(Target { addr: text.parse()?, is_tls })
 }
 
 fn local(text: &str) -> Result<NetAddr<Address>, String> {

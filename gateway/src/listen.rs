@@ -6,10 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use ringport::net::{AcceptError, Bounded, ListenHandle, ListenPart, Listener, PacketListener, Stream};
+use ringport::net::tls::{Link, TlsListenPart, TlsListener};
+use ringport::net::{AcceptError, Bounded, ListenHandle, PacketListener, Stream};
 use ringport::runtime::Runtime;
 use ringport::runtime::native::{CoreSpec, Native, NativeSpec};
-use ringport::spec::{LimitPolicy, ListenSpec, PeerRange, ProxyProtocol, Spec, SpecErrors, SpecKind, raw};
+use ringport::spec::{
+    Identity, LimitPolicy, ListenSpec, PeerRange, ProxyProtocol, Spec, SpecErrors, SpecKind, TlsServerSpec,
+    raw,
+};
 use ringport_platform::process;
 use ringport_platform::signal::Signals;
 use ringport_platform::sockopt::Kind;
@@ -24,7 +28,7 @@ use crate::{Failure, check};
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Listen {
     /// HOST:PORT or :PORT, where port 0 is any; or with a network tcp://, tcp4://, tcp6://, unix:///PATH, unix://@NAME,
-    /// unixpacket:///PATH.
+    /// unixpacket:///PATH; tls://HOST:PORT is TCP with TLS, and needs --cert and --key.
     #[arg(value_name = "ADDRESS", required_unless_present = "spec", conflicts_with = "spec")]
     address: Option<String>,
     /// How to listen, and where: a listen spec in YAML, JSON, TOML or protobuf by its ending. See `ringport check --as listen`.
@@ -58,6 +62,12 @@ pub(crate) struct Listen {
     /// How long a connection may live.
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     connection_deadline: Option<Duration>,
+    /// For tls://: a PEM file with the certificate and what leads from it to a root.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// For tls://: a PEM file with its key.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
     /// Connections from these proxies begin with a PROXY header; others are refused. May be repeated.
     #[arg(long, value_name = "RANGE")]
     proxy_protocol: Vec<PeerRange>,
@@ -84,7 +94,7 @@ pub(crate) fn run(listen: &Listen, settings: DriverSettings) -> Result<u8, Failu
         tracing::warn!(%error, "the limit on descriptors stays as it is");
     }
     let signals = Signals::install().map_err(|error| format!("signals: {error}"))?;
-    let mut parts = ListenPart::open(&spec, 1).map_err(|error| error.to_string())?;
+    let mut parts = TlsListenPart::open(&spec, 1).map_err(|error| error.to_string())?;
     let part = parts.pop().expect("a part for each core");
     let joined = Arc::new(AtomicBool::new(false));
     close_on_signal(signals, part.handle(), joined.clone());
@@ -96,13 +106,14 @@ pub(crate) fn run(listen: &Listen, settings: DriverSettings) -> Result<u8, Failu
     let is_of_packets = spec.target().is_some_and(|target| target.kind == Kind::Seqpacket);
     let ended = native.block_on(async |runtime| {
         if is_of_packets {
-            let listener = PacketListener::new(part, &runtime).map_err(|error| error.to_string())?;
+            let listener =
+                PacketListener::new(part.into_plain(), &runtime).map_err(|error| error.to_string())?;
             return Ok(match listen.keep_open {
                 None => first_in_packets(listener, &joined).await,
                 Some(answer) => serve_packets(&runtime, listener, answer).await,
             });
         }
-        let listener = Listener::new(part, &runtime).map_err(|error| error.to_string())?;
+        let listener = TlsListener::new(part, &runtime).map_err(|error| error.to_string())?;
         match listen.keep_open {
             None => Ok(first(listener, &joined).await),
             Some(answer) => {
@@ -119,8 +130,17 @@ fn spec(listen: &Listen) -> Result<ListenSpec, Failure> {
     let faults = |errors: SpecErrors| Failure::Faults(errors.into_faults());
     let spec = match &listen.spec {
         None => {
-            let raw = raw::ListenConfig { addr: listen.address.clone(), ..raw::ListenConfig::default() };
-            ListenSpec::try_from(&raw).map_err(faults)?
+            let text = listen.address.as_deref().unwrap_or_default();
+            let (addr, is_tls) = match text.strip_prefix("tls://") {
+                Some(rest) => (format!("tcp://{rest}"), true),
+                None => (text.to_owned(), false),
+            };
+            let raw = raw::ListenConfig { addr: Some(addr), ..raw::ListenConfig::default() };
+            let spec = ListenSpec::try_from(&raw).map_err(faults)?;
+            with_tls(spec, listen, is_tls)?
+        }
+        Some(_) if listen.cert.is_some() => {
+            return Err(Failure::Sentence("--cert and --key are for tls://, not for a spec".to_owned()));
         }
         Some(path) => match check::read_as(path, SpecKind::Listen)? {
             Spec::Listen(spec) => *spec,
@@ -152,6 +172,20 @@ fn spec(listen: &Listen) -> Result<ListenSpec, Failure> {
     builder.build().map_err(faults)
 }
 
+/// With TLS, where the address asks for it.
+fn with_tls(spec: ListenSpec, listen: &Listen, is_tls: bool) -> Result<ListenSpec, Failure> {
+    let pair = listen.cert.as_ref().zip(listen.key.as_ref());
+    let (cert, key) = match (is_tls, pair) {
+        (false, None) => return Ok(spec),
+        (true, Some(pair)) => pair,
+        (true, None) => return Err(Failure::Sentence("tls:// needs --cert and --key".to_owned())),
+        (false, Some(_)) => return Err(Failure::Sentence("--cert and --key are for tls://".to_owned())),
+    };
+    let faults = |errors: SpecErrors| Failure::Faults(errors.into_faults());
+    let tls = TlsServerSpec::builder(Identity::files(cert, key)).build().map_err(faults)?;
+    spec.into_builder().tls(tls).build().map_err(faults)
+}
+
 /// Closes the listener when a signal comes. A second one, or one while a connection is joined to standard input and output,
 /// ends the process.
 fn close_on_signal(signals: Signals, handle: ListenHandle, joined: Arc<AtomicBool>) {
@@ -168,7 +202,7 @@ fn close_on_signal(signals: Signals, handle: ListenHandle, joined: Arc<AtomicBoo
 }
 
 /// Joins the first connection to standard input and output; returns the exit code.
-async fn first(mut listener: Listener<Native>, joined: &AtomicBool) -> u8 {
+async fn first(mut listener: TlsListener<Native>, joined: &AtomicBool) -> u8 {
     let stream = loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -218,7 +252,7 @@ async fn serve_packets(runtime: &Native, mut listener: PacketListener<Native>, a
 }
 
 /// Answers connections until the listener is closed.
-async fn serve(runtime: &Native, mut listener: Listener<Native>, answer: Answer) {
+async fn serve(runtime: &Native, mut listener: TlsListener<Native>, answer: Answer) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -231,7 +265,7 @@ async fn serve(runtime: &Native, mut listener: Listener<Native>, answer: Answer)
     }
 }
 
-async fn reply(mut stream: Stream<Bounded<Native>>, answer: Answer) {
+async fn reply(mut stream: Stream<Link<Bounded<Native>>>, answer: Answer) {
     let ended = async {
         while let Some(bytes) = stream.recv().await? {
             if let Answer::Echo = answer {

@@ -36,6 +36,7 @@ cases! {
     case_68_a_socket_is_inherited_by_name,
     case_68_what_does_not_listen_is_not_inherited,
     what_cannot_listen_is_told_in_one_sentence,
+    tls_on_both_sides,
 }
 
 /// `ringport listen` with these arguments.
@@ -327,4 +328,64 @@ fn what_cannot_listen_is_told_in_one_sentence(driver: &'static str) {
     assert!(ended.err.contains("broken.yaml:3"), "{ended:?}");
     let ended = run(&mut listen(driver, &["udp://127.0.0.1:0"]));
     assert!(ended.code() == Some(2) && ended.err.contains("no connections"), "{ended:?}");
+}
+
+/// `ringport dial` and `ringport listen` over TLS, with a certificate of OpenSSL's making.
+fn tls_on_both_sides(driver: &'static str) {
+    let folder = Folder::new();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let (cert, key) = (cert.to_str().expect("UTF-8"), key.to_str().expect("UTF-8"));
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args(["-subj", "/CN=test", "-addext", "subjectAltName=DNS:localhost"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", cert])
+        .stderr(Stdio::null())
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        return process::skipped("tls_on_both_sides", "openssl makes no certificate here");
+    }
+    let server = ["tls://127.0.0.1:0", "--cert", cert, "--key", key, "--keep-open", "echo"];
+    let mut server = Process::start(&mut listen(driver, &server));
+    let port = address(&server).port();
+    let target = format!("tls://localhost:{port}");
+    let dial = |arguments: &[&str]| {
+        let mut command = process::ringport(&["dial", &target]);
+        let command = command.args(arguments).env("RINGPORT_DRIVER", driver);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        child.stdin.take().expect("piped").write_all(b"ping").expect("it reads");
+        let output = child.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), output.stdout, said)
+    };
+    let (code, back, said) = dial(&["--ca", cert, "-v"]);
+    assert_eq!((code, &back[..]), (Some(0), &b"ping"[..]), "{said}");
+    assert!(said.contains("TLSv1_3"), "{said}");
+    let (code, _, said) = dial(&["--ca", cert, "--server-name", "elsewhere.test"]);
+    assert_eq!(code, Some(10), "{said}");
+    assert!(said.contains("it is for other names"), "{said}");
+    let (code, back, said) = dial(&["--insecure", "--server-name", "elsewhere.test"]);
+    assert_eq!((code, &back[..]), (Some(0), &b"ping"[..]), "{said}");
+    assert!(said.contains("servers are not verified"), "{said}");
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit().code(), Some(0));
+    for (arguments, expected) in [
+        (&["tls://127.0.0.1:0"][..], "tls:// needs --cert and --key"),
+        (&["127.0.0.1:0", "--cert", cert, "--key", key], "--cert and --key are for tls://"),
+        (&["tls://127.0.0.1:0", "--cert", cert, "--key", cert], "holds no private key"),
+    ] {
+        let ended = run(&mut listen(driver, arguments));
+        assert_eq!(ended.code(), Some(2), "{}", ended.err);
+        assert!(ended.err.contains(expected), "{}", ended.err);
+    }
 }

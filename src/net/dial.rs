@@ -170,6 +170,11 @@ impl<R: Runtime> Dialer<R> {
         (begin, deadline): (Instant, Option<Instant>),
     ) -> Result<Stream<Bounded<R>>, DialError> {
         let Inner { runtime, spec, .. } = &*self.0;
+        if spec.tls().is_some() {
+            // Nobody may take a plain connection for a safe one.
+            let (target, kind) = (target.clone(), DialErrorKind::NeedsTls);
+            return Err(DialError { target, kind, failures: Vec::new(), untried: 0 });
+        }
         let to = spec.replaced(target);
         let elapsed = || runtime.now().saturating_duration_since(begin).as_millis();
         let race = Race { dialer: self, to, addrs, begin, deadline };
@@ -204,6 +209,7 @@ impl<R: Runtime> Dialer<R> {
         target: &NetAddr<OriginAddress>,
     ) -> Result<PacketSocket<R::Datagram>, PacketError> {
         let Inner { runtime, spec, resolver, .. } = &*self.0;
+        spec.without_stream().map_err(PacketError::Spec)?;
         let to = spec.replaced(target);
         let builder = PacketSpec::builder(to.network()).peer(to.clone());
         let builder = builder.sock_options(spec.sock_options().clone());

@@ -247,6 +247,12 @@ impl<T: Transport> Stream<T> {
         self.transport.reset_on_drop();
     }
 
+    /// The transport and what was pulled from it; what waits to be sent must have been handed over.
+    pub(super) fn into_parts(self) -> (T, RxQueue) {
+        debug_assert!(self.tx.is_empty(), "it is handed over");
+        (self.transport, self.rx)
+    }
+
     /// Two halves that may live in two tasks of this core. The connection closes when both are gone.
     pub fn split(self) -> (ReadHalf<T>, WriteHalf<T>) {
         let Stream { transport, rx, tx, eof, .. } = self;

@@ -4,13 +4,24 @@
 //! [`ClientTls::load`] and [`ServerTls::load`] read them, once, and tell every fault by file. [`ClientTls::reload`] and
 //! [`ServerTls::reload`] read them again: what loads is what new handshakes get, all of it at once; what does not leaves
 //! everything as it was.
+//!
+//! [`TlsDialer`] and [`TlsListener`] stand on a [`Dialer`](super::Dialer) and a [`Listener`](super::Listener), have all that
+//! those have, and speak TLS where the spec has `tls_config`. Those alone refuse such a spec.
 
 mod config;
+mod dial;
+mod handshake;
+mod listen;
 mod load;
 mod resolver;
+mod stream;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::{ClientTls, ServerTls};
+pub use dial::{TlsDialError, TlsDialer};
+pub use handshake::HandshakeError;
+pub use listen::{TlsListenError, TlsListenPart, TlsListenStats, TlsListener};
 pub use load::{LoadErrors, LoadFault, LoadFaultKind, LoadWarning};
+pub use stream::{Link, TlsStream};

@@ -17,7 +17,7 @@ use super::net_addr::{AnyHost, NetAddr, Network};
 use super::raw;
 use super::read::{Format, parse, read_and_check};
 use super::sockopt::SockOptions;
-use super::unavailable::NOT_YET;
+use super::tls::TlsClientSpec;
 
 /// How to dial, in which ranges hold, nothing contradicts itself and every default is filled in. It says nothing of where
 /// to: one spec serves many targets.
@@ -33,6 +33,7 @@ pub struct DialSpec {
     sock_options: SockOptions,
     resolver: ResolverSpec,
     proxy_protocol: Option<ProxyProtocolOut>,
+    tls: Option<TlsClientSpec>,
 }
 
 impl Default for DialSpec {
@@ -47,6 +48,7 @@ impl Default for DialSpec {
             sock_options: SockOptions::default(),
             resolver: ResolverSpec::default(),
             proxy_protocol: None,
+            tls: None,
         }
     }
 }
@@ -128,6 +130,26 @@ impl DialSpec {
         self.proxy_protocol
     }
 
+    /// TLS over the connections: [`crate::net::tls::TlsDialer`] speaks it, a [`crate::net::Dialer`] refuses to dial with it.
+    pub fn tls(&self) -> Option<&TlsClientSpec> {
+        self.tls.as_ref()
+    }
+
+    /// The same for plain connections.
+    #[must_use]
+    pub fn without_tls(&self) -> DialSpec {
+        DialSpec { tls: None, ..self.clone() }
+    }
+
+    /// Whether packets can be dialled with it.
+    pub(crate) fn without_stream(&self) -> Result<(), SpecErrors> {
+        let mut check = Check::default();
+        if self.tls.is_some() {
+            check.fault("tls_config", "TLS needs a stream, and the network carries packets");
+        }
+        check.or(())
+    }
+
     /// Every option of a socket that dials on such a target, keep-alive and defaults included, and what is skipped because
     /// it lacks it.
     ///
@@ -150,7 +172,7 @@ impl DialSpec {
             Some(ProxyProtocolOut::V2) => raw::ProxyProtocolOut::V2,
         };
         raw::DialConfig {
-            tls_config: None,
+            tls_config: self.tls.as_ref().map(TlsClientSpec::to_raw),
             local_address: self.local.as_ref().map(ToString::to_string),
             replace_targets: self.replacements.iter().map(ToString::to_string).collect(),
             timeout: Some(milliseconds(self.timeout)),
@@ -368,6 +390,12 @@ impl DialSpecBuilder {
         self
     }
 
+    /// Sets TLS over the connections.
+    pub fn tls(mut self, tls: TlsClientSpec) -> Self {
+        self.spec.tls = Some(tls);
+        self
+    }
+
     /// Checks the whole.
     ///
     /// # Errors
@@ -382,6 +410,7 @@ impl DialSpecBuilder {
         check.kept("keep_alive_config", spec.keep_alive == self.spec.keep_alive);
         check.kept("sock_option", self.spec.sock_options.is_in(&spec.sock_options));
         check.kept("resolver", spec.resolver == self.spec.resolver);
+        check.kept("tls_config", spec.tls == self.spec.tls);
         check.or(spec)
     }
 }
@@ -394,7 +423,6 @@ impl Check {
         path: &str,
         target: Option<Target>,
     ) -> DialSpec {
-        self.unavailable(raw, path, NOT_YET);
         let at = |field: &str| join(path, field);
         let defaults = DialSpec::default();
         let local = self.local_address(raw, path);
@@ -427,6 +455,7 @@ impl Check {
             sock_options,
             resolver: resolver.unwrap_or(defaults.resolver),
             proxy_protocol,
+            tls: raw.tls_config.as_ref().map(|raw| self.tls_client(raw, &at("tls_config"))),
         }
     }
 

@@ -16,7 +16,7 @@ use super::net_addr::{AnyHost, Carries, NetAddr, Network};
 use super::raw;
 use super::read::{Format, parse, read_and_check};
 use super::sockopt::{OnUnsupported, SockOptions};
-use super::unavailable::NOT_YET;
+use super::tls::TlsServerSpec;
 use super::unix_file::UnixFile;
 
 /// A listener in which ranges hold, nothing contradicts itself and every default is filled in.
@@ -34,6 +34,7 @@ pub struct ListenSpec {
     sockets: ListenSockets,
     unix: Option<UnixFile>,
     proxy_protocol: Option<ProxyProtocol>,
+    tls: Option<TlsServerSpec>,
 }
 
 impl ListenSpec {
@@ -73,6 +74,7 @@ impl ListenSpec {
             sockets: if is_unix { ListenSockets::Shared } else { ListenSockets::PerCore },
             unix: None,
             proxy_protocol: None,
+            tls: None,
         }
     }
 
@@ -127,6 +129,17 @@ impl ListenSpec {
         self.proxy_protocol.as_ref()
     }
 
+    /// TLS with the clients: [`crate::net::tls::TlsListener`] speaks it, a [`crate::net::Listener`] refuses to listen with it.
+    pub fn tls(&self) -> Option<&TlsServerSpec> {
+        self.tls.as_ref()
+    }
+
+    /// The same for plain connections.
+    #[must_use]
+    pub fn without_tls(&self) -> ListenSpec {
+        ListenSpec { tls: None, ..self.clone() }
+    }
+
     /// The sort of socket; `None` where it is inherited.
     pub fn target(&self) -> Option<Target> {
         self.source.target()
@@ -179,7 +192,7 @@ impl ListenSpec {
             ListenSockets::Shared => raw::ListenSockets::Shared,
         };
         raw::ListenConfig {
-            tls_config: None,
+            tls_config: self.tls.as_ref().map(TlsServerSpec::to_raw),
             network: None,
             addr,
             connection_limit: Some(count(self.limits.total)),
@@ -406,6 +419,12 @@ impl ListenSpecBuilder {
         self
     }
 
+    /// Sets TLS with the clients.
+    pub fn tls(mut self, tls: TlsServerSpec) -> Self {
+        self.spec.tls = Some(tls);
+        self
+    }
+
     /// For a whole that is checked later.
     pub(super) fn into_unchecked(self) -> ListenSpec {
         self.spec
@@ -416,8 +435,9 @@ impl ListenSpecBuilder {
     /// # Errors
     /// Every fault, by path. The caller is at fault.
     pub fn build(self) -> Result<ListenSpec, SpecErrors> {
-        let ListenSpec { source, limits, deadlines, keep_alive, sock_options, unix, proxy_protocol, .. } =
-            self.spec.clone();
+        let ListenSpec {
+            source, limits, deadlines, keep_alive, sock_options, unix, proxy_protocol, tls, ..
+        } = self.spec.clone();
         let spec = ListenSpec::try_from(&self.spec.to_raw())?;
         let mut check = Check::default();
         check.kept("addr", spec.source == source);
@@ -427,6 +447,7 @@ impl ListenSpecBuilder {
         check.kept("sock_option", sock_options.is_in(&spec.sock_options));
         check.kept("unix", unix.is_none() || spec.unix == unix);
         check.kept("proxy_protocol", spec.proxy_protocol == proxy_protocol);
+        check.kept("tls_config", spec.tls == tls);
         check.or(spec)
     }
 }
@@ -439,7 +460,6 @@ impl Check {
         path: &str,
         address: Option<NetAddr<Address>>,
     ) -> Option<ListenSpec> {
-        self.unavailable(raw, path, NOT_YET);
         let at = |field: &str| join(path, field);
         let source = self.listen_source(raw, path, address);
         let target = source.as_ref().and_then(ListenSource::target);
@@ -464,6 +484,10 @@ impl Check {
         let unix = self.unix_file(raw.unix.as_ref(), &at("unix"), has_file || source.is_none());
         let is_alone = sock_options.set().find(Opt::SoReuseport) == Some(&Setting::Off);
         let sockets = self.listen_sockets(raw, &at("sockets"), is_unix, is_alone);
+        let tls = raw.tls_config.as_ref().map(|raw| self.tls_server(raw, &at("tls_config")));
+        if tls.is_some() && network.is_some_and(|network| network.carries() == Carries::Sequence) {
+            self.fault(at("tls_config"), "unixpacket carries packets, and TLS needs a stream; write unix");
+        }
         let spec = ListenSpec {
             peers: self.peer_rules(raw, path, has_addresses),
             limits: self.connection_limits(raw, path, has_addresses),
@@ -474,6 +498,7 @@ impl Check {
             sockets,
             unix,
             proxy_protocol,
+            tls,
             source: source?,
         };
         self.timeouts_agree(raw, path);

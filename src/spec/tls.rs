@@ -169,6 +169,11 @@ impl TlsClientSpec {
         TlsClientSpecBuilder { spec: TlsClientSpec::default() }
     }
 
+    /// A builder that begins with this spec, to change it.
+    pub fn into_builder(self) -> TlsClientSpecBuilder {
+        TlsClientSpecBuilder { spec: self }
+    }
+
     /// What both sides have.
     pub fn common(&self) -> &TlsCommon {
         &self.common

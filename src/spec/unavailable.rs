@@ -10,19 +10,18 @@ use super::raw;
 /// A field of a message, and what is said of it.
 pub(super) type Unavailable = (&'static str, &'static str, &'static str);
 
-/// Nowhere, in no spec.
-pub(super) const NOT_YET: &[Unavailable] = &[
-    ("DialConfig", "tls_config", "TLS is not available yet"),
-    ("ListenConfig", "tls_config", "TLS is not available yet"),
-];
-
 /// Not in a proxy.
-pub(super) const NOT_IN_PROXY: &[Unavailable] =
-    &[("ResolverConfig", "cache_entries", KEPT), ("ResolverConfig", "cache_max_ttl", KEPT)];
+pub(super) const NOT_IN_PROXY: &[Unavailable] = &[
+    ("ListenConfig", "tls_config", TLS),
+    ("DialConfig", "tls_config", TLS),
+    ("ResolverConfig", "cache_entries", KEPT),
+    ("ResolverConfig", "cache_max_ttl", KEPT),
+];
 
 /// Networks that listeners of a proxy cannot have: HTTP/1.1 is a stream of bytes.
 pub(super) const NETWORKS_NOT_IN_PROXY: &[Network] = &[Network::UnixPacket];
 
+const TLS: &str = "TLS is not available in a proxy yet";
 const KEPT: &str = "a proxy keeps the names of its origins as long as resolve_interval of the pool says";
 
 /// Takes every field of a list out of a message: what says the default of something that cannot be said yet.

@@ -27,6 +27,8 @@ pub struct DialError {
 pub enum DialErrorKind {
     /// The network carries packets, not a stream. The caller's fault.
     NotAStream,
+    /// The spec asks for TLS, which a [`TlsDialer`](crate::net::tls::TlsDialer) speaks and this dialer does not. The caller's fault.
+    NeedsTls,
     /// The name gave no address.
     Resolve(ResolveError),
     /// A socket option was refused, or does not fit. The spec's fault, or the process lacks a privilege.
@@ -138,7 +140,10 @@ fn rank(kind: &DialErrorKind) -> u8 {
         DialErrorKind::Refused => 2,
         DialErrorKind::TimedOut(_) => 3,
         DialErrorKind::Unreachable => 4,
-        DialErrorKind::NotAStream | DialErrorKind::Resolve(_) | DialErrorKind::Other => 5,
+        DialErrorKind::NotAStream
+        | DialErrorKind::NeedsTls
+        | DialErrorKind::Resolve(_)
+        | DialErrorKind::Other => 5,
     }
 }
 
@@ -194,6 +199,7 @@ impl fmt::Display for DialErrorKind {
             DialErrorKind::NotAStream => {
                 f.write_str("the network carries packets, and a dial gives a stream")
             }
+            DialErrorKind::NeedsTls => f.write_str("the spec asks for TLS, and this dialer speaks none"),
             DialErrorKind::Resolve(error) => error.fmt(f),
             DialErrorKind::Option => f.write_str("a socket option was refused"),
             DialErrorKind::LocalAddr => f.write_str("the local address is not to be had"),
@@ -241,7 +247,9 @@ impl std::error::Error for AttemptError {}
 impl From<DialError> for io::Error {
     fn from(error: DialError) -> Self {
         let kind = match error.kind {
-            DialErrorKind::NotAStream | DialErrorKind::Option => io::ErrorKind::InvalidInput,
+            DialErrorKind::NotAStream | DialErrorKind::NeedsTls | DialErrorKind::Option => {
+                io::ErrorKind::InvalidInput
+            }
             DialErrorKind::Resolve(ResolveError::TimedOut) | DialErrorKind::TimedOut(_) => {
                 io::ErrorKind::TimedOut
             }

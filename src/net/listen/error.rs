@@ -56,6 +56,9 @@ pub enum ListenError {
     /// Such a socket is taken by the other type: of packets by [`PacketListener`](crate::net::PacketListener), of streams by
     /// [`Listener`](crate::net::Listener). The caller's fault.
     Kind(Target),
+    /// The spec asks for TLS, which a [`TlsListener`](crate::net::tls::TlsListener) speaks and this listener does not. The
+    /// caller's fault.
+    NeedsTls,
 }
 
 /// What is wrong with a socket's file.
@@ -118,6 +121,7 @@ impl fmt::Display for ListenError {
                 write!(f, "a {target} has packets, which a stream would not keep whole")
             }
             ListenError::Kind(target) => write!(f, "a {target} has no packets"),
+            ListenError::NeedsTls => f.write_str("the spec asks for TLS, and this listener speaks none"),
         }
     }
 }
@@ -158,6 +162,7 @@ impl std::error::Error for ListenError {
             ListenError::File { .. }
             | ListenError::Inherited { .. }
             | ListenError::Kind(_)
+            | ListenError::NeedsTls
             | ListenError::Options { .. } => None,
         }
     }

@@ -44,6 +44,10 @@ impl ListenPart {
     /// # Errors
     /// What is wrong; nothing is left of the listener then.
     pub fn open(spec: &ListenSpec, cores: usize) -> Result<Vec<ListenPart>, ListenError> {
+        if spec.tls().is_some() {
+            // Nobody may take plain connections for safe ones.
+            return Err(ListenError::NeedsTls);
+        }
         let cores = cores.max(1);
         let made = match spec.source() {
             ListenSource::Address(address) => at_address(spec, address.address(), cores)?,

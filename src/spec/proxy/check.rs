@@ -74,6 +74,7 @@ impl Check {
             Some(text) => Some(NetAddr::of_stream(self.parsed(&address_path, Address::parse(text))?)),
             None => None,
         };
+        self.unavailable(config, &config_path, NOT_IN_PROXY);
         let owner = if beside.is_some() { address_path } else { format!("{config_path}.addr") };
         let listen = self.listen_config(config, &config_path, beside)?;
         if let ListenSource::Address(address) = listen.source() {
@@ -263,6 +264,7 @@ impl Check {
         address: Option<&OriginAddress>,
     ) -> DialSpec {
         let Some(raw) = raw else { return DialSpec::default() };
+        self.unavailable(raw, path, NOT_IN_PROXY);
         if let Some(resolver) = &raw.resolver {
             self.unavailable(resolver, &format!("{path}.resolver"), NOT_IN_PROXY);
         }

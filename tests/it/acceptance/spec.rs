@@ -5,7 +5,7 @@ use std::time::Duration;
 use ringport::net::PeerFilter;
 use ringport::spec::{
     DialSpec, Format, KeepAlive, ListenSource, ListenSpec, NetAddr, OriginAddress, PacketSpec, Spec,
-    SpecErrors,
+    SpecErrors, SpecKind,
 };
 use ringport_platform::sockopt::{Family, Opt, OptValue, Role, Setting, Target};
 
@@ -464,11 +464,22 @@ fn d23_d24_nothing_in_an_address_is_lost() {
 }
 
 #[test]
-fn tls_is_refused_and_never_ignored() {
-    refused(dial("tlsConfig: {}"), &["f:1:12: tls_config: TLS is not available yet"]);
+fn tls_is_never_ignored() {
+    let proxy = |text: &str| Spec::from_text(text, Format::Yaml, "f", Some(SpecKind::Proxy));
+    let listener = "{listeners: [{name: a, listenConfig: {addr: ':1', tlsConfig: {certKeyPairs: [{certFile: a, keyFile: b}]}}}],
+        routes: [{pool: p}], pools: [{name: p, origins: [{address: 'a:1'}]}]}";
+    refused(proxy(listener), &["listeners[0].listen_config.tls_config: TLS is not available in a proxy yet"]);
+    // D26: enums by number, and what no peer could use.
+    refused(dial("tlsConfig: {minVersion: 768}"), &["tls_config.min_version: TLS_VERSION_SSL3 is not safe"]);
     refused(
-        listen("{addr: ':0', tlsConfig: {certKeyPairs: [{certFile: a, keyFile: b}], tlsCipher: [1]}}"),
-        &["tls_config: TLS is not available yet"],
+        listen(
+            "{addr: ':0', tlsConfig: {certKeyPairs: [{certFile: a, keyFile: b}], clientAuth: -1, tlsCipher: [1]}}",
+        ),
+        &["tls_config.client_auth: unknown value -1", "tls_config.tls_ciphers[0]: TLS_RSA_WITH_3DES"],
+    );
+    refused(
+        listen("{addr: 'unixpacket:///a', tlsConfig: {certKeyPairs: [{certFile: a, keyFile: b}]}}"),
+        &["tls_config: unixpacket carries packets"],
     );
 }
 

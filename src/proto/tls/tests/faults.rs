@@ -215,6 +215,18 @@ fn every_byte_of_an_answer() {
     }
 }
 
+/// A record that cannot be read after our own end once failed an assertion of rustls.
+#[test]
+fn garbage_after_our_end() {
+    for version in VERSIONS {
+        let (mut client, mut server) = open(&configs(&[version]));
+        server.close();
+        client.receive(&server.sent());
+        server.receive(&[23, 3, 3, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(server.error, Some(TlsError::Protocol(rustls::Error::DecryptError)));
+    }
+}
+
 #[test]
 fn what_errors_say() {
     use crate::proto::tls::TlsLimit;
