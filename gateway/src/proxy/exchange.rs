@@ -44,17 +44,13 @@ struct Leg {
 }
 
 /// What an exchange has tried.
+#[derive(Default)]
 struct Attempts {
     tried: Vec<Rc<Origin>>,
     /// Whether no kept connection is used any more.
     shuns_kept: bool,
-    last: Trouble,
-}
-
-impl Default for Attempts {
-    fn default() -> Self {
-        Attempts { tried: Vec::new(), shuns_kept: false, last: Trouble::NoOrigin }
-    }
+    /// Behind a pointer: few requests have one, and each would look whether it holds something.
+    last: Option<Box<Trouble>>,
 }
 
 /// The origins that were asked, in order.
@@ -153,7 +149,9 @@ impl<'a> Exchange<'a> {
     async fn attempts(&mut self, route: &Route, relay: &mut Relay) -> Result<Flow, Trouble> {
         let mut attempts = Attempts::default();
         loop {
-            let Some(origin) = self.pick(route, &attempts) else { return Err(attempts.last) };
+            let Some(origin) = self.pick(route, &attempts) else {
+                return Err(attempts.last.map_or(Trouble::NoOrigin, |last| *last));
+            };
             let kept = if attempts.shuns_kept { None } else { self.take_kept(route, &origin) };
             let reused = kept.is_some();
             let leg = match kept {
@@ -222,7 +220,7 @@ impl<'a> Exchange<'a> {
             return Err(trouble);
         }
         stats.retries.inc();
-        attempts.last = trouble;
+        attempts.last = Some(Box::new(trouble));
         Ok(())
     }
 

@@ -44,6 +44,7 @@ pub(crate) struct Origin {
     /// What is dialled, before any replacement.
     target: NetAddr<OriginAddress>,
     dialer: Dialer<Native>,
+    tells_client: bool,
     addrs: RefCell<Addrs>,
     next_addr: Cell<usize>,
     active: Cell<u32>,
@@ -250,6 +251,7 @@ impl Origin {
             host,
             target,
             dialer: Dialer::from_spec(&dial, runtime),
+            tells_client: dial.proxy_protocol().is_some(),
             addrs: RefCell::new(addrs.map_or(Addrs::Unknown, |addr| Addrs::Known(vec![addr]))),
             next_addr: Cell::new(0),
             active: Cell::new(0),
@@ -300,8 +302,9 @@ impl Origin {
     }
 
     /// Whether a connection begins by naming the client for which it is made.
+    #[inline]
     pub(crate) fn tells_client(&self) -> bool {
-        self.dialer.spec().proxy_protocol().is_some()
+        self.tells_client
     }
 
     /// Connects, to the next of its addresses first, for a client that it is named of where it is named of any.
