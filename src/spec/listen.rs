@@ -162,7 +162,7 @@ impl ListenSpec {
         options.for_target(target)
     }
 
-    /// Fields in which another spec differs that a listening socket of this one cannot take over: it needs a new socket. All
+    /// Fields in which another spec differs that a listener of this one cannot take over while it listens: it needs another. All
     /// else [`ListenHandle::update`](crate::net::ListenHandle::update) takes over.
     pub fn socket_changes(&self, other: &ListenSpec) -> Vec<&'static str> {
         let changes = [
@@ -172,6 +172,7 @@ impl ListenSpec {
             ("backlog", self.backlog != other.backlog),
             ("sockets", self.sockets != other.sockets),
             ("unix", self.unix != other.unix),
+            ("tls_config", self.tls != other.tls),
         ];
         changes.into_iter().filter_map(|(field, differs)| differs.then_some(field)).collect()
     }
