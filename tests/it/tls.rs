@@ -345,7 +345,8 @@ fn silent_handshakes_end_in_time() {
 fn half_open_handshakes_stay_within_the_cap() {
     each(async |runtime| {
         let (folder, _) = Folder::usual();
-        let spec = LISTEN.replace("tlsConfig: {", "tlsConfig: {maxPendingHandshakes: 20, handshakeTimeout: 0, ");
+        let spec =
+            LISTEN.replace("tlsConfig: {", "tlsConfig: {maxPendingHandshakes: 20, handshakeTimeout: 0, ");
         let mut listener = listener(&runtime, &folder.listen(&spec));
         let any = target(&listener, "127.0.0.1");
         let plain = Dialer::new(&runtime);
