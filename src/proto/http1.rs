@@ -32,7 +32,9 @@ mod tests;
 pub use client::{ClientConn, ClientEvent};
 pub use error::{Error, Fault, SendError};
 pub use head::{Fields, ForwardableFields, RequestHead, ResponseHead, Trailers};
+pub(super) use parse::is_forbidden_trailer;
 pub use server::{RemainingBody, ServerConn, ServerEvent};
+pub(super) use target::{is_authority, is_target_byte};
 pub use write::{Authority, FieldBlock, FieldWriter, ForwardedHost, RequestLine};
 
 /// How the body of a message is delimited. RFC 9112 6.

@@ -183,7 +183,7 @@ pub(super) fn parse_trailers(buf: SharedBuf, limits: &Limits) -> Result<Trailers
 
 /// Whether a trailer of that name would change framing, routing, authentication or the meaning of the content.
 /// RFC 9110 6.5.1.
-pub(super) fn is_forbidden_trailer(name: &str) -> bool {
+pub(in crate::proto) fn is_forbidden_trailer(name: &str) -> bool {
     FORBIDDEN_TRAILERS.iter().any(|forbidden| forbidden.eq_ignore_ascii_case(name))
 }
 

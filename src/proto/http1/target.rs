@@ -43,7 +43,7 @@ pub(super) fn parse_target(method: &[u8], target: &[u8]) -> Option<TargetParts> 
 }
 
 /// Whether the bytes are `host [":" port]` with a host that is not empty, and without user information.
-pub(super) fn is_authority(bytes: &[u8]) -> bool {
+pub(in crate::proto) fn is_authority(bytes: &[u8]) -> bool {
     // Most are nothing but a name of letters, digits, dots and hyphens.
     if !bytes.is_empty() && plain::is_free_of(bytes, plain::not_of_host) {
         return true;
@@ -75,7 +75,7 @@ fn is_port(digits: &[u8]) -> bool {
 }
 
 /// Whether a byte may stand in a target: visible ASCII, and no fragment.
-pub(super) fn is_target_byte(byte: u8) -> bool {
+pub(in crate::proto) fn is_target_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && byte != b'#'
 }
 
