@@ -39,7 +39,7 @@
 //! * [`buf`]: who owns received bytes and bytes to send.
 //! * [`net`]: streams with plain async methods, whole or in two halves, datagrams, and the streams' wrappers for `AsyncRead` and
 //!   `AsyncWrite` of tokio and futures-io.
-//! * [`proto`]: protocols as machines without socket, clock or thread; HTTP/1.1 in both roles.
+//! * [`proto`]: protocols as machines without socket, clock or thread; HTTP/1.1 and HTTP/2 in both roles.
 //! * [`http`]: those machines driven over streams.
 //! * [`spec`]: what a gateway's config may say, read, checked and filled with defaults.
 //!

@@ -12,6 +12,7 @@ mod ends;
 mod errors;
 mod examples;
 mod golden;
+mod http2;
 mod http_hyper;
 mod http_own;
 mod hyper_io;
