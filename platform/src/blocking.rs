@@ -139,7 +139,13 @@ pub fn resolve(
     port: u16,
 ) -> Result<BlockingJob<io::Result<Vec<SocketAddr>>>, PoolFull> {
     let host = host.to_owned();
-    pool.submit(move || Ok((host.as_str(), port).to_socket_addrs()?.collect()))
+    pool.submit(move || {
+        if host.is_empty() {
+            // Windows takes it for a name of this machine.
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "an empty name"));
+        }
+        Ok((host.as_str(), port).to_socket_addrs()?.collect())
+    })
 }
 
 struct Shared {

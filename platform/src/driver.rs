@@ -19,6 +19,8 @@
 mod epoll;
 #[cfg(feature = "faulty")]
 pub mod faulty;
+#[cfg(windows)]
+mod iocp;
 mod mechanisms;
 mod open;
 #[cfg(target_os = "linux")]
@@ -26,6 +28,8 @@ mod uring;
 
 #[cfg(target_os = "linux")]
 pub use epoll::EpollDriver;
+#[cfg(windows)]
+pub use iocp::IocpDriver;
 pub use open::{DriverChoice, OpenError, Opened, open};
 
 use std::io;

@@ -9,6 +9,7 @@ pub mod driver;
 pub mod errno;
 pub mod exec;
 pub mod fd;
+pub mod file;
 pub mod launch;
 pub mod mesh;
 pub mod names;

@@ -35,6 +35,8 @@ pub use open::{
     DialOptions, Ends, OpenError, Opened, PacketEnds, open_dialled, open_listener, open_listener_with,
     open_packet, open_packet_with,
 };
+#[cfg(windows)]
+pub(crate) use os::protocol_info;
 pub use os::{is_readable, unacknowledged};
 pub(crate) use os::{readable, set_reset_on_close, unix_addr};
 

@@ -3,7 +3,6 @@
 //! A case gets a [`Rig`]: a driver with its sockets, which checks the contract at every turn (one terminal completion
 //! for each operation, credit never exceeded, the count of operations in flight). Peers are blocking sockets of the
 //! standard library. Nothing sleeps to synchronise: turns are driven until what must happen has happened, for 10 s.
-#![cfg(target_os = "linux")]
 
 #[path = "driver/connections.rs"]
 mod connections;
@@ -11,6 +10,12 @@ mod connections;
 mod drivers;
 #[path = "driver/faults.rs"]
 mod faults;
+#[cfg(target_os = "linux")]
+#[path = "driver/linux.rs"]
+mod os;
+#[cfg(windows)]
+#[path = "driver/windows.rs"]
+mod os;
 #[path = "driver/random.rs"]
 mod random;
 #[path = "driver/rig.rs"]
@@ -19,6 +24,7 @@ mod rig;
 mod streams;
 #[path = "driver/turns.rs"]
 mod turns;
+#[cfg(target_os = "linux")]
 #[path = "driver/uring.rs"]
 mod uring;
 #[path = "driver/watches.rs"]

@@ -289,6 +289,7 @@ impl ChunkRef {
     }
 
     /// The number of the chunk in its pool, below `max_chunks`.
+    #[cfg_attr(all(windows, not(test)), expect(dead_code, reason = "for io_uring"))]
     pub(crate) fn id(&self) -> u16 {
         self.header().id
     }

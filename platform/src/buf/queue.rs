@@ -413,6 +413,7 @@ impl TxQueue {
 
     /// The unsent bytes, where they lie in one segment.
     #[inline]
+    #[cfg_attr(windows, expect(dead_code, reason = "for io_uring"))]
     pub(crate) fn only_slice(&self) -> Option<&[u8]> {
         self.segs.only().map(|seg| &seg[self.head_sent..])
     }

@@ -86,11 +86,13 @@ impl PoolBuf {
     }
 
     /// Nobody may touch the bytes until [`PoolBuf::show`]: the kernel fills them.
+    #[cfg_attr(windows, expect(dead_code, reason = "for io_uring"))]
     pub(crate) fn hide(&self) {
         poison::hide(self.start(), self.len as usize);
     }
 
     /// Ends [`PoolBuf::hide`].
+    #[cfg_attr(windows, expect(dead_code, reason = "for io_uring"))]
     pub(crate) fn show(&self) {
         poison::show(self.start(), self.len as usize);
     }

@@ -12,6 +12,10 @@ use super::LookupError;
 /// # Errors
 /// The name has none, or it could not be found out.
 pub fn lookup(host: &str, max: usize) -> Result<Vec<SocketAddr>, LookupError> {
+    if host.is_empty() {
+        // Windows takes it for a name of this machine.
+        return Err(LookupError::NotFound);
+    }
     let list = (host, 0).to_socket_addrs().map_err(|error| match error.raw_os_error() {
         Some(WSAHOST_NOT_FOUND | WSANO_DATA) => LookupError::NotFound,
         Some(WSATRY_AGAIN) => LookupError::TryAgain,

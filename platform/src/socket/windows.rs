@@ -22,6 +22,9 @@ pub(super) const MPTCP: Option<Protocol> = None;
 
 /// A socket for overlapped operations that does not block otherwise, and is not inherited.
 pub(super) fn new_socket(domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
+    if domain == Domain::UNIX {
+        return Err(no_unix());
+    }
     let socket = Socket::new(domain, kind, protocol)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
@@ -81,7 +84,11 @@ pub(super) fn keep_from_children(socket: &Socket) -> io::Result<()> {
 
 /// Refused: neither AcceptEx nor ConnectEx is documented for `AF_UNIX`.
 pub(crate) fn unix_addr(_path: &[u8]) -> io::Result<SockAddr> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "Unix sockets are not to be had on Windows"))
+    Err(no_unix())
+}
+
+fn no_unix() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "Unix sockets are not to be had on Windows")
 }
 
 /// 0: Windows does not tell how much of what was sent is not acknowledged.

@@ -280,7 +280,7 @@ macro_rules! options {
         const TABLE: &[Row] = &[$(Row { opt: Opt::$opt, doc: concat!($($doc),+), ..$row }),+];
 
         /// The same rows, built at run time: what is only evaluated by the compiler leaves no trace in coverage.
-        #[cfg(test)]
+        #[cfg(all(test, target_os = "linux"))]
         pub(super) fn rows() -> Vec<Row> {
             vec![$(Row { opt: Opt::$opt, doc: concat!($($doc),+), ..$row }),+]
         }

@@ -1,16 +1,21 @@
 //! Accept and connect.
 
 use std::net::TcpStream;
-use std::process::Command;
 
 use ringport_platform::driver::{ConnectAddr, Wait};
+use ringport_platform::errno;
 use ringport_platform::op::{Burst, Errno, OpKind, Outcome};
-use ringport_platform::socket::{ListenOptions, listen, stream_for};
+use ringport_platform::socket::stream_for;
 
 use super::each;
+use super::os::expect_our_own;
 use super::rig::{PLENTY, Rig, listener};
 
-fn take_connections(rig: &mut Rig, sock: u32, count: usize) -> Vec<std::os::fd::OwnedFd> {
+pub(super) fn take_connections(
+    rig: &mut Rig,
+    sock: u32,
+    count: usize,
+) -> Vec<ringport_platform::fd::OwnedFd> {
     let mut taken = Vec::new();
     while taken.len() < count {
         if !rig.is_live(OpKind::Accept, sock) {
@@ -18,7 +23,7 @@ fn take_connections(rig: &mut Rig, sock: u32, count: usize) -> Vec<std::os::fd::
         }
         match rig.next(OpKind::Accept, sock).outcome {
             Outcome::Accepted(fd) => taken.push(fd),
-            Outcome::Failed(Errno(libc::EMFILE)) | Outcome::Canceled => {}
+            Outcome::Failed(Errno(errno::EMFILE)) | Outcome::Canceled => {}
             outcome => panic!("{outcome:?}"),
         }
     }
@@ -36,15 +41,7 @@ fn many_connections_are_accepted() {
         for fd in take_connections(rig, sock, 200) {
             let stream = TcpStream::from(fd);
             ports.push(stream.peer_addr().unwrap().port());
-            // SAFETY: the descriptor is open; no memory is passed.
-            let (status, flags) = unsafe {
-                use std::os::fd::AsRawFd;
-                (
-                    libc::fcntl(stream.as_raw_fd(), libc::F_GETFL),
-                    libc::fcntl(stream.as_raw_fd(), libc::F_GETFD),
-                )
-            };
-            assert!(status & libc::O_NONBLOCK != 0 && flags & libc::FD_CLOEXEC != 0);
+            expect_our_own(&stream);
         }
         let expected: Vec<_> = peers.iter().map(|peer| peer.local_addr().unwrap().port()).collect();
         ports.sort_unstable();
@@ -138,51 +135,6 @@ fn a_cancelled_accept_of_one_loses_no_connection() {
     });
 }
 
-/// The limit is the process's, so this case runs in a process of its own.
-#[test]
-fn accept_recovers_from_a_lack_of_descriptors() {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "connections::lack_of_descriptors", "--ignored", "--test-threads=1", "--nocapture"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}{output:?}");
-}
-
-#[test]
-#[ignore = "lowers the limit of the whole process; the test above runs it in a child"]
-fn lack_of_descriptors() {
-    each(|rig| {
-        let (fd, addr) = listener(16);
-        let sock = rig.add(fd);
-        let peers: Vec<_> = (0..3).map(|_| TcpStream::connect(addr).unwrap()).collect();
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: the kernel reads and writes `limit` during the calls only; the duplicate is closed at once.
-        let next = unsafe {
-            assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
-            let next = libc::dup(0);
-            assert!(next > 0);
-            libc::close(next);
-            next
-        };
-        let low = libc::rlimit { rlim_cur: next as libc::rlim_t, ..limit };
-        // SAFETY: as above.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &low) }, 0);
-        let refused = [Burst::Many, Burst::One].map(|burst| {
-            rig.accept_in(sock, burst);
-            rig.next(OpKind::Accept, sock)
-        });
-        // SAFETY: as above.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
-        for completion in refused {
-            assert!(matches!(completion.outcome, Outcome::Failed(Errno(libc::EMFILE))), "{completion:?}");
-            assert!(!completion.more);
-        }
-        assert_eq!(rig.stats.accept_out_of_fds.load(), 2);
-        take_connections(rig, sock, peers.len());
-    });
-}
-
 #[test]
 fn connects_succeed_and_carry_bytes() {
     each(|rig| {
@@ -203,34 +155,6 @@ fn connects_succeed_and_carry_bytes() {
 }
 
 #[test]
-fn unix_connects_answer_at_once() {
-    each(|rig| {
-        let name = format!("\0ringport-driver-{}-{:p}", std::process::id(), rig).into_bytes();
-        let addr = ConnectAddr::Unix(name);
-        let refused = rig.add(stream_for(&addr).unwrap());
-        rig.connect(refused, &addr);
-        let completion = rig.next(OpKind::Connect, refused);
-        assert!(matches!(completion.outcome, Outcome::Failed(Errno(libc::ECONNREFUSED))), "{completion:?}");
-        let _listener = listen(&addr, ListenOptions { backlog: 1, reuse_port: false }).unwrap();
-        let client = rig.add(stream_for(&addr).unwrap());
-        rig.connect(client, &addr);
-        let completion = rig.next(OpKind::Connect, client);
-        assert!(matches!(completion.outcome, Outcome::Connected), "{completion:?}");
-    });
-}
-
-#[test]
-fn a_path_that_is_too_long_is_an_invalid_address() {
-    each(|rig| {
-        let addr = ConnectAddr::Unix(vec![b'x'; 109]);
-        let client = rig.add(stream_for(&addr).unwrap());
-        rig.connect(client, &addr);
-        let completion = rig.next(OpKind::Connect, client);
-        assert!(matches!(completion.outcome, Outcome::Failed(Errno(libc::EINVAL))), "{completion:?}");
-    });
-}
-
-#[test]
 fn a_refused_connect_fails() {
     each(|rig| {
         let (fd, addr) = listener(1);
@@ -238,7 +162,7 @@ fn a_refused_connect_fails() {
         let client = rig.add(stream_for(&ConnectAddr::Inet(addr)).unwrap());
         rig.connect(client, &ConnectAddr::Inet(addr));
         let completion = rig.next(OpKind::Connect, client);
-        assert!(matches!(completion.outcome, Outcome::Failed(Errno(libc::ECONNREFUSED))), "{completion:?}");
+        assert!(matches!(completion.outcome, Outcome::Failed(Errno(errno::ECONNREFUSED))), "{completion:?}");
     });
 }
 

@@ -1,13 +1,23 @@
 //! The drivers that suites run over.
 
-use std::io::Write;
-use std::sync::{Arc, Once};
+#[cfg(target_os = "linux")]
+#[path = "drivers/linux.rs"]
+pub(crate) mod linux;
+#[cfg(windows)]
+#[path = "drivers/windows.rs"]
+mod windows;
 
-use ringport_platform::buf::{Pool, PoolSpec};
-use ringport_platform::driver::{
-    Driver, EpollDriver, Mechanism, Mechanisms, UringDriver, UringError, UringReport, UringSpec,
-};
+use std::io::Write;
+use std::sync::Arc;
+
+use ringport_platform::buf::Pool;
+use ringport_platform::driver::Driver;
 use ringport_platform::stats::CoreStats;
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::drivers;
+#[cfg(windows)]
+pub(crate) use windows::drivers;
 
 pub(crate) type Open = Box<dyn Fn(Pool, Arc<CoreStats>) -> Box<dyn Driver> + Send + Sync>;
 
@@ -20,58 +30,8 @@ pub(crate) struct Candidate {
     pub(crate) exact_credit: bool,
 }
 
-/// Every driver. A new one is one more entry here.
-///
-/// io_uring stands here as it is, without each of its mechanisms, and without them all; where it is not to be had the
-/// reason is printed.
-pub(crate) fn drivers() -> Vec<Candidate> {
-    static TOLD: Once = Once::new();
-    let open: Open = Box::new(|pool, stats| {
-        Box::new(EpollDriver::open(pool, stats).expect("epoll exists on every Linux"))
-    });
-    let mut drivers = vec![Candidate { name: "epoll".to_owned(), open, exact_credit: true }];
-    let report = match probe_uring() {
-        Ok(report) => report,
-        Err(reason) => {
-            TOLD.call_once(|| skipped(format!("the uring driver, in every case: {reason}")));
-            return drivers;
-        }
-    };
-    let counted = report.features.iter().any(|feature| feature.name == "credit" && feature.available);
-    let single = Mechanism::of_uring().map(|mechanism| Mechanisms::NONE.with(mechanism));
-    let all = Mechanism::of_uring().fold(Mechanisms::NONE, Mechanisms::with);
-    for disable in [Mechanisms::NONE].into_iter().chain(single).chain([all]) {
-        let spec = UringSpec { disable, ..UringSpec::default() };
-        let without = if disable == Mechanisms::NONE { "" } else { " without " };
-        drivers.push(Candidate {
-            name: format!("uring{without}{disable}"),
-            open: open_uring(spec),
-            exact_credit: disable.contains(Mechanism::Multishot)
-                || (counted && !disable.contains(Mechanism::Credit)),
-        });
-    }
-    drivers
-}
-
 /// Says on standard error itself that a case, or a part of it, does not run here: the harness would keep it to itself.
 pub(crate) fn skipped(why: impl std::fmt::Display) {
     let case = std::thread::current();
     let _ = writeln!(std::io::stderr(), "skipped {}: {why}", case.name().unwrap_or("a case"));
-}
-
-pub(crate) fn open_uring(spec: UringSpec) -> Open {
-    Box::new(move |pool, stats| {
-        let (driver, _) = UringDriver::open(&spec, pool, stats).expect("it could be opened before");
-        Box::new(driver)
-    })
-}
-
-/// What io_uring offers this process, or why it cannot have it. On a thread of its own, because the end of a ring
-/// interrupts system calls of the thread that made it.
-pub(crate) fn probe_uring() -> Result<UringReport, UringError> {
-    let probe = || {
-        let (pool, stats) = (Pool::new(PoolSpec::default()), Arc::new(CoreStats::default()));
-        UringDriver::open(&UringSpec::default(), pool, stats).map(|(_, report)| report)
-    };
-    std::thread::spawn(probe).join().expect("no panic")
 }

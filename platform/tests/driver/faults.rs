@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use ringport_platform::buf::PoolSpec;
 use ringport_platform::driver::faulty::{Fault, Faulty, Step};
 use ringport_platform::driver::{ConnectAddr, Wait};
+use ringport_platform::errno;
 use ringport_platform::op::{Burst, Errno, OpKind, Outcome};
 use ringport_platform::socket::stream_for;
 
@@ -80,9 +81,9 @@ fn a_lost_more_ends_the_operation() {
 #[test]
 fn a_forced_errno_ends_what_it_hits() {
     let plan = [
-        step(OpKind::Recv, 1, Fault::Errno(libc::ETIMEDOUT)),
-        step(OpKind::Send, 1, Fault::Errno(libc::ENOBUFS)),
-        step(OpKind::Connect, 1, Fault::Errno(libc::EHOSTUNREACH)),
+        step(OpKind::Recv, 1, Fault::Errno(errno::ETIMEDOUT)),
+        step(OpKind::Send, 1, Fault::Errno(errno::ENOBUFS)),
+        step(OpKind::Connect, 1, Fault::Errno(errno::EHOSTUNREACH)),
     ];
     each_faulty(&plan, |rig| {
         let (ours, mut peer) = tcp_pair();
@@ -95,9 +96,9 @@ fn a_forced_errno_ends_what_it_hits() {
         let client = rig.add(stream_for(&ConnectAddr::Inet(addr)).unwrap());
         rig.connect(client, &ConnectAddr::Inet(addr));
         for (kind, index, expected) in [
-            (OpKind::Recv, sock, libc::ETIMEDOUT),
-            (OpKind::Send, sock, libc::ENOBUFS),
-            (OpKind::Connect, client, libc::EHOSTUNREACH),
+            (OpKind::Recv, sock, errno::ETIMEDOUT),
+            (OpKind::Send, sock, errno::ENOBUFS),
+            (OpKind::Connect, client, errno::EHOSTUNREACH),
         ] {
             let completion = rig.next(kind, index);
             assert!(!completion.more);
@@ -162,9 +163,9 @@ fn a_cancel_can_be_overtaken_by_the_outcome() {
     each_faulty(&plan, |rig| {
         let (ours, mut peer) = tcp_pair();
         let sock = rig.add(ours);
-        rig.recv(sock, 4);
-        rig.turn(Wait::Poll);
+        // Before the receive: only then is it sure that one turn brings it.
         peer.write_all(b"real").unwrap();
+        rig.recv(sock, 4);
         rig.cancel(OpKind::Recv, sock);
         let completion = rig.next(OpKind::Recv, sock);
         assert!(matches!(&completion.outcome, Outcome::Received(buf) if &**buf == b"real"), "{completion:?}");
@@ -186,7 +187,7 @@ fn a_refused_accept_of_one_keeps_the_connection() {
         let peers: Vec<_> = (0..5).map(|_| TcpStream::connect(addr).unwrap()).collect();
         rig.accept_in(sock, Burst::One);
         let completion = rig.next(OpKind::Accept, sock);
-        assert!(matches!(completion.outcome, Outcome::Failed(Errno(libc::EMFILE))), "{completion:?}");
+        assert!(matches!(completion.outcome, Outcome::Failed(Errno(errno::EMFILE))), "{completion:?}");
         for peer in &peers {
             rig.accept_in(sock, Burst::One);
             let completion = rig.next(OpKind::Accept, sock);
@@ -208,7 +209,7 @@ fn a_lack_of_descriptors_keeps_the_connection() {
         let peers: Vec<_> = (0..5).map(|_| TcpStream::connect(addr).unwrap()).collect();
         rig.accept(sock);
         let completion = rig.next(OpKind::Accept, sock);
-        assert!(matches!(completion.outcome, Outcome::Failed(Errno(libc::EMFILE))), "{completion:?}");
+        assert!(matches!(completion.outcome, Outcome::Failed(Errno(errno::EMFILE))), "{completion:?}");
         assert!(!completion.more);
         rig.expect_quiet();
         for peer in &peers {

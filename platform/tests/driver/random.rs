@@ -2,7 +2,6 @@
 //! here each stream is compared byte by byte.
 
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
 
 use proptest::prelude::*;
 use ringport_platform::buf::{PoolBuf, PoolSpec};
@@ -11,7 +10,8 @@ use ringport_platform::driver::faulty::{Fault, Faulty, Step as FaultStep};
 use ringport_platform::op::{OpKind, Outcome, SendMode};
 
 use super::each_wrapped;
-use super::rig::{Rig, unix_pair};
+use super::os::{LocalStream, local_pair};
+use super::rig::Rig;
 
 const SOCKETS: usize = 4;
 const POOL: PoolSpec = PoolSpec { chunk_bytes: 4096, min_chunks: 0, max_chunks: 6 };
@@ -69,7 +69,7 @@ fn bytes(seed: usize, from: usize, len: usize) -> Vec<u8> {
 /// One connection, with how far each of its streams has come.
 struct Stream {
     sock: u32,
-    peer: UnixStream,
+    peer: LocalStream,
     seed: usize,
     written: usize,
     received: usize,
@@ -80,7 +80,7 @@ struct Stream {
 
 impl Stream {
     fn new(rig: &mut Rig, seed: usize) -> Self {
-        let (ours, peer) = unix_pair();
+        let (ours, peer) = local_pair();
         peer.set_nonblocking(true).expect("non-blocking");
         let sock = rig.add(ours);
         Stream { sock, peer, seed, written: 0, received: 0, queued: 0, read: 0, mode: SendMode::Try }

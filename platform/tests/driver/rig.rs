@@ -1,9 +1,8 @@
 //! A driver under test with the sockets that it serves.
 
+use ringport_platform::fd::{AsRawFd, OwnedFd, RawFd};
 use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -131,6 +130,12 @@ impl Rig {
         let fd = sock.fd.take().expect("open");
         self.driver.close(fd, index);
         self.free.push(index);
+    }
+
+    /// Gives up a socket that somebody else has closed.
+    #[cfg(windows)]
+    pub(crate) fn forget(&mut self, index: u32) {
+        std::mem::forget(self.socks[index as usize].fd.take().expect("open"));
     }
 
     /// Closes, and hands the close to the kernel: from then on the peer sees it.
@@ -268,13 +273,6 @@ pub(crate) fn tcp_pair() -> (OwnedFd, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
     let peer = TcpStream::connect(listener.local_addr().expect("addr")).expect("connect");
     let (ours, _) = listener.accept().expect("accept");
-    ours.set_nonblocking(true).expect("non-blocking");
-    peer.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    (ours.into(), peer)
-}
-
-pub(crate) fn unix_pair() -> (OwnedFd, UnixStream) {
-    let (ours, peer) = UnixStream::pair().expect("pair");
     ours.set_nonblocking(true).expect("non-blocking");
     peer.set_read_timeout(Some(PATIENCE)).expect("timeout");
     (ours.into(), peer)

@@ -10,7 +10,8 @@ use ringport_platform::socket::stream_for;
 
 use super::drivers::{Candidate, drivers};
 use super::each;
-use super::rig::{PLENTY, Rig, listener, pattern, tcp_pair, unix_pair};
+use super::os::local_pair;
+use super::rig::{PLENTY, Rig, listener, pattern, tcp_pair};
 
 #[test]
 fn an_unpark_wakes_a_turn_that_waits_forever() {
@@ -92,7 +93,7 @@ fn a_driver_dropped_with_operations_in_flight_lets_go() {
 #[test]
 fn cancels_that_race_with_bytes_lose_none() {
     each(|rig| {
-        let (ours, mut peer) = unix_pair();
+        let (ours, mut peer) = local_pair();
         let sock = rig.add(ours);
         let bytes = pattern(400_000);
         let expected = bytes.clone();

@@ -10,8 +10,10 @@ use ringport_platform::driver::{Denial, Mechanism, Mechanisms, UringDriver, Urin
 use ringport_platform::op::{Completion, Errno, OpKind, Outcome, SendMode};
 use ringport_platform::stats::CoreStats;
 
-use super::drivers::{drivers, open_uring, probe_uring, skipped};
-use super::rig::{PLENTY, Rig, pattern, tcp_pair, unix_pair};
+use super::drivers::linux::{open_uring, probe_uring};
+use super::drivers::{drivers, skipped};
+use super::os::local_pair;
+use super::rig::{PLENTY, Rig, pattern, tcp_pair};
 
 const SMALL_POOL: PoolSpec = PoolSpec { chunk_bytes: 4096, min_chunks: 0, max_chunks: 2 };
 
@@ -127,7 +129,7 @@ fn a_silent_send_that_was_left_behind_keeps_the_next_turn_awake() {
     }
     let case = || {
         let Some(mut rig) = uring(UringSpec::default(), PoolSpec::default()) else { return };
-        let (ours, _peer) = unix_pair();
+        let (ours, _peer) = local_pair();
         let sock = rig.add(ours);
         rig.turn(Wait::Poll);
         rig.driver().set_lazy_sends(true);
@@ -151,7 +153,7 @@ fn tiny_queues_hide_no_failure() {
     let Some(mut rig) = uring(spec, PoolSpec::default()) else { return };
     let mut peers = Vec::new();
     for index in 0..300 {
-        let (ours, peer) = unix_pair();
+        let (ours, peer) = local_pair();
         assert_eq!(rig.add(ours), index);
         rig.tx(index).push(&b"hello"[..]);
         peers.push(peer);
@@ -183,7 +185,7 @@ fn an_overflow_loses_no_byte() {
     let Some(mut rig) = uring(spec, PoolSpec::default()) else { return };
     let mut peers = Vec::new();
     for index in 0..200 {
-        let (ours, mut peer) = unix_pair();
+        let (ours, mut peer) = local_pair();
         assert_eq!(rig.add(ours), index);
         rig.recv(index, PLENTY);
         peer.write_all(&[index as u8; 100]).expect("write");
@@ -204,7 +206,7 @@ fn nothing_is_armed_on_an_empty_ring() {
     let Some(mut rig) = uring(UringSpec::default(), SMALL_POOL) else { return };
     let kept = fill_pool(&mut rig);
     let (ended, entered) = (rig.stats.multishot_ended.load(), rig.stats.syscalls.load());
-    let (idle, _peer) = unix_pair();
+    let (idle, _peer) = local_pair();
     let idle = rig.add(idle);
     rig.recv(idle, PLENTY);
     assert!(matches!(rig.next(OpKind::Recv, idle).outcome, Outcome::Starved));
@@ -218,7 +220,7 @@ fn nothing_is_armed_on_an_empty_ring() {
 
 /// Fills every chunk of the pool with views that are kept.
 fn fill_pool(rig: &mut Rig) -> Vec<PoolBuf> {
-    let (ours, mut peer) = unix_pair();
+    let (ours, mut peer) = local_pair();
     let sock = rig.add(ours);
     peer.write_all(&pattern(20_000)).expect("write");
     rig.recv(sock, PLENTY);
@@ -236,7 +238,7 @@ fn fill_pool(rig: &mut Rig) -> Vec<PoolBuf> {
 #[test]
 fn an_ended_multishot_is_armed_again_and_counted() {
     let Some(mut rig) = uring(UringSpec::default(), SMALL_POOL) else { return };
-    let (ours, mut peer) = unix_pair();
+    let (ours, mut peer) = local_pair();
     let sock = rig.add(ours);
     let bytes = pattern(100_000);
     peer.write_all(&bytes).expect("write");
@@ -253,7 +255,7 @@ fn a_stream_alone_is_contiguous() {
     if !probe_uring().is_ok_and(|report| report.features.iter().any(|f| f.name == "inc" && f.enabled)) {
         return skipped("this kernel has no incremental buffer rings");
     }
-    let (ours, mut peer) = unix_pair();
+    let (ours, mut peer) = local_pair();
     let sock = rig.add(ours);
     rig.recv(sock, PLENTY);
     let mut queue = ringport_platform::buf::RxQueue::new();
@@ -288,7 +290,7 @@ fn lazy_sends_let_a_turn_sleep() {
         if !probe_uring().is_ok_and(|r| r.features.iter().any(|f| f.name == "silent-unix" && f.enabled)) {
             return skipped("no silent sends on this kernel");
         }
-        let (ours, _peer) = unix_pair();
+        let (ours, _peer) = local_pair();
         let sock = rig.add(ours);
         rig.turn(Wait::Poll);
         rig.driver().set_lazy_sends(lazy);

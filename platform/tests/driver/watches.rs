@@ -1,14 +1,15 @@
 //! Readiness, for whoever makes the system calls himself.
 
+use ringport_platform::fd::OwnedFd;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use ringport_platform::op::{OpKind, Outcome};
 
 use super::each;
-use super::rig::{PLENTY, Rig, pattern, tcp_pair, unix_pair};
+use super::os::local_pair;
+use super::rig::{PLENTY, Rig, pattern, tcp_pair};
 
 /// Our end as the standard library sees it, for calls of one's own.
 fn own(rig: &Rig, index: u32) -> TcpStream {
@@ -149,7 +150,7 @@ fn watches_and_receives_take_turns() {
     each(|rig| {
         let (ours, mut peer) = tcp_pair();
         check(rig, ours, &mut peer);
-        let (ours, mut peer) = unix_pair();
+        let (ours, mut peer) = local_pair();
         check(rig, ours, &mut peer);
     });
 }

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use ringport_platform::file::FileStamp;
 
 /// Which files are read.
 #[derive(Clone, Debug)]
@@ -21,11 +22,8 @@ pub(super) struct Paths {
 pub(super) struct Files {
     hosts: HashMap<String, Vec<IpAddr>>,
     pub(super) resolv_conf: ResolvConf,
-    stamps: [Option<Stamp>; 2],
+    stamps: [Option<FileStamp>; 2],
 }
-
-/// Of a file as it was read; another one means that it has changed.
-type Stamp = (u64, u64, i64, i64);
 
 /// The parts of `/etc/resolv.conf` that are used.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -45,7 +43,7 @@ impl Files {
         let opened = files.map(|path| path.map(open).transpose());
         let [hosts, resolv_conf] = opened;
         let (hosts, resolv_conf) = (hosts?.flatten(), resolv_conf?.flatten());
-        let stamps = [&hosts, &resolv_conf].map(|file| file.as_ref().map(|(_, about)| stamp(about)));
+        let stamps = [&hosts, &resolv_conf].map(|file| file.as_ref().map(|(_, about)| FileStamp::new(about)));
         if stamps == known.stamps {
             return Ok(known);
         }
@@ -80,10 +78,6 @@ fn open(path: &Path) -> Result<Option<(File, Metadata)>, String> {
     let file = File::open(path).map_err(fault)?;
     let about = file.metadata().map_err(fault)?;
     Ok(Some((file, about)))
-}
-
-fn stamp(about: &Metadata) -> Stamp {
-    (about.ino(), about.len(), about.mtime(), about.mtime_nsec())
 }
 
 fn whole(file: File, path: &Path) -> Result<String, String> {
