@@ -28,6 +28,7 @@ type Check = fn(&str, &str) -> Vec<String>;
 const CHECKS: &[Check] = &[
     unsafe_outside_platform,
     cfg_os_outside_platform,
+    one_system_in_the_library,
     forbids_unsafe,
     proto_arrows,
     platform_arrows,
@@ -67,6 +68,16 @@ fn cfg_os_outside_platform(path: &str, text: &str) -> Vec<String> {
 }
 
 const OS_PREDICATES: &[&str] = &["target_os", "target_family", "target_env", "unix", "windows"];
+
+/// The library is built for Windows, too: a socket there is a `ringport_platform::fd`.
+fn one_system_in_the_library(path: &str, text: &str) -> Vec<String> {
+    if !is_rust(path) || !path.starts_with("src/") {
+        return Vec::new();
+    }
+    each_line(path, &code(text), |line| {
+        line.contains("std::os::").then(|| "what one system has, outside platform/".into())
+    })
+}
 
 /// The crates above `platform` forbid `unsafe` at their root, where no module can lift it.
 fn forbids_unsafe(path: &str, text: &str) -> Vec<String> {
@@ -514,6 +525,13 @@ fn cfg_of_an_os_is_refused_outside_platform() {
     }
     passes(cfg_os_outside_platform, "src/net.rs", "#[cfg(test)] mod tests { fn unix() {} }");
     passes(cfg_os_outside_platform, "src/net.rs", "#[cfg(feature = \"unix\")] mod a;");
+}
+
+#[test]
+fn the_library_names_no_system() {
+    refuses(one_system_in_the_library, "src/net.rs", "use std::os::fd::AsFd;");
+    passes(one_system_in_the_library, "src/net.rs", "use ringport_platform::fd::AsFd;");
+    passes(one_system_in_the_library, "platform/src/fd.rs", "use std::os::fd::AsFd;");
 }
 
 #[test]

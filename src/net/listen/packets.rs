@@ -1,10 +1,10 @@
 //! Listeners whose connections are sequences of packets.
 
 use std::future::poll_fn;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
+use ringport_platform::fd::AsFd;
 use ringport_platform::socket::SocketFile;
 use ringport_platform::sockopt::{Family, Kind, Role, Stage, Target};
 
