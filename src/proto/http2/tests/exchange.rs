@@ -109,7 +109,13 @@ fn a_sender_waits_for_a_reader_and_siblings_do_not() {
     let at = request_of(&events);
     let len = 1_000_000;
     server.conn.send_head(at, Response::new(()), BodyLen::Length(len)).expect("a head");
-    let (mut sent, mut got, mut held) = (0, 0, 0);
+    server.conn.send_data(at, vec![1; 50_000].into()).expect("room");
+    // Nothing is given back, so no more than the window comes, however often both are asked.
+    let (events, _) = carry(&mut client, &mut server, usize::MAX);
+    assert_eq!(body_of(&events, id).len(), 10_000);
+    let (events, _) = carry(&mut client, &mut server, usize::MAX);
+    assert_eq!(body_of(&events, id).len(), 0);
+    let (mut sent, mut got, mut held) = (50_000, 10_000, 10_000);
     while got < len as usize {
         while server.conn.can_send(at) {
             server.conn.send_data(at, vec![1; 50_000].into()).expect("room");
