@@ -26,7 +26,7 @@ use http::{Method, Request, Response, StatusCode, Uri, Version, uri};
 
 use super::http1::{
     BodyLen, RequestHead, RequestLine, ResponseHead, Trailers, is_authority, is_forbidden_trailer,
-    is_target_byte,
+    is_target_byte, is_token_byte,
 };
 
 /// Why a message cannot be passed on: the peer broke the rules of its version. A server resets the stream, or answers 400; a
@@ -50,6 +50,8 @@ pub enum Malformed {
     ConnectionField,
     /// TE says something else than `trailers`.
     Te,
+    /// A name is no token: the `http` crate takes a quotation mark, other readers do not. RFC 9110 5.1.
+    FieldName,
     /// A value begins or ends with a space or a tab. RFC 9113 8.2.1.
     FieldValue,
     /// `Content-Length` is not one number of digits, or the message can have none.
@@ -74,6 +76,7 @@ impl Malformed {
             Malformed::HostRepeated => "repeated host",
             Malformed::ConnectionField => "field of a connection",
             Malformed::Te => "te is not trailers",
+            Malformed::FieldName => "bad field name",
             Malformed::FieldValue => "space around a value",
             Malformed::ContentLength => "bad content-length",
             Malformed::Status => "status that HTTP/2 does not have",
@@ -161,6 +164,9 @@ pub fn check_trailers(trailers: &HeaderMap) -> Result<(), Malformed> {
 /// What is wrong with fields of any section. RFC 9113 8.2.1 and 8.2.2.
 fn check_fields(fields: &HeaderMap) -> Result<(), Malformed> {
     for (name, value) in fields {
+        if !name.as_str().bytes().all(is_token_byte) {
+            return Err(Malformed::FieldName);
+        }
         if is_connection_field(name) {
             return Err(Malformed::ConnectionField);
         }

@@ -536,7 +536,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
 }
 
 /// `tchar`. RFC 9110 5.6.2.
-pub(super) fn is_token_byte(byte: u8) -> bool {
+pub(in crate::proto) fn is_token_byte(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
 }
 

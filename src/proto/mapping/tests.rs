@@ -17,7 +17,7 @@ fn request(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Request<
     let mut request = Request::builder().method(method).uri(uri).body(()).expect("a request");
     for (name, value) in fields {
         let value = HeaderValue::from_bytes(value.as_bytes()).expect("a value");
-        request.headers_mut().append(HeaderName::from_static(name), value);
+        request.headers_mut().append(HeaderName::from_lowercase(name.as_bytes()).expect("a name"), value);
     }
     request
 }
@@ -88,6 +88,7 @@ fn requests_are_refused_for_what_two_readers_take_differently() {
     bad("CONNECT", "https://a:1/x", &[], Malformed::Target);
     bad("CONNECT", "a:1", &[("content-length", "0")], Malformed::ContentLength);
     bad("GET", "https://a/", &[("te", "gzip")], Malformed::Te);
+    bad("GET", "https://a/", &[("x\"", "1")], Malformed::FieldName);
     bad("GET", "https://a/", &[("x", "1 ")], Malformed::FieldValue);
     bad("GET", "https://a/", &[("x", "\t1")], Malformed::FieldValue);
     for length in ["", "-1", "+1", "1,1", "1x", "12345678901234567890"] {
@@ -278,6 +279,7 @@ fn reasons_are_told() {
         Malformed::HostRepeated,
         Malformed::ConnectionField,
         Malformed::Te,
+        Malformed::FieldName,
         Malformed::FieldValue,
         Malformed::ContentLength,
         Malformed::Status,

@@ -66,7 +66,9 @@ fn bytes_that_end_a_line_or_a_name_are_refused() {
     for value in ["a\rb", "a\nb", "a\r\nx: y", "a\0b", "\x01", "a\x7f", " a", "a ", "\ta"] {
         refused(&with(&[("x", value)]));
     }
-    for name in ["x\r", "x\n", "x\0", "x:", ":x", "x y", "X", "hOst", "", "x\u{e9}", "transfer-encoding\t"] {
+    for name in
+        ["x\r", "x\n", "x\0", "x:", ":x", "x y", "X", "hOst", "", "x\"", "x\u{e9}", "transfer-encoding\t"]
+    {
         refused(&with(&[(name, "1")]));
     }
 }
