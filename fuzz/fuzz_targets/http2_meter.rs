@@ -14,7 +14,8 @@ fuzz_target!(|input: &[u8]| {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     let mut whole = Meter::server(FrameBudgets::default(), now);
     let mut split = whole.clone();
-    let in_pieces = preface.chunks(piece).chain(bytes.chunks(piece)).try_for_each(|part| split.read(now, part));
+    let in_pieces =
+        preface.chunks(piece).chain(bytes.chunks(piece)).try_for_each(|part| split.read(now, part));
     assert_eq!(whole.read(now, preface).and_then(|()| whole.read(now, bytes)), in_pieces);
 
     let mut conn = Conn::server(Spec::default(), now);
