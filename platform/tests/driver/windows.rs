@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
@@ -59,7 +60,7 @@ fn a_cancelled_send_races_with_its_reader() {
             }
             peer.read_to_end(&mut all).map(|_| all)
         });
-        let (mut expected, mut cancelled) = (Vec::new(), 0);
+        let (mut expected, mut cancelled, mut in_part) = (Vec::new(), 0, 0);
         for round in 0..rounds() {
             // The first fill the socket, so that later ones pend.
             let len = if round < 8 { 1 << 20 } else { 1 + round * 37 % 60_000 };
@@ -74,7 +75,7 @@ fn a_cancelled_send_races_with_its_reader() {
             let count = match rig.next(OpKind::Send, sock).outcome {
                 Outcome::Sent(count) => count,
                 Outcome::Stalled(count) => {
-                    cancelled += 1;
+                    in_part += 1;
                     count
                 }
                 Outcome::Canceled => {
@@ -89,8 +90,11 @@ fn a_cancelled_send_races_with_its_reader() {
         rig.expect_quiet();
         rig.close_now(sock);
         drop(ask);
-        assert!(reader.join().expect("no panic").expect("read") == expected, "{cancelled} were cancelled");
-        assert!(cancelled > 0, "none was cancelled");
+        assert!(
+            reader.join().expect("no panic").expect("read") == expected,
+            "{cancelled} cancelled, {in_part} in part"
+        );
+        assert!(cancelled + in_part > 0, "none was cancelled");
     });
 }
 
@@ -165,9 +169,27 @@ fn cancelled_accepts_race_with_connections() {
     });
 }
 
+/// A handle that is closed behind everybody's back may be another case's a moment later, so this one has a process of its own.
+#[test]
+fn a_handle_closed_under_pending_calls_ends_them() {
+    let output = Command::new(std::env::current_exe().expect("a path"))
+        .args([
+            "--exact",
+            "os::handles_closed_under_pending_calls",
+            "--ignored",
+            "--test-threads=1",
+            "--nocapture",
+        ])
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{output:?}");
+}
+
 /// Whoever closes a handle behind the driver's back gets an end, not a hang.
 #[test]
-fn handles_closed_under_pending_calls_end_them() {
+#[ignore = "closes handles that others of the process could get; the test above runs it in a child"]
+fn handles_closed_under_pending_calls() {
     each(|rig| {
         let (ours, _peer) = tcp_pair();
         let sock = rig.add(ours);
