@@ -81,10 +81,13 @@ pub fn of(kind: Kind) -> Vec<Peer> {
         };
         let splicing = haproxy.clone();
         peers.push(Peer::new(haproxy.label(), kind, move |place| command(&haproxy, place)));
-        if kind == Kind::Relay {
-            let name = format!("{}, splicing", splicing.label());
-            peers.push(Peer::new(name, kind, move |place| packaged::haproxy_splice(&splicing, place)));
-        }
+        let command = match kind {
+            Kind::Echo | Kind::Hello => continue,
+            Kind::Proxy => packaged::haproxy_proxy_splice,
+            Kind::Relay => packaged::haproxy_relay_splice,
+        };
+        let name = format!("{}, splicing", splicing.label());
+        peers.push(Peer::new(name, kind, move |place| command(&splicing, place)));
     }
     peers
 }

@@ -150,7 +150,12 @@ pub(crate) fn haproxy_hello(of: &Packaged, place: &Place) -> io::Result<Command>
 
 /// HAProxy before an origin.
 pub(crate) fn haproxy_proxy(of: &Packaged, place: &Place) -> io::Result<Command> {
-    haproxy(of, place, HAPROXY_PROXY)
+    haproxy(of, place, &HAPROXY_PROXY.replace("{splice}", ""))
+}
+
+/// HAProxy before an origin, whose bodies the kernel may move, both ways.
+pub(crate) fn haproxy_proxy_splice(of: &Packaged, place: &Place) -> io::Result<Command> {
+    haproxy(of, place, &HAPROXY_PROXY.replace("{splice}", HAPROXY_SPLICE))
 }
 
 /// HAProxy that passes on bytes, by copying them.
@@ -159,7 +164,7 @@ pub(crate) fn haproxy_relay(of: &Packaged, place: &Place) -> io::Result<Command>
 }
 
 /// HAProxy that passes on bytes by letting the kernel move them, always: of `splice-auto` 2.6 makes no use on some streams.
-pub(crate) fn haproxy_splice(of: &Packaged, place: &Place) -> io::Result<Command> {
+pub(crate) fn haproxy_relay_splice(of: &Packaged, place: &Place) -> io::Result<Command> {
     haproxy(of, place, &HAPROXY_RELAY.replace("{splice}", HAPROXY_SPLICE))
 }
 
@@ -234,8 +239,10 @@ frontend web
 const HAPROXY_HELLO: &str =
     "    http-request return status 200 content-type text/plain string \"Hello, world!\"";
 
-const HAPROXY_PROXY: &str = "    default_backend origin
+const HAPROXY_PROXY: &str = "    {splice}
+    default_backend origin
 backend origin
+    {splice}
     server one {origin} maxconn 19000";
 
 const HAPROXY_SPLICE: &str = "option splice-request
