@@ -14,6 +14,7 @@ cases![
     chunks_of_one_byte_cost_no_more,
     pipelined_requests_wait_for_a_client_that_does_not_read,
     the_pool_keeps_to_its_limits,
+    responses_that_nobody_reads_leave_the_pool_to_others,
 ];
 
 /// Growth that a handful of stuck connections may cause: 256 KiB and a read each way, the pool, the allocator.
@@ -77,6 +78,23 @@ fn the_pool_keeps_to_its_limits(driver: &'static str) {
     for proxy in [small, fleeting, lasting] {
         proxy.finish();
     }
+}
+
+/// What had been taken from an origin and could not be passed on lay in the pool's chunks, with its exchange, where nothing
+/// copied it out of them: some dozen clients that did not read held all of a small pool, and the admin listener heard nobody.
+fn responses_that_nobody_reads_leave_the_pool_to_others(driver: &'static str) {
+    let origin = endless();
+    let proxy = Setup::to(driver, origin.addr, "runtime: { cores: 1, poolMaxBytes: 1048576 }\n").start();
+    let mut clients: Vec<Client> = Vec::new();
+    for _ in 0..8 {
+        let mut more: Vec<Client> = (0..16).map(|_| proxy.client()).collect();
+        more.iter_mut().for_each(|client| client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"));
+        clients.extend(more);
+        settled(&origin, clients.len());
+        proxy.await_metric("connections_active", |count| count >= clients.len() as i64);
+    }
+    drop(clients);
+    proxy.finish();
 }
 
 /// Waits until the origin could not send more for a while.

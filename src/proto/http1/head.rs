@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
-use ringport_platform::buf::SharedBuf;
+use ringport_platform::buf::{PoolBuf, SharedBuf};
 
 /// The head of a request. Moving it costs three words.
 pub struct RequestHead {
@@ -13,6 +13,11 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
+    /// Copies the head out of the pool's chunk that it was received into, for one that is kept long. Nothing else changes.
+    pub fn compact(&mut self) {
+        self.table.compact();
+    }
+
     /// The method. The methods of RFC 9110, and extensions up to 15 bytes, cost no allocation.
     pub fn method(&self) -> &Method {
         &self.record().method
@@ -397,6 +402,12 @@ pub(super) struct Table {
 }
 
 impl Table {
+    fn compact(&mut self) {
+        if !self.buf.is_compact() {
+            self.buf = PoolBuf::copied(&self.buf).freeze();
+        }
+    }
+
     pub(super) fn bytes(&self, span: Span) -> &[u8] {
         let at = usize::from(span.at);
         &self.buf[at..at + usize::from(span.len)]

@@ -168,6 +168,7 @@ impl Exchange<'_> {
                     Poll::Ready(Err(_)) => return Poll::Pending,
                     Poll::Pending => {
                         relay.origin_full = true;
+                        self.relieve_pool(leg);
                         return Poll::Pending;
                     }
                 }
@@ -220,6 +221,17 @@ impl Exchange<'_> {
         Poll::Pending
     }
 
+    /// The exchange is going to wait, perhaps for a peer that never goes on: what it keeps of received bytes, its head among
+    /// them, then lies in memory of its own, so that all of the pool's chunks come back. Only where the pool runs short;
+    /// what was kept before lies in less than half of its chunks.
+    fn relieve_pool(&mut self, leg: &mut Leg) {
+        if self.session.shared.core.pool().under_pressure() {
+            self.head.compact();
+            self.session.client.compact();
+            leg.stream.stream().rx().compact();
+        }
+    }
+
     /// Passes the response on. Ready when it has ended.
     fn poll_response(
         &mut self,
@@ -238,6 +250,7 @@ impl Exchange<'_> {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Trouble::of_client(&error))),
                     Poll::Pending => {
                         relay.client_full = true;
+                        self.relieve_pool(leg);
                         return Poll::Pending;
                     }
                 }
@@ -251,6 +264,7 @@ impl Exchange<'_> {
                     if let Err(error) = self.session.client.start_send() {
                         return Poll::Ready(Err(Trouble::of_client(&error)));
                     }
+                    self.relieve_pool(leg);
                     ready!(self.poll_begin_response(cx, leg, relay))?;
                     continue;
                 }
