@@ -178,9 +178,9 @@ fn measure(
     let signals = Signals::install().map_err(|error| format!("cannot watch signals: {error}"))?;
     let outcome = load::run(job.clone(), settings, &signals, &mut Progress::new(what))?;
     if args.json {
-        say(&format!("{:#}", report::json(what, &job, &outcome)));
+        say(&format!("{:#}", report::json(what, &job, &outcome)))?;
     } else {
-        say(report::text(what, &job, &outcome).trim_end());
+        say(report::text(what, &job, &outcome).trim_end())?;
     }
     Ok(exit_code(&outcome, args.max_failures))
 }

@@ -19,13 +19,13 @@ pub(crate) struct Check {
 }
 
 /// Prints every fault of every file, or with all defaults filled in what each says; returns the exit code.
-pub(crate) fn run(check: &Check) -> u8 {
+pub(crate) fn run(check: &Check) -> Result<u8, String> {
     let mut code = 0;
     for path in &check.files {
         match read(path, check.kind) {
             Ok(spec) => {
                 notices(path, check.kind).iter().for_each(|notice| eprintln!("{notice}"));
-                say(&effective(path, &spec, check));
+                say(&effective(path, &spec, check))?;
             }
             Err(failure) => {
                 failure.tell();
@@ -33,7 +33,7 @@ pub(crate) fn run(check: &Check) -> u8 {
             }
         }
     }
-    code
+    Ok(code)
 }
 
 /// What of a file that was read is likely not meant, each with its file and line.

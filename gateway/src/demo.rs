@@ -41,13 +41,15 @@ pub(crate) fn run(settings: DriverSettings) -> Result<u8, String> {
         .build()
         .map_err(|errors| errors.to_string())?;
     let running = proxy::start(spec, settings)?;
-    say(&format!("driver: {}", running.driver));
-    say(&format!("origin: http://{origin_addr} (a demo, in this process)"));
-    for address in running.addresses() {
-        say(&format!("proxy:  {address}"));
-    }
-    say(&format!("admin:  http://127.0.0.1:{}/metrics", ADMIN.1));
-    say(&format!("try:    curl -i http://127.0.0.1:{}/", FRONT.1));
+    let mut lines = vec![
+        format!("driver: {}", running.driver),
+        format!("origin: http://{origin_addr} (a demo, in this process)"),
+    ];
+    lines.extend(running.addresses().iter().map(|address| format!("proxy:  {address}")));
+    lines.push(format!("admin:  http://127.0.0.1:{}/metrics", ADMIN.1));
+    lines.push(format!("try:    curl -i http://127.0.0.1:{}/", FRONT.1));
+    // It serves, whether somebody reads this or not.
+    let _ = say(&lines.join("\n"));
     let code = running.wait(None);
     origin.drain(Duration::from_secs(1));
     origin.join();

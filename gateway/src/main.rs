@@ -124,12 +124,12 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         None => Ok(demo::run(settings)?),
         Some(Command::Bench(bench)) => Ok(bench::run(bench, settings)?),
-        Some(Command::Check(check)) => Ok(check::run(&check)),
+        Some(Command::Check(check)) => Ok(check::run(&check)?),
         Some(Command::Dial(dial)) => dial::run(&dial, settings),
         Some(Command::Listen(listen)) => listen::run(&listen, settings),
         Some(Command::Probe { json, sockopts: false }) => Ok(probe::run(json, settings)?),
         Some(Command::Probe { json, sockopts: true }) => {
-            probe::sockopts(json);
+            probe::sockopts(json)?;
             Ok(0)
         }
         Some(Command::Proxy { config }) => {
@@ -146,8 +146,17 @@ fn run(cli: Cli) -> Result<u8, Failure> {
 }
 
 /// Prints a line; a reader that has gone is no fault.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+///
+/// # Errors
+/// What kept it from being written, such as a full disk: whoever asked for a report would take an empty file for one.
+fn say(text: &str) -> Result<(), String> {
+    let mut out = std::io::stdout();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to the standard output: {error}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the environment says of the driver, if anything, and of mechanisms to do without.

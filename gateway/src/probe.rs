@@ -18,17 +18,17 @@ use crate::say;
 pub(crate) fn run(json: bool, settings: DriverSettings) -> Result<u8, String> {
     let report = Report::take(settings);
     if json {
-        say(&report.to_json());
+        say(&report.to_json())?;
     } else {
-        say(report.to_table().trim_end());
+        say(report.to_table().trim_end())?;
     }
     report.auto.map(|_| 0)
 }
 
 /// Prints what is known of every socket option, and whether it works here.
-pub(crate) fn sockopts(json: bool) {
+pub(crate) fn sockopts(json: bool) -> Result<(), String> {
     let report = if json { sockopts::to_json() } else { sockopts::to_table() };
-    say(report.trim_end());
+    say(report.trim_end())
 }
 
 struct Report {

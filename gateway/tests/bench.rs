@@ -305,6 +305,23 @@ fn faults_in_the_command_are_told() {
     );
 }
 
+/// A report that could not be written used to end with exit code 0.
+#[test]
+fn a_report_that_cannot_be_written_is_a_fault() {
+    let origin = Origin::echo();
+    let url = url(origin.addr);
+    for arguments in
+        [&["bench", "http", &url, "-n", "1"][..], &["bench", "http", &url, "-n", "1", "--json"], &["probe"]]
+    {
+        let full =
+            std::fs::File::options().write(true).open("/dev/full").expect("the device that is always full");
+        let ended = ringport(arguments).stdout(full).output().expect("it runs");
+        let err = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {err}");
+        assert!(err.contains("cannot write to the standard output: No space left"), "{err}");
+    }
+}
+
 #[test]
 fn drivers_are_compared() {
     let folder = Folder::new();

@@ -121,9 +121,9 @@ pub(super) fn run(args: &DriversArgs, settings: DriverSettings) -> Result<u8, St
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
     if args.json {
-        say(&format!("{:#}", to_json(args, &rig, &measured, interrupted)));
+        say(&format!("{:#}", to_json(args, &rig, &measured, interrupted)))?;
     } else {
-        say(picture::text(&measured, rig.cores.len(), interrupted).trim_end());
+        say(picture::text(&measured, rig.cores.len(), interrupted).trim_end())?;
     }
     let whole: Vec<&Figures> = measured.iter().filter_map(|one| one.figures.as_ref().ok()).collect();
     Ok(u8::from(whole.is_empty() || whole.iter().any(|figures| figures.failed > 0)))
