@@ -57,6 +57,7 @@ cases! {
     echoes_are_compared,
     a_signal_ends_it_with_a_report,
     the_warm_up_is_not_counted,
+    the_loads_own_part_is_told,
     people_read_a_table,
 }
 
@@ -267,12 +268,36 @@ fn the_warm_up_is_not_counted(driver: &str) {
     assert!((10..=20).contains(&origin.requests().len()), "{}", origin.requests().len());
 }
 
+/// What the load itself adds to a latency is told, so that nobody takes it for the server's.
+fn the_loads_own_part_is_told(driver: &str) {
+    let origin = Origin::echo();
+    let (code, seen) = json(driver, &["http", &url(origin.addr), "-n", "20", "-c", "2", "-r", "200"]);
+    assert_eq!(code, 0, "{seen}");
+    let rows = seen["sentLateNanoseconds"]["histogram"].as_array().expect("some were waited for");
+    assert!((1..=20).contains(&rows.iter().filter_map(|row| row["count"].as_u64()).sum::<u64>()), "{seen}");
+    assert!(seen["loadBusy"].as_f64().is_some_and(|busy| busy > 0.0 && busy < 1.1), "{seen}");
+    let late = seen["sentLateNanoseconds"]["p50"].as_u64();
+    assert!(late <= seen["latencyNanoseconds"]["max"].as_u64(), "{seen}");
+    // In a closed loop a request is due when it is sent.
+    let (_, seen) = json(driver, &["http", &url(origin.addr), "-n", "20", "-c", "2"]);
+    assert!(seen["sentLateNanoseconds"].is_null(), "{seen}");
+}
+
 fn people_read_a_table(driver: &str) {
     let origin = Origin::echo();
     let ended = bench(driver, &["http", &url(origin.addr), "-n", "20", "-c", "2"]);
     assert_eq!((ended.code(), ended.err.as_str()), (Some(0), ""), "{ended:?}");
-    let parts =
-        ["20 sent, 20 answered, 0 failed", "2xx         20", "p50", "p90", "p99", "p99.9", "max", "##"];
+    let parts = [
+        "20 sent, 20 answered, 0 failed",
+        "2xx         20",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max",
+        "##",
+        "load        busiest core",
+    ];
     for part in parts {
         assert!(ended.out.contains(part), "{part:?} is missing:\n{}", ended.out);
     }
@@ -300,7 +325,7 @@ fn faults_in_the_command_are_told() {
     check(&["echo", "unix:"], "has no path");
     check(&["echo", "unix://"], "has no path");
     check(
-        &["drivers", "--svg", "/no/such/folder/a.svg", "-d", "10ms", "--rounds", "1", "-c", "1"],
+        &["drivers", "--svg", "/no/such/folder/a.svg", "-d", "1h", "--rounds", "1", "-c", "1"],
         "cannot write",
     );
 }

@@ -25,6 +25,7 @@ pub(super) async fn run(task: Task) {
     let mut held = None;
     while let Some(mut turn) = held.take().or_else(|| worker.take()) {
         if !turn.started && turn.ticket.due > Instant::now() {
+            turn.awaited = true;
             let mut timer = worker.runtime.timer(turn.ticket.due);
             poll_fn(|cx| timer.poll_elapsed(cx)).await;
         }
@@ -128,8 +129,9 @@ impl Pipe {
     /// Sends as much as is due and has room.
     fn fill(&mut self, cx: &mut Context<'_>) {
         while !self.closing && self.slots.len() < self.worker.job().depth {
-            let Some(turn) = self.held.take().or_else(|| self.worker.take()) else { return };
+            let Some(mut turn) = self.held.take().or_else(|| self.worker.take()) else { return };
             if !turn.started && turn.ticket.due > Instant::now() {
+                turn.awaited = true;
                 self.pace.reset(turn.ticket.due);
                 if self.pace.poll_elapsed(cx).is_pending() {
                     self.held = Some(turn);

@@ -6,6 +6,8 @@
 mod picture;
 mod servers;
 
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,7 +37,7 @@ pub(crate) struct DriversArgs {
     #[arg(short, long, default_value = "1s", value_parser = target::positive_duration)]
     duration: Duration,
     /// Measurements of each; figures are medians.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Connections.
     #[arg(short, long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -71,6 +73,7 @@ struct Sample {
     cpu_nanos: f64,
     syscalls: f64,
     busy: f64,
+    load_busy: f64,
     failed: u64,
     latency: Histogram<u64>,
 }
@@ -87,10 +90,14 @@ struct Figures {
     rate: f64,
     /// Of the server's thread, for each request.
     cpu_nanos: f64,
+    /// The same of each round.
+    costs: Vec<f64>,
     /// Likewise, those that the driver made.
     syscalls: f64,
     /// Part of the time that the server's thread ran.
     busy: f64,
+    /// The same of the load's.
+    load_busy: f64,
     failed: u64,
     latency: Histogram<u64>,
 }
@@ -107,6 +114,11 @@ pub(super) fn run(args: &DriversArgs, settings: DriverSettings) -> Result<u8, St
             args.connections
         ));
     }
+    // Before anything is measured, which would be in vain.
+    let create = |path: &PathBuf| {
+        File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))
+    };
+    let svg = args.svg.as_ref().map(create).transpose()?;
     let signals = Signals::install().map_err(|error| format!("cannot watch signals: {error}"))?;
     let rig = Rig { args, settings, cores, signals };
     let mut series: Vec<Series> = Served::ALL
@@ -116,8 +128,8 @@ pub(super) fn run(args: &DriversArgs, settings: DriverSettings) -> Result<u8, St
         .collect();
     let interrupted = rig.measure_all(&mut series)?;
     let measured: Vec<Measured> = series.into_iter().map(Measured::of).collect();
-    if let Some(path) = &args.svg {
-        let written = std::fs::write(path, picture::svg(&measured));
+    if let (Some(path), Some(mut file)) = (&args.svg, svg) {
+        let written = file.write_all(picture::svg(&measured).as_bytes());
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
     if args.json {
@@ -239,6 +251,7 @@ fn sample(before: Meter, after: Meter, outcome: Outcome) -> Sample {
         cpu_nanos: cpu.as_nanos() as f64 / requests,
         syscalls: after.syscalls.saturating_sub(before.syscalls) as f64 / requests,
         busy: cpu.as_secs_f64() / (after.at - before.at).as_secs_f64().max(1e-9),
+        load_busy: outcome.busy,
         failed: outcome.tally.failed(),
         latency: outcome.tally.latency,
     }
@@ -265,8 +278,10 @@ impl Figures {
         Some(Figures {
             rate: of(|sample| sample.rate),
             cpu_nanos: of(|sample| sample.cpu_nanos),
+            costs: samples.iter().map(|sample| sample.cpu_nanos).collect(),
             syscalls: of(|sample| sample.syscalls),
             busy: of(|sample| sample.busy),
+            load_busy: of(|sample| sample.load_busy),
             failed: samples.iter().map(|sample| sample.failed).sum(),
             latency,
         })
@@ -286,21 +301,23 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// Which driver costs least at this work, and what that is worth.
 ///
-/// The processor's time for each request decides: the rate shows the load generator's limits, too.
+/// The processor's time for each request decides: the rate shows the load generator's limits, too. It must have been less
+/// in every round, which are paired: a median alone may be luck.
 fn verdict(measured: &[Measured], work: Served) -> (Option<String>, String) {
-    let mut found: Vec<(&str, f64)> = measured
+    let mut found: Vec<(&str, &Figures)> = measured
         .iter()
         .filter(|one| one.work == work)
-        .filter_map(|one| Some((one.name.as_str(), one.figures.as_ref().ok()?.cpu_nanos)))
+        .filter_map(|one| Some((one.name.as_str(), one.figures.as_ref().ok()?)))
         .collect();
-    found.sort_by(|a, b| a.1.total_cmp(&b.1));
+    found.sort_by(|a, b| a.1.cpu_nanos.total_cmp(&b.1.cpu_nanos));
     let name = work.name();
     match found.as_slice() {
         [] => (None, format!("{name}: nothing was measured")),
         [(only, _)] => (Some((*only).to_owned()), format!("{name}: {only}, the only one that was measured")),
         [(best, least), (next, more), ..] => {
-            let saved = (1.0 - least / more) * 100.0;
-            if saved < CLEAR_PERCENT {
+            let saved = (1.0 - least.cpu_nanos / more.cpu_nanos) * 100.0;
+            let always = least.costs.iter().zip(&more.costs).all(|(least, more)| least < more);
+            if saved < CLEAR_PERCENT || !always {
                 return (None, format!("{name}: no clear difference between {best} and {next}"));
             }
             let text = format!(
@@ -324,8 +341,10 @@ fn to_json(args: &DriversArgs, rig: &Rig<'_>, measured: &[Measured], interrupted
                 "measured": true,
                 "requestsPerSecond": figures.rate,
                 "cpuNanosecondsPerRequest": figures.cpu_nanos,
+                "cpuNanosecondsOfRounds": figures.costs,
                 "syscallsPerRequest": figures.syscalls,
                 "serverBusy": figures.busy,
+                "loadBusy": figures.load_busy,
                 "failed": figures.failed,
                 "latencyNanoseconds": latency_json(&figures.latency),
             }),

@@ -66,6 +66,15 @@ pub(super) struct Outcome {
     pub elapsed: Duration,
     pub interrupted: bool,
     pub driver: DriverKind,
+    /// Part of the time that the busiest of our own cores ran: near 1 it may be what limits the rate.
+    pub busy: f64,
+}
+
+/// What one core did.
+struct End {
+    tally: Tally,
+    driver: DriverKind,
+    busy: f64,
 }
 
 /// Runs a job to its end. A signal ends it early.
@@ -101,12 +110,13 @@ pub(super) fn run(
     Ok(outcome(&ends, begin + shared.job.warm_up, interrupted))
 }
 
-fn outcome(ends: &[(Tally, DriverKind)], start: Instant, interrupted: bool) -> Outcome {
+fn outcome(ends: &[End], start: Instant, interrupted: bool) -> Outcome {
     let mut tally = Tally::new();
-    ends.iter().for_each(|(one, _)| tally.add(one));
+    ends.iter().for_each(|end| tally.add(&end.tally));
     let elapsed = tally.last.map_or(Duration::ZERO, |last| last.saturating_duration_since(start));
-    let driver = ends.first().map_or(DriverKind::Epoll, |(_, driver)| *driver);
-    Outcome { tally, elapsed, interrupted, driver }
+    let driver = ends.first().map_or(DriverKind::Epoll, |end| end.driver);
+    let busy = ends.iter().map(|end| end.busy).fold(0.0, f64::max);
+    Outcome { tally, elapsed, interrupted, driver, busy }
 }
 
 /// Waits for the cores; shows how far they are. Returns whether a signal ended them.
@@ -136,7 +146,7 @@ struct Shared {
     /// Set once every core has its driver, so that none starts behind its schedule.
     begin: OnceLock<Instant>,
     live: Vec<Live>,
-    ends: Mutex<Vec<(Tally, DriverKind)>>,
+    ends: Mutex<Vec<End>>,
 }
 
 #[derive(Debug, Default)]
@@ -157,15 +167,18 @@ async fn run_core(runtime: Native, context: CoreContext, shared: Arc<Shared>) ->
         }
     };
     let driver = runtime.core().driver_kind();
+    let (cpu, since) = (process::thread_cpu_time()?, Instant::now());
     let worker = Rc::new(Worker::new(runtime, shared.clone(), context.index, begin));
     for _ in 0..share(shared.job.connections as u64, context.index, context.count) {
         worker.tasks.set(worker.tasks.get() + 1);
         worker.runtime.spawn(connection::run(Task(worker.clone())));
     }
     let asked = worker.until_over(&context).await;
+    let cpu = process::thread_cpu_time()?.saturating_sub(cpu);
+    let busy = cpu.as_secs_f64() / since.elapsed().as_secs_f64().max(1e-9);
     worker.end(asked).await;
     let tally = worker.tally.replace(Tally::new());
-    shared.ends.lock().unwrap_or_else(PoisonError::into_inner).push((tally, driver));
+    shared.ends.lock().unwrap_or_else(PoisonError::into_inner).push(End { tally, driver, busy });
     Ok(())
 }
 
@@ -175,6 +188,8 @@ pub(super) struct Turn {
     pub ticket: Ticket,
     /// Counted as sent: it was given back by a connection that its peer closed in order.
     pub started: bool,
+    /// A connection stood ready for it before it was due.
+    pub awaited: bool,
 }
 
 /// What the tasks of one core share.
@@ -230,7 +245,7 @@ impl Worker {
         let again = self.again.borrow_mut().pop_front();
         again.or_else(|| {
             let ticket = self.schedule.borrow_mut().next(Instant::now())?;
-            Some(Turn { ticket, started: false })
+            Some(Turn { ticket, started: false, awaited: false })
         })
     }
 
@@ -243,7 +258,11 @@ impl Worker {
         if !turn.started {
             turn.started = true;
             self.in_flight.set(self.in_flight.get() + 1);
-            self.tally.borrow_mut().sent += u64::from(turn.ticket.counted);
+            let mut tally = self.tally.borrow_mut();
+            tally.sent += u64::from(turn.ticket.counted);
+            if turn.awaited && turn.ticket.counted {
+                tally.sent_late(Instant::now().saturating_duration_since(turn.ticket.due));
+            }
         }
     }
 

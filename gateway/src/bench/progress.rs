@@ -36,8 +36,9 @@ impl Progress {
         }
         let line =
             line(&self.label, self.began.elapsed(), done, done.saturating_sub(self.done), since, failed);
-        // A terminal that has gone is no fault.
-        let _ = write!(stderr(), "\r\x1b[K{line}");
+        // Without the terminal's wrapping (DECAWM), which would leave a line behind for each that is wider. A terminal that
+        // has gone is no fault.
+        let _ = write!(stderr(), "\r\x1b[K\x1b[?7l{line}\x1b[?7h");
         self.shown = Instant::now();
         self.done = done;
     }
@@ -51,8 +52,9 @@ impl Progress {
 
 fn line(label: &str, ran: Duration, done: u64, more: u64, since: Duration, failed: u64) -> String {
     let rate = more as f64 / since.as_secs_f64().max(1e-9);
+    // The label last: it may be longer than the terminal is wide.
     format!(
-        "{label}: {:.0} s, {done} answered, {rate:.0}/s, {failed} failed; Ctrl-C ends it",
+        "{:.0} s, {done} answered, {rate:.0}/s, {failed} failed; Ctrl-C ends it; {label}",
         ran.as_secs_f64()
     )
 }
@@ -66,6 +68,6 @@ mod tests {
     #[test]
     fn the_line_tells_the_rate_since_the_last() {
         let line = super::line("http", Duration::from_secs(3), 900, 50, Duration::from_millis(250), 2);
-        assert_eq!(line, "http: 3 s, 900 answered, 200/s, 2 failed; Ctrl-C ends it");
+        assert_eq!(line, "3 s, 900 answered, 200/s, 2 failed; Ctrl-C ends it; http");
     }
 }

@@ -31,6 +31,12 @@ pub(super) fn text(what: &str, job: &Job, outcome: &Outcome) -> String {
     );
     row("body", bytes(tally.body_bytes as f64));
     row("connections", tally.connections.to_string());
+    let limit = if outcome.busy >= BUSY { ": the load may be the limit, see --cores" } else { "" };
+    row("load", format!("busiest core {:.0} % busy{limit}", outcome.busy * 100.0));
+    if !tally.late.is_empty() {
+        let at = |quantile| time(tally.late.value_at_quantile(quantile));
+        row("sent late", format!("p50 {}, p99 {}: the load's own part of the latency", at(0.5), at(0.99)));
+    }
     for (name, count) in STATUSES.into_iter().zip(tally.statuses).filter(|(_, count)| *count > 0) {
         row(name, count.to_string());
     }
@@ -144,6 +150,8 @@ pub(super) fn json(what: &str, job: &Job, outcome: &Outcome) -> Value {
         "requestsPerSecond": rate(tally, seconds),
         "failures": failures,
         "statuses": statuses,
+        "loadBusy": outcome.busy,
+        "sentLateNanoseconds": latency_json(&tally.late),
         "latencyNanoseconds": latency_json(&tally.latency),
     })
 }
@@ -167,6 +175,8 @@ pub(super) fn latency_json(latency: &Histogram<u64>) -> Value {
 }
 
 const ROWS: u32 = 12;
+/// From this part of the time on a core of the load has little left.
+const BUSY: f64 = 0.95;
 const BAR: f64 = 40.0;
 
 #[cfg(test)]

@@ -91,6 +91,9 @@ pub(super) struct Tally {
     pub statuses: [u64; 6],
     /// In nanoseconds.
     pub latency: Histogram<u64>,
+    /// Open loop: nanoseconds from when requests were due to when they were sent, where a connection stood ready. The load
+    /// itself caused them, and they are in `latency`.
+    pub late: Histogram<u64>,
     /// When the last counted answer was whole; at the end of a run, when that was over.
     pub last: Option<Instant>,
 }
@@ -106,6 +109,7 @@ impl Tally {
             connections: 0,
             body_bytes: 0,
             statuses: [0; 6],
+            late: latency.clone(),
             latency,
             last: None,
         }
@@ -119,6 +123,11 @@ impl Tally {
         self.completed += 1;
         self.last = Some(now);
         self.latency.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX).max(1));
+    }
+
+    /// A request was sent so long after it was due, although a connection stood ready for it.
+    pub(super) fn sent_late(&mut self, delay: Duration) {
+        self.late.saturating_record(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX).max(1));
     }
 
     pub(super) fn status(&mut self, code: u16) {
@@ -144,6 +153,7 @@ impl Tally {
         self.failures.iter_mut().zip(other.failures).for_each(|(sum, more)| *sum += more);
         self.statuses.iter_mut().zip(other.statuses).for_each(|(sum, more)| *sum += more);
         self.latency.add(&other.latency).expect("both have the same bounds");
+        self.late.add(&other.late).expect("both have the same bounds");
         self.last = self.last.max(other.last);
     }
 }

@@ -9,12 +9,12 @@ pub(super) fn text(measured: &[Measured], cores: usize, interrupted: bool) -> St
     let width = measured.iter().map(|one| one.name.len()).max().unwrap_or(0);
     let mut out = String::new();
     for work in Served::ALL {
-        let head = ["requests/s", "CPU ns/req", "syscalls/req", "busy", "p50", "p99"];
-        let [rate, cpu, calls, busy, p50, p99] = head;
+        let head = ["requests/s", "CPU ns/req", "syscalls/req", "busy", "load", "p50", "p99"];
+        let [rate, cpu, calls, busy, load, p50, p99] = head;
         line(
             &mut out,
             format_args!(
-                "{:width$} {rate:>11} {cpu:>11} {calls:>13} {busy:>6} {p50:>10} {p99:>10}",
+                "{:width$} {rate:>11} {cpu:>11} {calls:>13} {busy:>6} {load:>6} {p50:>10} {p99:>10}",
                 work.name()
             ),
         );
@@ -27,8 +27,8 @@ pub(super) fn text(measured: &[Measured], cores: usize, interrupted: bool) -> St
         }
         let most = most(measured, work);
         line(&mut out, format_args!("\nCPU ns a request, less is better"));
-        for (name, cpu) in rows.filter_map(|one| Some((&one.name, one.figures.as_ref().ok()?.cpu_nanos))) {
-            line(&mut out, format_args!("{name:width$} {} {cpu:.0}", bar(cpu, most)));
+        for (name, figures) in rows.filter_map(|one| Some((&one.name, one.figures.as_ref().ok()?))) {
+            line(&mut out, format_args!("{name:width$} {} {}", bar(figures.cpu_nanos, most), cost(figures)));
         }
         out.push('\n');
     }
@@ -46,15 +46,23 @@ pub(super) fn text(measured: &[Measured], cores: usize, interrupted: bool) -> St
 
 fn columns(figures: &Figures) -> String {
     format!(
-        "{:>11.0} {:>11.0} {:>13.3} {:>4.0} % {:>10} {:>10}{}",
+        "{:>11.0} {:>11.0} {:>13.3} {:>4.0} % {:>4.0} % {:>10} {:>10}{}",
         figures.rate,
         figures.cpu_nanos,
         figures.syscalls,
         figures.busy * 100.0,
+        figures.load_busy * 100.0,
         time(figures.latency.value_at_quantile(0.5)),
         time(figures.latency.value_at_quantile(0.99)),
         if figures.failed > 0 { format!("  {} failed", figures.failed) } else { String::new() },
     )
+}
+
+/// The cost with the least and greatest of the rounds.
+fn cost(figures: &Figures) -> String {
+    let least = figures.costs.iter().copied().fold(f64::INFINITY, f64::min);
+    let greatest = figures.costs.iter().copied().fold(0.0, f64::max);
+    format!("{:.0} ({least:.0} to {greatest:.0})", figures.cpu_nanos)
 }
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
@@ -99,7 +107,7 @@ fn put_bar(body: &mut String, y: u32, figures: &Figures, most: f64) {
         format_args!("<rect x=\"{LEFT}\" y=\"{top}\" width=\"{width:.1}\" height=\"16\" fill=\"#4477aa\"/>"),
     );
     let label = f64::from(LEFT) + width + 6.0;
-    let text = format!("{:.0} ns, {:.0} requests/s", figures.cpu_nanos, figures.rate);
+    let text = format!("{} ns, {:.0} requests/s", cost(figures), figures.rate);
     line(body, format_args!("<text x=\"{label:.1}\" y=\"{y}\">{text}</text>"));
 }
 
