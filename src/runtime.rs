@@ -96,9 +96,7 @@ pub trait Transport: 'static {
     ///
     /// # Errors
     /// The system's, as of a send.
-    fn release_cork(&self) -> io::Result<()> {
-        Ok(())
-    }
+    fn release_cork(&self) -> io::Result<()>;
 
     /// From now on dropping the stream discards what waits and resets the connection, so that the peer cannot take what
     /// it got for the whole. Unix sockets know no reset: their peer reads an end.

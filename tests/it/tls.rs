@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use ringport::net::tls::{
     HandshakeError, Link, ServerTls, TlsDialError, TlsDialer, TlsListenError, TlsListener, TlsStream,
@@ -138,6 +139,34 @@ fn both_ways_with_an_end_each() {
             drop(writing.await);
             drop(served.await);
         }
+    });
+}
+
+/// What a cork below TLS holds back comes when it is released, long before the kernel's 200 ms are over.
+#[test]
+fn a_cork_below_is_released() {
+    each(async |runtime| {
+        let (folder, _) = Folder::usual();
+        let listener = listener(&runtime, &folder.listen(LISTEN));
+        let target = target(&listener, "localhost");
+        let served = spawn(&runtime, echo_one(listener));
+        let corked = DIAL.replace("{tlsConfig", "{sockOption: {tcpOption: {cork: true}}, tlsConfig");
+        let mut stream = dialer(&runtime, &folder.dial(&corked)).dial(&target).await.expect("TLS");
+        // On a machine that stands still for as long, the kernel's time is over before ours.
+        let mut tries = 0;
+        loop {
+            let begin = runtime.now();
+            stream.send(&b"ab"[..]).await.expect("open");
+            stream.release_cork().await.expect("open");
+            assert_eq!(&*stream.recv().await.expect("open").expect("bytes"), b"ab");
+            if runtime.now() - begin < Duration::from_millis(150) {
+                break;
+            }
+            tries += 1;
+            assert!(tries < 20, "it was not released");
+        }
+        stream.shutdown().await.expect("open");
+        drop(served.await);
     });
 }
 

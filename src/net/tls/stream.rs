@@ -189,6 +189,10 @@ impl<T: Transport> Transport for TlsStream<T> {
         self.inner.set_options(options, stage, target)
     }
 
+    fn release_cork(&self) -> io::Result<()> {
+        self.inner.release_cork()
+    }
+
     fn peer_addr(&self) -> io::Result<LocalAddr> {
         self.inner.peer_addr()
     }
@@ -295,6 +299,10 @@ impl<T: Transport> Transport for Link<T> {
 
     fn set_options(&self, options: &OptSet, stage: Stage, target: Target) -> Result<(), ApplyError> {
         self.shared().set_options(options, stage, target)
+    }
+
+    fn release_cork(&self) -> io::Result<()> {
+        self.shared().release_cork()
     }
 
     fn peer_addr(&self) -> io::Result<LocalAddr> {
