@@ -136,6 +136,10 @@ impl<R: Runtime> Http2Stream<R> {
                 }
             }
             if self.poll_timer(cx).is_pending() {
+                // What waits for the output to go may wait for as long as its peer likes.
+                if self.stream.tx().is_pool_short() {
+                    self.stream.rx().compact();
+                }
                 return Poll::Pending;
             }
         }

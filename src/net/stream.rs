@@ -70,14 +70,21 @@ impl<T: Transport> Stream<T> {
     /// Pulls received bytes, at most `max`, into [`Stream::rx`]. `Ok(true)`: more came; `Ok(false)`: the peer has ended.
     ///
     /// Pulling is what lets the peer send more: a caller that pulls without taking has no other limit than its own.
-    /// With a `max` of 0 nothing ever comes.
+    /// With a `max` of 0 nothing ever comes. Where the pool runs short, what waits for more is copied out of it: the rest of
+    /// half a message may never come. What waited before that lies in less than half of the pool's chunks.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<bool>> {
         if self.eof {
             return Poll::Ready(Ok(false));
         }
-        let more = std::task::ready!(self.transport.poll_recv(cx, &mut self.rx, max))?;
-        self.eof = !more;
-        Poll::Ready(Ok(more))
+        match self.transport.poll_recv(cx, &mut self.rx, max) {
+            Poll::Ready(more) => Poll::Ready(more.inspect(|more| self.eof = !more)),
+            Poll::Pending => {
+                if !self.rx.is_empty() && self.tx.is_pool_short() {
+                    self.rx.compact();
+                }
+                Poll::Pending
+            }
+        }
     }
 
     /// Pulls the received bytes that wait into [`Stream::rx`]. `Ok(true)`: more came; `Ok(false)`: the peer has ended.

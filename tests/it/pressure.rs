@@ -1,7 +1,12 @@
 //! Slow readers, greedy readers, and a pool that is too small for them.
 
+use std::future::poll_fn;
+use std::pin::pin;
+
 use ringport::buf::PoolSpec;
+use ringport::net::{Dialer, Listener};
 use ringport::runtime::{Transport, TxLevel};
+use ringport::spec::{Format, ListenSpec};
 
 use super::rig::{Pattern, Rig, each, join, now, pair, turn};
 
@@ -94,5 +99,47 @@ fn a_crowd_of_slow_readers_does_not_starve_the_rest() {
             far.read_exact(&mut read).await.expect("all of it comes");
             assert!(read.iter().all(|&byte| byte == 1));
         }
+    });
+}
+
+/// Headers that never become whole lie in no chunk that others need.
+#[test]
+fn half_proxy_headers_leave_the_pool_to_others() {
+    let rig = Rig { pool: SMALL, ..Rig::default() };
+    rig.each(async |runtime| {
+        let spec = "{addr: '127.0.0.1:0', proxyProtocol: {trusted: [127.0.0.1], timeout: 60s}}";
+        let spec = ListenSpec::from_text(spec, Format::Yaml, "f").expect("a spec");
+        let mut listener = Listener::from_spec(&spec, &runtime).expect("a listener");
+        let to = format!("tcp://{}", listener.local_addr()).parse().expect("a target");
+        let dialer = Dialer::new(&runtime);
+        // Version 2, PROXY, TCP over IPv4, 4,000 bytes of which half come.
+        let half = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x0f\xa0"[..], &[0; 2_000]].concat();
+        let mut halves = Vec::new();
+        for _ in 0..160 {
+            let mut dialling = pin!(async {
+                let mut stream = dialer.dial(&to).await.expect("a connection");
+                stream.send(half.clone()).await.expect("open");
+                stream
+            });
+            let stream = poll_fn(|cx| {
+                assert!(listener.poll_accept(cx).is_pending(), "no header is whole");
+                dialling.as_mut().poll(cx)
+            });
+            halves.push(stream.await);
+        }
+        let (mut other, mut other_far) = pair(&runtime).await;
+        let data = vec![7; 200_000];
+        let feed = other.send(data.clone());
+        let mut read = vec![0; data.len()];
+        let take = other_far.read_exact(&mut read);
+        let (sent, taken) = runtime
+            .core()
+            .timeout(std::time::Duration::from_secs(20), join(feed, take))
+            .await
+            .expect("a pool");
+        sent.expect("open");
+        taken.expect("open");
+        assert!(read == data);
+        drop(halves);
     });
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use ringport::buf::PoolSpec;
 use ringport::net::tls::{
     HandshakeError, Link, ServerTls, TlsDialError, TlsDialer, TlsListenError, TlsListener, TlsStream,
 };
@@ -19,7 +20,7 @@ use ringport::runtime::native::Native;
 use ringport::spec::{DialSpec, Format, ListenSpec, NetAddr, OriginAddress, TlsServerSpec};
 
 use crate::pki::{Authority, Identity, Validity};
-use crate::rig::{each, now, skipped, turn};
+use crate::rig::{Rig, each, now, skipped, turn};
 
 /// A folder with certificates that goes when the case does.
 struct Folder(PathBuf);
@@ -412,6 +413,44 @@ fn half_open_handshakes_stay_within_the_cap() {
         assert!((280..=281).contains(&stats.crowded_out), "{stats:?}");
         drop(silent);
     });
+}
+
+/// Half a hello, and half a record behind a handshake, are kept by whoever sent them, not in chunks that others need.
+#[test]
+fn half_records_leave_the_pool_to_others() {
+    let pool = PoolSpec { chunk_bytes: 16 * 1024, min_chunks: 2, max_chunks: 16 };
+    for chooses in [false, true] {
+        Rig { pool, ..Rig::default() }.each(async |runtime| {
+            let (folder, _) = Folder::usual();
+            let spec = LISTEN.replace("tlsConfig: {", "tlsConfig: {handshakeTimeout: 0, ");
+            let mut listener = listener(&runtime, &folder.listen(&spec));
+            if chooses {
+                let tls = listener.tls().expect("it speaks TLS").clone();
+                listener.choose_by(move |_, _| Some(tls.clone()));
+            }
+            let any = target(&listener, "127.0.0.1");
+            let plain = Dialer::new(&runtime);
+            // A record of 16,000 bytes, and as much as says nothing wrong of a hello of 15,996.
+            let half = [&[22, 3, 1, 0x3e, 0x80, 1, 0, 0x3e, 0x7c][..], &[0; 8_000]].concat();
+            let mut halves = Vec::new();
+            for _ in 0..40 {
+                let mut dialled = beside(&mut listener, plain.dial(&any)).await.expect("a connection");
+                beside(&mut listener, dialled.send(half.clone())).await.expect("sent");
+                halves.push(dialled);
+            }
+            let good = target(&listener, "localhost");
+            let served = spawn(&runtime, echo_one(listener));
+            let mut stream = dialer(&runtime, &folder.dial(DIAL)).dial(&good).await.expect("TLS");
+            let data = vec![7; 100_000];
+            stream.send(data.clone()).await.expect("open");
+            let mut back = vec![0; data.len()];
+            stream.read_exact(&mut back).await.expect("open");
+            assert!(back == data);
+            stream.shutdown().await.expect("open");
+            drop(served.await);
+            drop(halves);
+        });
+    }
 }
 
 /// What is dropped without an end is told from what has ended.

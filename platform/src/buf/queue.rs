@@ -329,6 +329,11 @@ impl TxQueue {
         TxQueue { segs: Fifo::default(), head_sent: 0, len: 0, pool }
     }
 
+    /// Whether the pool that it writes into runs short: see [`Pool::under_pressure`].
+    pub fn is_pool_short(&self) -> bool {
+        self.pool.under_pressure()
+    }
+
     /// Bytes not yet sent.
     pub fn len(&self) -> usize {
         self.len

@@ -127,8 +127,18 @@ impl<T: Transport> Accepting<T> {
                 if let Some(hello) = read.map_err(HandshakeError::Tls)? {
                     break hello;
                 }
-                if !ready!(inner.poll_recv(cx, input, HELLO)).map_err(HandshakeError::Io)? {
-                    return Poll::Ready(Err(HandshakeError::Tls(TlsError::EndedInHandshake)));
+                match inner.poll_recv(cx, input, HELLO) {
+                    Poll::Ready(Ok(true)) => {}
+                    Poll::Ready(Ok(false)) => {
+                        return Poll::Ready(Err(HandshakeError::Tls(TlsError::EndedInHandshake)));
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(HandshakeError::Io(error))),
+                    Poll::Pending => {
+                        // It holds no chunk of the pool while it waits, and lies in few pieces however many it came in,
+                        // which the reader goes through.
+                        input.compact();
+                        return Poll::Pending;
+                    }
                 }
             };
             let Some(tls) = choose(&hello) else {

@@ -90,8 +90,16 @@ impl<T: Transport> TlsStream<T> {
     }
 
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.ended = !ready!(self.inner.poll_recv(cx, &mut self.input, MOST))?;
-        Poll::Ready(Ok(()))
+        match self.inner.poll_recv(cx, &mut self.input, MOST) {
+            Poll::Ready(is_there) => Poll::Ready(is_there.map(|is_there| self.ended = !is_there)),
+            Poll::Pending => {
+                // Its peer may never send the rest of a record. What was kept before lies in less than half of the chunks.
+                if self.output.is_pool_short() {
+                    self.input.compact();
+                }
+                Poll::Pending
+            }
+        }
     }
 
     /// Deciphers until there is something to take; whether there is, or the peer has ended.
