@@ -449,7 +449,7 @@ pub(super) fn suitable(
 /// origins needs.
 static THREADS: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new(8, 4_096));
 /// Files are read apart from them, so that no server that is silent delays who does not ask it.
-static READERS: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new(2, 4_096));
+pub(super) static READERS: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new(2, 4_096));
 
 /// Look-ups that have not ended, of a resolver.
 const MAX_ASKED: usize = 4_096;

@@ -3,7 +3,7 @@
 //! A spec ([`TlsClientSpec`](crate::spec::TlsClientSpec), [`TlsServerSpec`](crate::spec::TlsServerSpec)) names files;
 //! [`ClientTls::load`] and [`ServerTls::load`] read them, once, and tell every fault by file. [`ClientTls::reload`] and
 //! [`ServerTls::reload`] read them again: what loads is what new handshakes get, all of it at once; what does not leaves
-//! everything as it was.
+//! everything as it was. Dialers and listeners do that by themselves where a file has changed (`reload_interval`).
 //!
 //! [`TlsDialer`] and [`TlsListener`] stand on a [`Dialer`](super::Dialer) and a [`Listener`](super::Listener), have all that
 //! those have, and speak TLS where the spec has `tls_config`. Those alone refuse such a spec.
@@ -15,6 +15,7 @@ mod listen;
 mod load;
 mod resolver;
 mod stream;
+mod watch;
 
 #[cfg(test)]
 mod tests;

@@ -161,6 +161,7 @@ impl Check {
         let hint = match unlimited {
             Unlimited::Never => "",
             Unlimited::Zero => ", or 0 for no limit",
+            Unlimited::ZeroIsNever => ", or 0 for never",
             Unlimited::ZeroOrMinusOne => ", or 0 or -1 for no limit",
         };
         self.fault(path, format!("{value} is out of range: 1 ms to 2073600000 ms (24 days){hint}"));
@@ -208,6 +209,8 @@ pub(super) enum Zero {
 pub(super) enum Unlimited {
     Never,
     Zero,
+    /// Of an interval.
+    ZeroIsNever,
     ZeroOrMinusOne,
 }
 

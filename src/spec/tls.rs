@@ -57,10 +57,12 @@ pub struct TlsCommon {
     pub handshake_timeout: Option<Duration>,
     /// Whether keys are written to the file that the environment names.
     pub key_log: bool,
+    /// How often the files are looked at, to be read again where they have changed; `None` = never.
+    pub reload_interval: Option<Duration>,
 }
 
 impl Default for TlsCommon {
-    /// Both versions, every suite and group that is safe, full records, 10 s for a handshake.
+    /// Both versions, every suite and group that is safe, full records, 10 s for a handshake, a look at the files each second.
     fn default() -> Self {
         TlsCommon {
             versions: (TlsVersion::Tls12, TlsVersion::Tls13),
@@ -70,6 +72,7 @@ impl Default for TlsCommon {
             dynamic_records: false,
             handshake_timeout: Some(Duration::from_secs(10)),
             key_log: false,
+            reload_interval: Some(Duration::from_secs(1)),
         }
     }
 }
@@ -469,6 +472,7 @@ impl TlsCommon {
             dynamic_record_sizing_disabled: Some(!self.dynamic_records),
             handshake_timeout: Some(milliseconds(self.handshake_timeout)),
             key_log: Some(self.key_log),
+            reload_interval: Some(milliseconds(self.reload_interval)),
             ..raw::TlsConfig::default()
         }
     }
@@ -638,6 +642,7 @@ impl Check {
             );
         }
         let timeout = self.milliseconds(at("handshake_timeout"), raw.handshake_timeout, Unlimited::Zero);
+        let reload = self.milliseconds(at("reload_interval"), raw.reload_interval, Unlimited::ZeroIsNever);
         TlsCommon {
             versions: (min, max),
             alpn: self.alpn(raw, &at("next_protos")),
@@ -646,6 +651,7 @@ impl Check {
             dynamic_records: raw.dynamic_record_sizing_disabled == Some(false),
             handshake_timeout: timeout.unwrap_or(defaults.handshake_timeout),
             key_log: raw.key_log == Some(true),
+            reload_interval: reload.unwrap_or(defaults.reload_interval),
         }
     }
 

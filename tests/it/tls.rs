@@ -20,7 +20,7 @@ use ringport::runtime::native::Native;
 use ringport::spec::{DialSpec, Format, ListenSpec, NetAddr, OriginAddress, TlsServerSpec};
 
 use crate::pki::{Authority, Identity, Validity};
-use crate::rig::{Rig, each, now, skipped, turn};
+use crate::rig::{Rig, each, join, now, skipped, turn};
 
 /// A folder with certificates that goes when the case does.
 struct Folder(PathBuf);
@@ -450,6 +450,85 @@ fn half_records_leave_the_pool_to_others() {
             drop(served.await);
             drop(halves);
         });
+    }
+}
+
+/// Certificates are renewed while clients come and go: each of them is served, and the new one is seen without a word to the
+/// listener. The same for what a dialer trusts.
+#[test]
+fn certificates_are_renewed_under_load() {
+    each(async |runtime| {
+        let (folder, authority) = Folder::usual();
+        let spec = LISTEN.replace("}]}", "}], reloadInterval: 20ms}");
+        let mut listener = listener(&runtime, &folder.listen(&spec));
+        let target = target(&listener, "localhost");
+        let server = listener.tls().expect("it speaks TLS").clone();
+        let fields = ", reloadInterval: 20ms, sessionTicketsDisabled: true}}";
+        let dialer = dialer(&runtime, &folder.dial(&DIAL.replace("}}", fields)));
+        let rename = |name: &str, text: &str| {
+            folder.write("new", text);
+            std::fs::rename(folder.0.join("new"), folder.0.join(name)).expect("renamed");
+        };
+        let shown = async |listener: &mut TlsListener<Native>| {
+            let (near, far) = join(dialer.dial(&target), listener.accept()).await;
+            drop(far.expect("a client"));
+            let mut near = near.expect("whichever of them is shown");
+            let info = near.transport().tls().expect("TLS");
+            info.peer_certificates.expect("one")[0].to_vec()
+        };
+        let first = shown(&mut listener).await;
+        let pair = authority.issue(&["localhost"]);
+        rename("server.pem", &pair.cert);
+        rename("server.key", &pair.key);
+        let second = renewed(async || shown(&mut listener).await, &first).await;
+        assert_eq!(server.version(), 2);
+
+        // A broken one is not taken, and the next good one is.
+        rename("server.pem", "broken");
+        let looked = runtime.now() + Duration::from_millis(100);
+        while runtime.now() < looked {
+            assert!(shown(&mut listener).await == second);
+        }
+        let pair = authority.issue(&["localhost"]);
+        rename("server.key", &pair.key);
+        rename("server.pem", &pair.cert);
+        let third = renewed(async || shown(&mut listener).await, &second).await;
+
+        // Another authority, which the dialer comes to trust beside the first.
+        let other = Authority::new("other");
+        rename("ca.pem", &format!("{}{}", authority.cert, other.cert));
+        until(&runtime, || dialer.tls().expect("TLS").version() == 2).await;
+        let pair = other.issue(&["localhost"]);
+        rename("server.pem", &pair.cert);
+        rename("server.key", &pair.key);
+        renewed(async || shown(&mut listener).await, &third).await;
+
+        // Nobody looks when the listener has gone.
+        let version = server.version();
+        listener.close();
+        rename("server.pem", &pair.cert);
+        runtime.sleep(Duration::from_millis(60)).await;
+        assert_eq!(server.version(), version);
+    });
+}
+
+/// Dials until another certificate is shown than this.
+async fn renewed(mut shown: impl AsyncFnMut() -> Vec<u8>, old: &[u8]) -> Vec<u8> {
+    for _ in 0..20_000 {
+        let now = shown().await;
+        if now != old {
+            return now;
+        }
+    }
+    panic!("it was never renewed");
+}
+
+/// Waits for what another thread does.
+async fn until(runtime: &Native, mut is_so: impl FnMut() -> bool) {
+    let end = runtime.now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(runtime.now() < end, "it never was");
+        runtime.sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a spec and its files come to, to be used by handshakes and swapped between them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption as ClientResumption, WebPkiServerVerifier};
@@ -21,9 +21,11 @@ use rustls::{
 
 use super::load::{LoadErrors, LoadWarning, Loader};
 use super::resolver::ByName;
+use super::watch::{Files, Watched};
 use crate::proto::tls::{Provider, RecordSizing};
 use crate::spec::{
-    ClientAuth, Curve, Resumption, TlsCipher, TlsClientSpec, TlsCommon, TlsServerSpec, TlsVersion,
+    ClientAuth, Curve, Identity, Pem, Resumption, TlsCipher, TlsClientSpec, TlsCommon, TlsServerSpec,
+    TlsVersion,
 };
 
 /// TLS for connections that are dialled. Cheap to clone; clones, on any core, see a reload at once.
@@ -38,14 +40,58 @@ pub struct ServerTls(Arc<Inner<TlsServerSpec, ServerConfig>>);
 #[derive(Debug)]
 struct Inner<S, C> {
     spec: S,
+    load: Load<S, C>,
     /// Taken once a handshake, and written once a reload.
     current: RwLock<Arc<C>>,
     version: AtomicU64,
+    /// Held while they are read, so that reloads come one after another.
+    files: Mutex<Files>,
 }
 
+/// Reads the files; beside the configuration that is in use, if there is one.
+type Load<S, C> = fn(&S, Option<&C>) -> Result<(C, Vec<LoadWarning>), LoadErrors>;
+
 impl<S, C> Inner<S, C> {
-    fn new(spec: S, config: C) -> Arc<Self> {
-        Arc::new(Inner { spec, current: RwLock::new(Arc::new(config)), version: AtomicU64::new(1) })
+    fn load(spec: S, files: Files, load: Load<S, C>) -> Result<(Arc<Self>, Vec<LoadWarning>), LoadErrors> {
+        let (config, warnings) = load(&spec, None)?;
+        let (current, version) = (RwLock::new(Arc::new(config)), AtomicU64::new(1));
+        Ok((Arc::new(Inner { spec, load, current, version, files: Mutex::new(files) }), warnings))
+    }
+
+    fn reload(&self) -> Result<Vec<LoadWarning>, LoadErrors> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamps = files.stamps();
+        let (config, warnings) = (self.load)(&self.spec, Some(&self.current()))?;
+        files.take(stamps);
+        self.swap(config);
+        Ok(warnings)
+    }
+
+    fn look(&self, now: Instant, interval: Duration) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(stamps) = files.news(now, interval) else { return };
+        match (self.load)(&self.spec, Some(&self.current())) {
+            Ok((config, _)) => {
+                files.take(stamps);
+                self.swap(config);
+                tracing::info!("TLS: changed files are in use from now on");
+            }
+            Err(errors) => {
+                if files.refuse(stamps) {
+                    let faults: Vec<_> = errors.faults().iter().map(ToString::to_string).collect();
+                    tracing::warn!(
+                        "TLS: changed files are broken, and the old stay in use: {}",
+                        faults.join("; ")
+                    );
+                }
+            }
+        }
+    }
+
+    /// `None` without files.
+    fn interval(&self, common: &TlsCommon) -> Option<Duration> {
+        let has_none = self.files.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if has_none { None } else { common.reload_interval }
     }
 
     fn current(&self) -> Arc<C> {
@@ -64,8 +110,9 @@ impl ClientTls {
     /// # Errors
     /// Everything that is wrong, by file. Who wrote the spec or the files is at fault.
     pub fn load(spec: &TlsClientSpec) -> Result<(Self, Vec<LoadWarning>), LoadErrors> {
-        let (config, warnings) = client_config(spec)?;
-        Ok((ClientTls(Inner::new(spec.clone(), config)), warnings))
+        let files = Files::of(identity_pems(spec.identity()).chain(&spec.roots().own));
+        let (inner, warnings) = Inner::load(spec.clone(), files, |spec, _| client_config(spec))?;
+        Ok((ClientTls(inner), warnings))
     }
 
     /// Reads the files again: new handshakes have what they hold now. Sessions are not resumed past a reload.
@@ -73,9 +120,7 @@ impl ClientTls {
     /// # Errors
     /// As [`ClientTls::load`]; everything stays as it was.
     pub fn reload(&self) -> Result<Vec<LoadWarning>, LoadErrors> {
-        let (config, warnings) = client_config(&self.0.spec)?;
-        self.0.swap(config);
-        Ok(warnings)
+        self.0.reload()
     }
 
     /// What the next handshake uses.
@@ -110,8 +155,11 @@ impl ServerTls {
     /// # Errors
     /// Everything that is wrong, by file. Who wrote the spec or the files is at fault.
     pub fn load(spec: &TlsServerSpec) -> Result<(Self, Vec<LoadWarning>), LoadErrors> {
-        let (config, warnings) = server_config(spec, None)?;
-        Ok((ServerTls(Inner::new(spec.clone(), config)), warnings))
+        let files = Files::of(identity_pems(spec.identities()).chain(&spec.client_roots().own));
+        let (inner, warnings) = Inner::load(spec.clone(), files, |spec, known| {
+            server_config(spec, known.filter(|_| spec.client_auth() == ClientAuth::None))
+        })?;
+        Ok((ServerTls(inner), warnings))
     }
 
     /// Reads the files again: new handshakes have what they hold now, connections go on with what they had.
@@ -122,10 +170,7 @@ impl ServerTls {
     /// # Errors
     /// As [`ServerTls::load`]; everything stays as it was.
     pub fn reload(&self) -> Result<Vec<LoadWarning>, LoadErrors> {
-        let known = (self.0.spec.client_auth() == ClientAuth::None).then(|| self.current());
-        let (config, warnings) = server_config(&self.0.spec, known.as_deref())?;
-        self.0.swap(config);
-        Ok(warnings)
+        self.0.reload()
     }
 
     /// What the next handshake uses.
@@ -152,6 +197,34 @@ impl ServerTls {
     pub fn handshake_timeout(&self) -> Option<Duration> {
         self.0.spec.common().handshake_timeout
     }
+}
+
+impl Watched for ClientTls {
+    fn interval(&self) -> Option<Duration> {
+        self.0.interval(self.0.spec.common())
+    }
+
+    fn look(&self, now: Instant) {
+        if let Some(interval) = self.interval() {
+            self.0.look(now, interval);
+        }
+    }
+}
+
+impl Watched for ServerTls {
+    fn interval(&self) -> Option<Duration> {
+        self.0.interval(self.0.spec.common())
+    }
+
+    fn look(&self, now: Instant) {
+        if let Some(interval) = self.interval() {
+            self.0.look(now, interval);
+        }
+    }
+}
+
+fn identity_pems<'a>(identities: impl IntoIterator<Item = &'a Identity>) -> impl Iterator<Item = &'a Pem> {
+    identities.into_iter().flat_map(|identity| [&identity.cert, &identity.key])
 }
 
 fn sizing(common: &TlsCommon) -> RecordSizing {

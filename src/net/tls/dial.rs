@@ -10,6 +10,7 @@ use super::config::ClientTls;
 use super::handshake::{HandshakeError, connect};
 use super::load::LoadErrors;
 use super::stream::Link;
+use super::watch::{Watch, watch};
 use crate::net::{Bounded, DialError, Dialer, PacketError, PacketSocket, Stream};
 use crate::proto::proxy_protocol::Header;
 use crate::runtime::Runtime;
@@ -21,6 +22,7 @@ pub struct TlsDialer<R: Runtime> {
     runtime: R,
     tls: Option<ClientTls>,
     spec: DialSpec,
+    _watch: Option<Watch>,
 }
 
 /// Why there is no connection, or no TLS over it.
@@ -69,7 +71,7 @@ impl From<TlsDialError> for io::Error {
 }
 
 impl<R: Runtime> TlsDialer<R> {
-    /// As a spec says; the files of its TLS are read now.
+    /// As a spec says; the files of its TLS are read now, and again when they change, for as long as the dialer is kept.
     ///
     /// # Errors
     /// What is wrong with those. Who wrote the spec or the files is at fault.
@@ -82,7 +84,8 @@ impl<R: Runtime> TlsDialer<R> {
     /// plainly.
     pub fn with(spec: &DialSpec, tls: Option<ClientTls>, runtime: &R) -> Self {
         let dialer = Dialer::from_spec(&spec.without_tls(), runtime);
-        TlsDialer { dialer, runtime: runtime.clone(), tls, spec: spec.clone() }
+        let watch = tls.as_ref().and_then(|tls| watch(runtime, tls));
+        TlsDialer { dialer, runtime: runtime.clone(), tls, spec: spec.clone(), _watch: watch }
     }
 
     /// TLS over them, to be loaded again.

@@ -23,6 +23,7 @@ use super::config::ServerTls;
 use super::handshake::{Accepting, HandshakeError};
 use super::load::LoadErrors;
 use super::stream::Link;
+use super::watch::{Watch, watch};
 use crate::net::{AcceptError, Bounded, ListenError, ListenHandle, ListenPart, Listener, Peer, Stream};
 use crate::proto::tls::ClientHello;
 use crate::runtime::{LocalAddr, Runtime, Timer};
@@ -123,6 +124,7 @@ pub struct TlsListener<R: Runtime> {
     listener: Listener<R>,
     runtime: R,
     handshakes: Option<Rc<Handshakes<R>>>,
+    watch: Option<Watch>,
 }
 
 type Accepted<R> = (Stream<Link<Bounded<R>>>, Peer);
@@ -139,12 +141,14 @@ impl<R: Runtime> TlsListener<R> {
         TlsListener::new(part, runtime).map_err(TlsListenError::Listen)
     }
 
-    /// Takes connections of this part on this core.
+    /// Takes connections of this part on this core. The files of its TLS are read again when they change, until it is closed.
     ///
     /// # Errors
     /// The driver cannot watch it; the part is closed then.
     pub fn new(part: TlsListenPart, runtime: &R) -> Result<Self, ListenError> {
         let TlsListenPart { part, tls, counts } = part;
+        let listener = Listener::new(part, runtime)?;
+        let watch = tls.as_ref().and_then(|tls| watch(runtime, tls));
         let handshakes = tls.map(|tls| {
             Rc::new(Handshakes {
                 tls,
@@ -155,7 +159,7 @@ impl<R: Runtime> TlsListener<R> {
                 acceptor: RefCell::default(),
             })
         });
-        Ok(TlsListener { listener: Listener::new(part, runtime)?, runtime: runtime.clone(), handshakes })
+        Ok(TlsListener { listener, runtime: runtime.clone(), handshakes, watch })
     }
 
     /// From now on a client's hello, and who it is, say which configuration answers it; `None` refuses it with an alert. Without
@@ -197,6 +201,7 @@ impl<R: Runtime> TlsListener<R> {
     /// As [`Listener::close`]. Handshakes under way are given up.
     pub fn close(&mut self) {
         self.listener.close();
+        self.watch = None;
         self.stop();
     }
 
@@ -222,6 +227,7 @@ impl<R: Runtime> TlsListener<R> {
                 Poll::Ready(Ok(accepted)) => accepted,
                 Poll::Ready(Err(error)) => {
                     if matches!(error, AcceptError::Closed) {
+                        self.watch = None;
                         self.stop();
                     }
                     return Poll::Ready(Err(error));

@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
 
+use super::watch::{Files, Watched};
 use super::{ClientTls, LoadFaultKind, LoadWarning, ServerTls};
 use crate::buf::{Pool, PoolBuf, PoolSpec, RxQueue, TxQueue};
 use crate::pki::{Authority, Identity as Pair, Validity};
 use crate::proto::tls::{CertificateFault, RustlsCodec, TlsCodec, TlsError, TlsLimits, TlsPhase};
-use crate::spec::{Format, TlsClientSpec, TlsServerSpec};
+use crate::spec::{Format, Identity, Pem, TlsClientSpec, TlsServerSpec};
 
 /// A folder that goes when the test does.
 struct Folder(PathBuf);
@@ -25,6 +27,12 @@ impl Folder {
 
     fn write(&self, name: &str, text: &str) {
         std::fs::write(self.0.join(name), text).expect("written");
+    }
+
+    /// As who deploys does it: whole at once, in place of what was there.
+    fn put(&self, name: &str, text: &str) {
+        self.write("new", text);
+        std::fs::rename(self.0.join("new"), self.0.join(name)).expect("renamed");
     }
 
     fn pair(&self, name: &str, pair: &Pair) {
@@ -452,6 +460,118 @@ fn certificates_are_swapped_between_handshakes() {
     assert_eq!(client.version(), 2);
 }
 
+#[expect(clippy::disallowed_methods, reason = "an instant to count from")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+/// Looks at times of its own.
+struct Looks<'a>(&'a ServerTls, Instant);
+
+impl Looks<'_> {
+    #[track_caller]
+    fn next(&mut self, version: u64) {
+        self.1 += self.0.interval().expect("files");
+        self.0.look(self.1);
+        assert_eq!(self.0.version(), version);
+    }
+}
+
+#[test]
+fn changed_files_are_taken_as_a_whole() {
+    let (folder, authority) = Folder::usual();
+    let server = folder.load(SERVER);
+    let client = folder.client(&CLIENT.replace('}', ", sessionTicketsDisabled: true}"));
+    let mut looks = Looks(&server, start());
+    looks.next(1);
+    let second = authority.issue(&["server.test", "second"]);
+    folder.put("server.pem", &second.cert);
+    looks.next(1);
+    assert_eq!(
+        shake(&client, &server, "server.test").open().shown(),
+        ["server.test"],
+        "its key has not come"
+    );
+    folder.put("server.key", &second.key);
+    looks.next(2);
+    assert_eq!(shake(&client, &server, "server.test").open().shown(), ["server.test", "second"]);
+
+    for broken in ["", "-----BEGIN CERTIFICATE-----", "no PEM"] {
+        folder.put("server.pem", broken);
+        (0..3).for_each(|_| looks.next(2));
+        assert_eq!(shake(&client, &server, "server.test").open().shown(), ["server.test", "second"]);
+    }
+    std::fs::remove_file(folder.0.join("server.pem")).expect("it was there");
+    looks.next(2);
+    folder.put("server.pem", &second.cert);
+    looks.next(3);
+    // What is reloaded by hand is no news.
+    folder.pair("server", &authority.issue(&["server.test"]));
+    server.reload().expect("in order");
+    looks.next(4);
+}
+
+/// What cannot be used is tried twice, since it may have been half written, told once, and then left alone.
+#[test]
+fn broken_files_are_tried_twice() {
+    let (folder, _) = Folder::usual();
+    let mut files = Files::of(&[Pem::File(folder.0.join("server.pem"))]);
+    let (mut now, interval) = (start(), Duration::from_secs(1));
+    let mut news = |files: &mut Files| {
+        now += interval;
+        files.news(now, interval)
+    };
+    assert_eq!(news(&mut files), None);
+    for text in ["", "x"] {
+        folder.put("server.pem", text);
+        for told in [false, true] {
+            let stamps = news(&mut files).expect("news");
+            assert_eq!(files.refuse(stamps), told);
+        }
+        assert_eq!(news(&mut files), None);
+    }
+    folder.put("server.pem", "y");
+    let stamps = news(&mut files).expect("news");
+    files.take(stamps);
+    assert_eq!(news(&mut files), None);
+
+    // Moved away and back and away: what was told is told again.
+    for _ in 0..2 {
+        let (path, aside) = (folder.0.join("server.pem"), folder.0.join("aside"));
+        std::fs::rename(&path, &aside).expect("renamed");
+        for told in [false, true] {
+            let stamps = news(&mut files).expect("news");
+            assert_eq!(files.refuse(stamps), told);
+        }
+        assert_eq!(news(&mut files), None);
+        std::fs::rename(&aside, &path).expect("renamed");
+        assert_eq!(news(&mut files), None);
+    }
+}
+
+/// Of several cores that share a configuration.
+#[test]
+fn who_comes_first_looks_for_all() {
+    let (folder, _) = Folder::usual();
+    let mut files = Files::of(&[Pem::File(folder.0.join("server.pem"))]);
+    let (now, interval) = (start(), Duration::from_secs(1));
+    folder.put("server.pem", "");
+    assert!(files.news(now, interval).is_some());
+    assert_eq!(files.news(now + interval / 2 - Duration::from_nanos(1), interval), None);
+    assert!(files.news(now + interval / 2, interval).is_some());
+}
+
+#[test]
+fn nothing_to_look_at() {
+    let (folder, authority) = Folder::usual();
+    assert_eq!(folder.load(&SERVER.replace("]}", "], reloadInterval: 0}")).interval(), None);
+    assert_eq!(folder.load(SERVER).interval(), Some(Duration::from_secs(1)));
+    let pair = authority.issue(&["server.test"]);
+    let inline = Identity { cert: Pem::Inline(pair.cert), key: Pem::Inline(pair.key) };
+    let spec = TlsServerSpec::builder(inline).build().expect("in order");
+    assert_eq!(ServerTls::load(&spec).expect("in order").0.interval(), None);
+}
+
 /// Who came with a certificate must show it again when other issuers may be trusted.
 #[test]
 fn sessions_past_a_reload() {
@@ -473,11 +593,11 @@ fn what_a_spec_says_is_at_hand() {
     let (folder, _) = Folder::usual();
     let server =
         folder.load(&SERVER.replace("]}", "], handshakeTimeout: 1s, dynamicRecordSizingDisabled: false}"));
-    assert_eq!(server.handshake_timeout(), Some(std::time::Duration::from_secs(1)));
+    assert_eq!(server.handshake_timeout(), Some(Duration::from_secs(1)));
     assert_eq!(server.sizing(), crate::proto::tls::RecordSizing::Dynamic);
     assert_eq!(server.spec().identities().len(), 1);
     let client = folder.client(CLIENT);
-    assert_eq!(client.handshake_timeout(), Some(std::time::Duration::from_secs(10)));
+    assert_eq!(client.handshake_timeout(), Some(Duration::from_secs(10)));
     assert_eq!(client.sizing(), crate::proto::tls::RecordSizing::Full);
     assert_eq!(client.spec().roots().own.len(), 1);
     assert!(Path::new(&folder.0).exists());

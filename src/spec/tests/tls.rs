@@ -43,7 +43,8 @@ fn everything_once_and_back() {
           serverName: App.Example., certKeyPairs: [{certPem: '-----BEGIN X', keyPem: '-----BEGIN Y'}],
           nextProtos: [h2, http/1.1], tlsCipher: [TLS_AES_128_GCM_SHA256, 26, 18], curvePreferences: [X25519, CURVE_P256],
           minVersion: TLS_VERSION_12, maxVersion: 772, dynamicRecordSizingDisabled: false, renegotiation: 0,
-          handshakeTimeout: 1.5s, sessionCacheEntries: 10, keyLog: true, insecureSkipVerify: false}",
+          handshakeTimeout: 1.5s, sessionCacheEntries: 10, keyLog: true, reloadInterval: 1m,
+          insecureSkipVerify: false}",
     )
     .expect("in order");
     let own = vec![Pem::File("ca.pem".into()), Pem::Inline("-----BEGIN CERTIFICATE-----".into())];
@@ -61,6 +62,7 @@ fn everything_once_and_back() {
         dynamic_records: true,
         handshake_timeout: Some(Duration::from_millis(1_500)),
         key_log: true,
+        reload_interval: Some(Duration::from_secs(60)),
     };
     assert_eq!(spec.common(), &common);
     assert_eq!(spec.sessions(), 10);
@@ -82,17 +84,17 @@ fn everything_once_and_back() {
     let spec = listener(
         "clientAuth: REQUIRE_AND_VERIFY, clientCAs: [ca.pem], clientCAPems: ['-----BEGIN CERTIFICATE-----'],
          clientCAsIgnoreSystemCerts: false, maxPendingHandshakes: 7, sessionCacheEntries: 100, maxEarlyData: 16KiB,
-         handshakeTimeout: 0, minVersion: TLS_VERSION_DEFAULT",
+         handshakeTimeout: 0, reloadInterval: 0, minVersion: TLS_VERSION_DEFAULT",
     )
     .expect("in order");
     assert_eq!(spec.client_roots(), &Issuers { system: true, own: own.clone() });
     assert_eq!((spec.max_pending(), spec.max_early_data()), (7, 16 * 1024));
     assert_eq!(spec.resumption(), Resumption::Cache(100));
-    assert_eq!(spec.common().handshake_timeout, None);
+    assert_eq!((spec.common().handshake_timeout, spec.common().reload_interval), (None, None));
     assert_eq!(TlsServerSpec::try_from(&spec.to_raw()).as_ref(), Ok(&spec));
     let built = TlsServerSpec::builder(Identity::files("a", "b"))
         .client_auth(ClientAuth::RequireAndVerify, Issuers { system: true, own })
-        .common(TlsCommon { handshake_timeout: None, ..TlsCommon::default() })
+        .common(TlsCommon { handshake_timeout: None, reload_interval: None, ..TlsCommon::default() })
         .resumption(Resumption::Cache(100))
         .max_early_data(16 * 1024)
         .max_pending(7)
@@ -154,6 +156,7 @@ fn faults_of_both() {
         ("renegotiation: 1", "renegotiation: it has been the way into"),
         ("renegotiation: 3", "renegotiation: unknown value 3"),
         ("handshakeTimeout: -1", "handshake_timeout: -1 is out of range"),
+        ("reloadInterval: -1", "or 0 for never"),
         ("sessionCacheEntries: 0", "session_cache_entries: 0 is out of range: 1 to 1000000"),
         ("sessionTicketsDisabled: true, sessionCacheEntries: 5", "session_cache_entries: no effect"),
     ];
