@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringport::net::Bounded;
+use ringport::net::tls::Link;
 use ringport::proto::http1::{self, Authority, FieldWriter};
 use ringport::runtime::native::Native;
 use ringport::spec::ProxySpec;
@@ -42,13 +43,14 @@ use date::{Clock, HttpDate};
 use fields::Via;
 use listeners::{Bound, CoreListener};
 use log::LogSender;
+use pool::OriginTls;
 use room::{Connections, Counted};
 use serving::Doors;
 use session::Sessions;
 use stats::{ListenerStats, ProxyStats, Sources};
 
-/// A connection of a client, with the deadlines of its listener.
-pub(crate) type ClientConn = Bounded<Native>;
+/// A connection of a client, with the deadlines of its listener, and with its TLS.
+pub(crate) type ClientConn = Link<Bounded<Native>>;
 
 /// What sessions of one core share.
 pub(crate) struct Shared {
@@ -163,6 +165,7 @@ pub(crate) struct Running {
     generation: u64,
     bound: Vec<Bound>,
     admin: Option<Bound>,
+    origin_tls: OriginTls,
     listener_stats: ListenerStats,
     cores: usize,
     fd_limit: usize,
@@ -222,6 +225,7 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
     let (log_stats, control) = (Arc::<ProxyStats>::default(), Arc::<ProxyStats>::default());
     let (sender, writer) =
         log::start(spec.access_log(), log_stats.clone()).map_err(|error| error.to_string())?;
+    let origin_tls = OriginTls::load(&spec, &OriginTls::default()).map_err(|faults| faults.join("\n"))?;
     let (bound, per_core) = listeners::open_all(&spec, cores)?;
     let (admin, mut admin_part) = spec.admin().map(listeners::open_admin).transpose()?.unzip();
     let (max, derived) = max_connections(&spec, fd_limit);
@@ -230,7 +234,12 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
     let everywhere = Everywhere::default();
     let first = per_core.into_iter().map(|opened| First { opened, admin: admin_part.take() });
     let plan = Plan {
-        snapshot: Snapshot { generation: 0, spec: spec.clone(), log: sender.clone() },
+        snapshot: Snapshot {
+            generation: 0,
+            spec: spec.clone(),
+            log: sender.clone(),
+            origin_tls: origin_tls.clone(),
+        },
         stats: stats.clone(),
         first: first.map(|first| Mutex::new(Some(first))).collect(),
         connections: connections.clone(),
@@ -253,6 +262,7 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
         generation: 0,
         bound,
         admin,
+        origin_tls,
         listener_stats,
         cores,
         fd_limit,

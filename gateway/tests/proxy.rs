@@ -18,6 +18,9 @@ mod message;
 mod origin;
 #[path = "proxy/origins.rs"]
 mod origins;
+#[path = "../../tests/it/pki.rs"]
+#[expect(dead_code, reason = "shared with the library's tests; each uses a part")]
+mod pki;
 #[path = "proxy/pressure.rs"]
 mod pressure;
 #[path = "proxy/records.rs"]
@@ -33,5 +36,7 @@ mod smuggling;
 mod specs;
 #[path = "proxy/timeouts.rs"]
 mod timeouts;
+#[path = "proxy/tls.rs"]
+mod tls;
 #[path = "proxy/tunnels.rs"]
 mod tunnels;

@@ -8,6 +8,7 @@
 //! [`TlsDialer`] and [`TlsListener`] stand on a [`Dialer`](super::Dialer) and a [`Listener`](super::Listener), have all that
 //! those have, and speak TLS where the spec has `tls_config`. Those alone refuse such a spec.
 
+mod accept;
 mod config;
 mod dial;
 mod handshake;
@@ -20,9 +21,10 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use accept::{TlsAcceptor, TlsListenStats};
 pub use config::{ClientTls, ServerTls};
 pub use dial::{TlsDialError, TlsDialer};
 pub use handshake::HandshakeError;
-pub use listen::{TlsListenError, TlsListenPart, TlsListenStats, TlsListener};
+pub use listen::{TlsListenError, TlsListenPart, TlsListener};
 pub use load::{LoadErrors, LoadFault, LoadFaultKind, LoadWarning};
 pub use stream::{Link, TlsStream};

@@ -135,6 +135,13 @@ impl DialSpec {
         self.tls.as_ref()
     }
 
+    /// Protocols to agree on where the spec names none.
+    #[must_use]
+    pub(super) fn with_default_alpn(mut self, names: &[&str]) -> DialSpec {
+        self.tls = self.tls.map(|tls| tls.with_default_alpn(names));
+        self
+    }
+
     /// The same for plain connections.
     #[must_use]
     pub fn without_tls(&self) -> DialSpec {

@@ -134,6 +134,13 @@ impl ListenSpec {
         self.tls.as_ref()
     }
 
+    /// Protocols to agree on where the spec names none.
+    #[must_use]
+    pub(super) fn with_default_alpn(mut self, names: &[&str]) -> ListenSpec {
+        self.tls = self.tls.map(|tls| tls.with_default_alpn(names));
+        self
+    }
+
     /// The same for plain connections.
     #[must_use]
     pub fn without_tls(&self) -> ListenSpec {

@@ -12,6 +12,7 @@ use super::net_addr::NetAddr;
 use super::raw;
 use super::read::{Format, parse, read_and_check};
 use super::text::to_yaml;
+use super::unavailable::PROTOCOLS_IN_PROXY;
 
 mod check;
 mod effective;
@@ -147,6 +148,7 @@ impl ProxySpecBuilder {
 
     /// Adds a listener.
     pub fn listener_spec(mut self, name: impl Into<String>, listen: ListenSpec) -> Self {
+        let listen = listen.with_default_alpn(PROTOCOLS_IN_PROXY);
         self.spec.listeners.push(ListenerSpec { name: name.into(), listen });
         self
     }
@@ -158,7 +160,10 @@ impl ProxySpecBuilder {
     }
 
     /// Adds a pool.
-    pub fn pool(mut self, pool: OriginPoolSpec) -> Self {
+    pub fn pool(mut self, mut pool: OriginPoolSpec) -> Self {
+        for origin in &mut pool.origins {
+            origin.dial = origin.dial.clone().with_default_alpn(PROTOCOLS_IN_PROXY);
+        }
         self.spec.pools.push(pool);
         self
     }

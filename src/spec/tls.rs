@@ -177,6 +177,11 @@ impl TlsClientSpec {
         TlsClientSpecBuilder { spec: self }
     }
 
+    pub(super) fn with_default_alpn(mut self, names: &[&str]) -> Self {
+        self.common.default_alpn(names);
+        self
+    }
+
     /// What both sides have.
     pub fn common(&self) -> &TlsCommon {
         &self.common
@@ -272,6 +277,11 @@ impl TlsServerSpec {
             max_early_data: 0,
             max_pending: DEFAULT_PENDING,
         }
+    }
+
+    pub(super) fn with_default_alpn(mut self, names: &[&str]) -> Self {
+        self.common.default_alpn(names);
+        self
     }
 
     /// What both sides have.
@@ -458,6 +468,12 @@ impl TlsServerSpecBuilder {
 }
 
 impl TlsCommon {
+    fn default_alpn(&mut self, names: &[&str]) {
+        if self.alpn.is_empty() {
+            self.alpn = names.iter().map(|&name| name.to_owned()).collect();
+        }
+    }
+
     fn to_raw(&self) -> raw::TlsConfig {
         let version = |version| match version {
             TlsVersion::Tls12 => raw::TlsVersion::TlsVersion12,

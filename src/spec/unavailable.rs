@@ -11,17 +11,15 @@ use super::raw;
 pub(super) type Unavailable = (&'static str, &'static str, &'static str);
 
 /// Not in a proxy.
-pub(super) const NOT_IN_PROXY: &[Unavailable] = &[
-    ("ListenConfig", "tls_config", TLS),
-    ("DialConfig", "tls_config", TLS),
-    ("ResolverConfig", "cache_entries", KEPT),
-    ("ResolverConfig", "cache_max_ttl", KEPT),
-];
+pub(super) const NOT_IN_PROXY: &[Unavailable] =
+    &[("ResolverConfig", "cache_entries", KEPT), ("ResolverConfig", "cache_max_ttl", KEPT)];
 
 /// Networks that listeners of a proxy cannot have: HTTP/1.1 is a stream of bytes.
 pub(super) const NETWORKS_NOT_IN_PROXY: &[Network] = &[Network::UnixPacket];
 
-const TLS: &str = "TLS is not available in a proxy yet";
+/// Protocols that a proxy can agree on.
+pub(super) const PROTOCOLS_IN_PROXY: &[&str] = &["http/1.1"];
+
 const KEPT: &str = "a proxy keeps the names of its origins as long as resolve_interval of the pool says";
 
 /// Takes every field of a list out of a message: what says the default of something that cannot be said yet.

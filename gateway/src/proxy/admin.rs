@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use ringport::http::ServerStream;
-use ringport::net::{AcceptError, Listener, Stream};
+use ringport::net::{AcceptError, Bounded, Listener, Stream};
 use ringport::proto::http1::{RequestHead, ServerEvent};
 use ringport::runtime::TxLevel;
 use ringport::runtime::native::Native;
 
-use super::{ClientConn, Everywhere, Shared};
+use super::{Everywhere, Shared};
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -47,7 +47,7 @@ pub(super) async fn serve(shared: Rc<Shared>, mut listener: Listener<Native>, so
     }
 }
 
-async fn connection(shared: &Rc<Shared>, stream: Stream<ClientConn>, sources: &Everywhere) {
+async fn connection(shared: &Rc<Shared>, stream: Stream<Bounded<Native>>, sources: &Everywhere) {
     let mut client = ServerStream::over(stream, shared.config().limits);
     let mut timer = shared.core.sleep(IDLE);
     loop {
@@ -85,7 +85,7 @@ async fn connection(shared: &Rc<Shared>, stream: Stream<ClientConn>, sources: &E
 /// Answers one request; `None` when the connection is broken.
 fn respond(
     shared: &Shared,
-    client: &mut ServerStream<ClientConn>,
+    client: &mut ServerStream<Bounded<Native>>,
     head: &RequestHead,
     sources: &Everywhere,
 ) -> Option<()> {

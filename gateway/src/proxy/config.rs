@@ -15,7 +15,7 @@ use ringport::spec::ProxySpec;
 use ringport_platform::launch::DrainSignal;
 
 use super::log::LogSender;
-use super::pool::OriginPool;
+use super::pool::{OriginPool, OriginTls};
 use super::routes::Routes;
 use super::stats::ProxyStats;
 
@@ -25,6 +25,7 @@ pub(super) struct Snapshot {
     pub generation: u64,
     pub spec: Arc<ProxySpec>,
     pub log: LogSender,
+    pub origin_tls: OriginTls,
 }
 
 /// A config on one core.
@@ -51,7 +52,9 @@ impl Config {
         let spec = snapshot.spec.clone();
         let pool = |spec| {
             let same = before.iter().find(|pool| pool.spec() == spec);
-            same.cloned().unwrap_or_else(|| OriginPool::new(spec, before, runtime, stats.clone()))
+            same.cloned().unwrap_or_else(|| {
+                OriginPool::new(spec, before, (runtime, &snapshot.origin_tls), stats.clone())
+            })
         };
         let pools: Vec<_> = spec.pools().iter().map(pool).collect();
         let limits = spec.limits();

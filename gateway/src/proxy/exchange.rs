@@ -21,7 +21,6 @@ use std::time::Instant;
 
 use http::{Method, StatusCode};
 use ringport::http::ClientStream;
-use ringport::net::DialErrorKind;
 use ringport::proto::http1::{BodyLen, ForwardedHost, RequestHead, SendError};
 use ringport::runtime::Transport;
 
@@ -263,21 +262,14 @@ impl<'a> Exchange<'a> {
             }
             Err(error) => error,
         };
-        Err(match error.kind() {
-            _ if error.is_shortage() => Trouble::Shortage(Box::new(error)),
-            DialErrorKind::TimedOut(_) => {
-                shared.stats.origin_timeouts.inc();
-                Trouble::ConnectTimeout
-            }
-            DialErrorKind::Resolve(_) => {
-                origin.has_no_addr();
-                Trouble::NoOrigin
-            }
-            _ => {
-                shared.stats.origin_refused.inc();
-                Trouble::Refused(Box::new(error))
-            }
-        })
+        let trouble = Trouble::of_dial(error);
+        match trouble {
+            Trouble::ConnectTimeout => shared.stats.origin_timeouts.inc(),
+            Trouble::NoOrigin => origin.has_no_addr(),
+            Trouble::Refused(_) => shared.stats.origin_refused.inc(),
+            _ => {}
+        }
+        Err(trouble)
     }
 
     /// Sends the request over `leg`, as far as it is there.
@@ -316,7 +308,7 @@ impl<'a> Exchange<'a> {
         let now = shared.core.now();
         shared.stats.responded(relay.status, now.duration_since(self.started));
         // Bytes behind a body that was copied have come with it.
-        let trailed = relay.moved && leg.stream.stream().transport().inner().sock().has_unread();
+        let trailed = relay.moved && leg.stream.stream().transport().inner().inner().sock().has_unread();
         if relay.request_ended && !trailed && !shared.is_draining() {
             route.pool.put_idle(leg.active.origin(), leg.stream, leg.named, now);
         }
@@ -344,7 +336,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn send_request(&mut self, route: &Route, leg: &mut Leg) -> Result<(), SendError> {
-        let Session { shared, peer, told, .. } = &mut *self.session;
+        let Session { shared, peer, scheme, told, .. } = &mut *self.session;
         let connect = *self.head.method() == Method::CONNECT;
         let host = match &**leg.active.origin() {
             // RFC 9110 9.3.6: the target of a CONNECT and its Host are the same.
@@ -354,7 +346,7 @@ impl<'a> Exchange<'a> {
             _ => ForwardedHost::AsReceived,
         };
         let len = if connect { BodyLen::None } else { self.len };
-        let client = Client { policy: route.forwarded, peer, told };
+        let client = Client { policy: route.forwarded, peer, scheme, told };
         leg.stream.forward_head_with(&self.head, host, len, |out| {
             put_request_fields(out, &self.head, self.len, client, &shared.via)
         })

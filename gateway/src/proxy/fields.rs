@@ -52,12 +52,17 @@ impl ForwardedFields {
     }
 
     /// Puts what was gathered with our own knowledge behind it.
-    fn put(&self, out: &mut FieldWriter<'_>, peer: &str, host: &str) -> Result<(), SendError> {
+    fn put(
+        &self,
+        out: &mut FieldWriter<'_>,
+        (peer, scheme): (&str, &str),
+        host: &str,
+    ) -> Result<(), SendError> {
         let (peer, host) = (peer.as_bytes(), host.as_bytes());
         let behind = |earlier: &[u8]| if earlier.is_empty() { &b""[..] } else { b", " };
         let known: &[u8] = if peer.is_empty() { b"unknown" } else { peer };
         out.put_parts("x-forwarded-for", &[&self.for_, behind(&self.for_), known])?;
-        out.put("x-forwarded-proto", if self.proto.is_empty() { b"http" } else { &self.proto })?;
+        out.put("x-forwarded-proto", if self.proto.is_empty() { scheme.as_bytes() } else { &self.proto })?;
         let told_host = if self.host.is_empty() { host } else { &self.host };
         if !told_host.is_empty() {
             out.put("x-forwarded-host", told_host)?;
@@ -77,7 +82,8 @@ impl ForwardedFields {
             host_open,
             host,
             host_close,
-            b";proto=http",
+            b";proto=",
+            scheme.as_bytes(),
         ];
         out.put_parts("forwarded", &element)
     }
@@ -135,14 +141,19 @@ struct Kept {
 
 impl Told {
     /// The fields for a request that says nothing about its client itself, with `Via`.
-    fn block(&mut self, peer: &str, head: &RequestHead, via: &Via) -> Result<&FieldBlock, SendError> {
+    fn block(
+        &mut self,
+        client: (&str, &str),
+        head: &RequestHead,
+        via: &Via,
+    ) -> Result<&FieldBlock, SendError> {
         let version = head.version();
         let is_same = |kept: &Kept| kept.version == version && head.is_for(&kept.host);
         if !self.0.as_deref().is_some_and(is_same) {
             let host = head.authority().unwrap_or_default();
             let mut block = FieldBlock::default();
             block.fill(|out| {
-                ForwardedFields::default().put(out, peer, host)?;
+                ForwardedFields::default().put(out, client, host)?;
                 out.put_block(via.of(version));
                 Ok(())
             })?;
@@ -157,6 +168,8 @@ pub(super) struct Client<'a> {
     pub policy: Forwarded,
     /// Its address as text; empty where it has none.
     pub peer: &'a str,
+    /// Of its connection to us.
+    pub scheme: &'static str,
     pub told: &'a mut Told,
 }
 
@@ -168,7 +181,7 @@ pub(super) fn put_request_fields(
     client: Client<'_>,
     via: &Via,
 ) -> Result<(), SendError> {
-    let Client { policy, peer, told } = client;
+    let Client { policy, peer, scheme, told } = client;
     match (max_forwards(head), policy) {
         (Some(left), _) => {
             let told = policy == Forwarded::Off;
@@ -190,10 +203,10 @@ pub(super) fn put_request_fields(
             // What is said before us is said anew each time: rare, behind another gateway.
             let mut earlier = ForwardedFields::default();
             earlier.gather(head);
-            earlier.put(out, peer, head.authority().unwrap_or_default())?;
+            earlier.put(out, (peer, scheme), head.authority().unwrap_or_default())?;
         }
         Forwarded::Append | Forwarded::Replace => {
-            out.put_block(told.block(peer, head, via)?);
+            out.put_block(told.block((peer, scheme), head, via)?);
             return Ok(());
         }
     }

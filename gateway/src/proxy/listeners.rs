@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ringport::net::{ListenHandle, ListenPart};
+use ringport::net::ListenHandle;
+use ringport::net::tls::{ServerTls, TlsListenPart};
 use ringport::runtime::LocalAddr;
 use ringport::spec::{Address, ListenSpec, NetAddr, ProxySpec};
 use ringport_platform::socket;
@@ -15,7 +16,7 @@ pub(super) struct ListenerId(u64);
 /// One core's share of a listener.
 pub(super) struct CoreListener {
     pub id: ListenerId,
-    pub part: ListenPart,
+    pub part: TlsListenPart,
     /// What one turn of it may take.
     pub burst_len: usize,
 }
@@ -27,6 +28,8 @@ pub(super) struct Bound {
     pub spec: ListenSpec,
     addr: LocalAddr,
     pub handle: ListenHandle,
+    /// To be loaded again; `None` without TLS.
+    pub tls: Option<ServerTls>,
 }
 
 impl Bound {
@@ -39,6 +42,7 @@ impl Bound {
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.addr {
+            LocalAddr::Inet(addr) if self.tls.is_some() => write!(f, "{} https://{addr}", self.name),
             LocalAddr::Inet(addr) => write!(f, "{} http://{addr}", self.name),
             LocalAddr::Unix(_) => write!(f, "{} {}", self.name, self.addr),
         }
@@ -86,7 +90,8 @@ pub(super) fn open(
     cores: usize,
 ) -> Result<(Bound, Vec<CoreListener>), String> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let parts = ListenPart::open(spec, cores).map_err(|error| format!("listener {name}: {error}"))?;
+    let parts = TlsListenPart::open(spec, cores);
+    let parts = parts.map_err(|error| format!("listener {name}: {error}").replace('\n', "; "))?;
     let burst_len = socket::burst_len(i32::try_from(spec.backlog()).unwrap_or(i32::MAX));
     let first = parts.first().expect("a part for each core");
     let id = ListenerId(NEXT.fetch_add(1, Ordering::Relaxed));
@@ -96,6 +101,7 @@ pub(super) fn open(
         spec: spec.clone(),
         addr: first.local_addr().clone(),
         handle: first.handle(),
+        tls: first.tls().cloned(),
     };
     Ok((bound, parts.into_iter().map(|part| CoreListener { id, part, burst_len }).collect()))
 }

@@ -5,15 +5,17 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use ringport::http::ClientStream;
-use ringport::net::{Bounded, DialError, Dialer, Stream};
+use ringport::net::tls::{ClientTls, Link, TlsDialError, TlsDialer};
+use ringport::net::{Bounded, DialError, Stream};
 use ringport::proto::http1::Authority;
 use ringport::proto::proxy_protocol::Header;
-use ringport::runtime::ConnectAddr;
 use ringport::runtime::native::Native;
-use ringport::spec::{Balance, NetAddr, OriginAddress, OriginPoolSpec, OriginSpec};
+use ringport::runtime::{ConnectAddr, Transport};
+use ringport::spec::{Balance, DialSpec, NetAddr, OriginAddress, OriginPoolSpec, OriginSpec, ProxySpec};
 use ringport_platform::timer::later;
 
 use super::stats::ProxyStats;
@@ -22,10 +24,50 @@ use super::stats::ProxyStats;
 pub(crate) type OriginStream = Box<ClientStream<OriginConn>>;
 
 /// What it runs over.
-pub(crate) type OriginConn = Bounded<Native>;
+pub(crate) type OriginConn = Link<Bounded<Native>>;
 
 /// The client that a connection began by naming; `None` where its origin is named of none.
 pub(crate) type Named = Option<Rc<Header>>;
+
+/// TLS to origins, as loaded: one for all that ask for the same.
+#[derive(Clone, Default)]
+pub(crate) struct OriginTls(Vec<ClientTls>);
+
+impl OriginTls {
+    /// Reads the files of every origin's TLS; what is in `before` is read again.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with the pool and the origin.
+    pub(crate) fn load(spec: &ProxySpec, before: &OriginTls) -> Result<Self, Vec<String>> {
+        let (mut all, mut faults) = (OriginTls::default(), Vec::new());
+        for pool in spec.pools() {
+            for origin in &pool.origins {
+                let Some(tls) = origin.dial.tls() else { continue };
+                if all.of(&origin.dial).is_some() {
+                    continue;
+                }
+                let loaded = match before.of(&origin.dial) {
+                    Some(known) => known.reload().map(|_| known),
+                    None => ClientTls::load(tls).map(|(tls, _)| tls),
+                };
+                match loaded {
+                    Ok(tls) => all.0.push(tls),
+                    Err(errors) => faults.extend(
+                        errors
+                            .faults()
+                            .iter()
+                            .map(|fault| format!("pool {}: {}: {fault}", pool.name, origin.address)),
+                    ),
+                }
+            }
+        }
+        if faults.is_empty() { Ok(all) } else { Err(faults) }
+    }
+
+    fn of(&self, dial: &DialSpec) -> Option<ClientTls> {
+        self.0.iter().find(|tls| Some(tls.spec()) == dial.tls()).cloned()
+    }
+}
 
 /// A pool on one core.
 pub(crate) struct OriginPool {
@@ -43,7 +85,7 @@ pub(crate) struct Origin {
     pub host: Option<Authority>,
     /// What is dialled, before any replacement.
     target: NetAddr<OriginAddress>,
-    dialer: Dialer<Native>,
+    dialer: TlsDialer<Native>,
     tells_client: bool,
     addrs: RefCell<Addrs>,
     next_addr: Cell<usize>,
@@ -67,8 +109,28 @@ enum Addrs {
 struct Idle {
     /// Until then it may be used.
     until: Instant,
-    stream: OriginStream,
+    stream: Kept,
     named: Named,
+}
+
+/// Says over TLS that it ends, unless it is taken.
+struct Kept(Option<OriginStream>);
+
+impl Kept {
+    fn is_reusable(&self) -> bool {
+        self.0.as_ref().is_some_and(|stream| stream.is_reusable())
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.as_mut().map(|stream| stream.stream())
+            && stream.transport().tls().is_some()
+        {
+            // It goes out as the connection closes: nobody waits for it.
+            let _ = stream.transport().poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
+    }
 }
 
 impl OriginPool {
@@ -76,7 +138,7 @@ impl OriginPool {
     pub(crate) fn new(
         spec: &OriginPoolSpec,
         before: &[Rc<OriginPool>],
-        runtime: &Native,
+        (runtime, tls): (&Native, &OriginTls),
         stats: Arc<ProxyStats>,
     ) -> Rc<Self> {
         let before = before.iter().find(|pool| pool.name() == spec.name);
@@ -86,8 +148,8 @@ impl OriginPool {
             Some(before.origins[at].clone())
         };
         let origins = spec.origins.iter();
-        let origins =
-            origins.map(|origin| same(origin).unwrap_or_else(|| Rc::new(Origin::new(origin, spec, runtime))));
+        let origins = origins
+            .map(|origin| same(origin).unwrap_or_else(|| Rc::new(Origin::new(origin, spec, runtime, tls))));
         let pool = OriginPool { spec: spec.clone(), origins: origins.collect(), next: Cell::new(0), stats };
         pool.origins.iter().for_each(|origin| pool.trim(origin));
         Rc::new(pool)
@@ -139,10 +201,10 @@ impl OriginPool {
                 }
             };
             drop(idle);
-            let Idle { until, stream, .. } = found?;
+            let Idle { until, mut stream, .. } = found?;
             self.stats.origin_idle.dec();
             if now < until && stream.is_reusable() {
-                return Some(stream);
+                return stream.0.take();
             }
         }
     }
@@ -160,6 +222,7 @@ impl OriginPool {
             }
             self.stats.origin_idle.dec();
         }
+        let stream = Kept(Some(stream));
         idle.push_back(Idle { until: later(now, self.spec.idle_timeout), stream, named });
         self.stats.origin_idle.inc();
     }
@@ -236,7 +299,7 @@ impl OriginPool {
 }
 
 impl Origin {
-    fn new(spec: &OriginSpec, pool: &OriginPoolSpec, runtime: &Native) -> Self {
+    fn new(spec: &OriginSpec, pool: &OriginPoolSpec, runtime: &Native, tls: &OriginTls) -> Self {
         let name = spec.address.to_string();
         let host = match spec.address {
             OriginAddress::Host { .. } => Authority::new(&name).ok(),
@@ -250,7 +313,7 @@ impl Origin {
             name,
             host,
             target,
-            dialer: Dialer::from_spec(&dial, runtime),
+            dialer: TlsDialer::with(&dial, tls.of(&dial), runtime),
             tells_client: dial.proxy_protocol().is_some(),
             addrs: RefCell::new(addrs.map_or(Addrs::Unknown, |addr| Addrs::Known(vec![addr]))),
             next_addr: Cell::new(0),
@@ -308,7 +371,7 @@ impl Origin {
     }
 
     /// Connects, to the next of its addresses first, for a client that it is named of where it is named of any.
-    pub(crate) async fn dial(&self, client: &Named) -> Result<Stream<OriginConn>, DialError> {
+    pub(crate) async fn dial(&self, client: &Named) -> Result<Stream<OriginConn>, TlsDialError> {
         let addrs = match &*self.addrs.borrow() {
             Addrs::Unknown => None,
             Addrs::Known(addrs) => Some(self.in_turn(addrs)),

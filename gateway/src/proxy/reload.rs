@@ -13,10 +13,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use ringport::net::tls::ServerTls;
 use ringport::spec::{Address, ListenSource, ListenSpec, ProxySpec};
 
 use super::config::Snapshot;
 use super::listeners::{self, Bound, CoreListener, ListenerId};
+use super::pool::OriginTls;
 use super::serving::{self, Update};
 use super::{Running, log, max_connections};
 use crate::{Failure, check};
@@ -74,6 +76,7 @@ impl Running {
         let spec = Arc::new(spec);
         let mut change = Change { faults: self.fixed(&spec), ..Change::default() };
         self.match_listeners(&spec, &mut change);
+        let origin_tls = self.load_tls(&spec, &mut change);
         let log = self.changed_log(&spec, &mut change);
         if !change.faults.is_empty() {
             // What was opened closes with the change.
@@ -82,8 +85,12 @@ impl Running {
         let Change { opened, kept, admin, .. } = change;
         let (sender, writer) = log.map_or_else(|| (self.sender.clone(), None), |(s, w)| (s, Some(w)));
         self.generation += 1;
-        let snapshot =
-            Arc::new(Snapshot { generation: self.generation, spec: spec.clone(), log: sender.clone() });
+        let snapshot = Arc::new(Snapshot {
+            generation: self.generation,
+            spec: spec.clone(),
+            log: sender.clone(),
+            origin_tls: origin_tls.clone(),
+        });
         let (opened, mut parts): (Vec<_>, Vec<_>) = opened.into_iter().unzip();
         let closed: Vec<_> = (0..self.bound.len())
             .filter(|at| !kept.iter().any(|(kept, ..)| kept == at))
@@ -104,6 +111,7 @@ impl Running {
         });
         self.publish(updates.collect());
         self.settle(spec, (opened, closed, kept), admin);
+        self.origin_tls = origin_tls;
         if let Some(writer) = writer {
             self.sender = sender;
             self.writers.retain(|writer| !writer.is_finished());
@@ -158,6 +166,20 @@ impl Running {
                 }
             },
         };
+    }
+
+    /// Reads the files of TLS again, of listeners that stay and of origins.
+    fn load_tls(&self, spec: &ProxySpec, change: &mut Change) -> OriginTls {
+        for (at, name, _) in &change.kept {
+            if let Some(Err(errors)) = self.bound[*at].tls.as_ref().map(ServerTls::reload) {
+                let faults = errors.faults().iter().map(|fault| format!("listener {name}: {fault}"));
+                change.faults.extend(faults);
+            }
+        }
+        OriginTls::load(spec, &self.origin_tls).unwrap_or_else(|faults| {
+            change.faults.extend(faults);
+            OriginTls::default()
+        })
     }
 
     /// The access log, where it is another now.

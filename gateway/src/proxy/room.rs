@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use ringport::net::{AcceptError, Listener, Peer, Stream};
+use ringport::net::{AcceptError, Bounded, Listener, Peer, Stream};
 use ringport::runtime::native::Native;
 
-use super::ClientConn;
 use super::stats::ProxyStats;
 
 /// Client connections of the whole process against their limit.
@@ -140,7 +139,7 @@ pub(super) struct Gate {
 }
 
 /// A connection that was accepted, and who it is.
-pub(super) type Candidate = (Stream<ClientConn>, Peer);
+pub(super) type Candidate = (Stream<Bounded<Native>>, Peer);
 
 impl Gate {
     /// Of a listener that may take `burst_len` in one turn.

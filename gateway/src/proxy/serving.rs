@@ -14,6 +14,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use ringport::net::tls::TlsAcceptor;
 use ringport::net::{AcceptError, Listener};
 use ringport::runtime::native::Native;
 use ringport_platform::launch::{CoreContext, DrainSignal};
@@ -23,7 +24,7 @@ use super::config::{Config, Snapshot};
 use super::listeners::{CoreListener, ListenerId};
 use super::pool::{Origin, REAP_INTERVAL};
 use super::room::{Candidate, Counted, Gate};
-use super::session::Session;
+use super::session::{Seat, Session};
 use super::{Everywhere, Plan, Shared, admin};
 
 /// How soon an ending listener without room looks again. The end of the process has a deadline.
@@ -57,6 +58,14 @@ impl Doors {
         })
         .await;
     }
+}
+
+/// What the connections of a listener have in common.
+struct Entrance {
+    /// Raised when it ends.
+    door: DrainSignal,
+    /// Of its TLS.
+    acceptor: Option<Rc<TlsAcceptor<Native>>>,
 }
 
 /// A listener's task, however it ends.
@@ -139,27 +148,28 @@ pub(super) fn apply(update: Update) -> Result<(), String> {
 
 fn open_doors(shared: &Rc<Shared>, listeners: Vec<CoreListener>) -> io::Result<()> {
     for CoreListener { id, part, burst_len } in listeners {
-        let listener = Listener::new(part, &shared.runtime).map_err(io::Error::other)?;
+        let (listener, acceptor) = part.open_on(&shared.runtime).map_err(io::Error::other)?;
         let door = DrainSignal::default();
         shared.doors.open.borrow_mut().push((id, door.clone()));
         shared.doors.tasks.set(shared.doors.tasks.get() + 1);
         let task = DoorTask(shared.clone());
-        shared.core.spawn_detached(accept_all(task, listener, door, burst_len));
+        let entrance = Entrance { door, acceptor: acceptor.map(Rc::new) };
+        shared.core.spawn_detached(accept_all(task, listener, entrance, burst_len));
     }
     Ok(())
 }
 
 fn open_admin(shared: &Rc<Shared>, admin: CoreListener) -> io::Result<()> {
-    let listener = Listener::new(admin.part, &shared.runtime).map_err(io::Error::other)?;
+    let (listener, _) = admin.part.open_on(&shared.runtime).map_err(io::Error::other)?;
     drop(shared.core.spawn(admin::serve(shared.clone(), listener, shared.everywhere.clone())));
     Ok(())
 }
 
 /// Takes connections until the listener ends, then what the kernel still holds, so that nothing waiting is reset.
-async fn accept_all(task: DoorTask, mut listener: Listener<Native>, door: DrainSignal, burst_len: usize) {
+async fn accept_all(task: DoorTask, mut listener: Listener<Native>, entrance: Entrance, burst_len: usize) {
     let shared = &task.0;
     let mut gate = Gate::new(shared.connections.clone(), shared.stats.clone(), burst_len);
-    let mut drain = Box::pin(door.wait());
+    let mut drain = Box::pin(entrance.door.wait());
     loop {
         let accepted = poll_fn(|cx| {
             if drain.as_mut().poll(cx).is_ready() {
@@ -168,7 +178,7 @@ async fn accept_all(task: DoorTask, mut listener: Listener<Native>, door: DrainS
             gate.poll_next(&mut listener, cx).map(Some)
         });
         match accepted.await {
-            Some(Ok((candidate, counted))) => begin(shared, candidate, &door, counted),
+            Some(Ok((candidate, counted))) => begin(shared, candidate, &entrance, counted),
             Some(Err(error)) => {
                 tracing::warn!(%error, "a connection could not be taken");
                 race(shared.core.sleep(Duration::from_millis(20)), drain.as_mut()).await;
@@ -177,20 +187,20 @@ async fn accept_all(task: DoorTask, mut listener: Listener<Native>, door: DrainS
         }
     }
     if let Some(held) = gate.into_held() {
-        begin(shared, held, &door, shared.connections.begin_last());
+        begin(shared, held, &entrance, shared.connections.begin_last());
     }
-    drain_listener(shared, &mut listener, &door).await;
+    drain_listener(shared, &mut listener, &entrance).await;
 }
 
 /// Takes what the kernel still holds for a listener, as descriptors become free.
-async fn drain_listener(shared: &Rc<Shared>, listener: &mut Listener<Native>, door: &DrainSignal) {
+async fn drain_listener(shared: &Rc<Shared>, listener: &mut Listener<Native>, entrance: &Entrance) {
     loop {
         if !shared.connections.has_room_at_end() {
             shared.core.sleep(DRAIN_RETRY).await;
             continue;
         }
         match poll_fn(|cx| listener.poll_drain(cx)).await {
-            Ok(Some(candidate)) => begin(shared, candidate, door, shared.connections.begin_last()),
+            Ok(Some(candidate)) => begin(shared, candidate, entrance, shared.connections.begin_last()),
             Ok(None) => return,
             Err(AcceptError::Io(error)) if process::is_shortage(&error) => {
                 shared.core.sleep(DRAIN_RETRY).await;
@@ -202,8 +212,23 @@ async fn drain_listener(shared: &Rc<Shared>, listener: &mut Listener<Native>, do
     }
 }
 
-fn begin(shared: &Rc<Shared>, (stream, peer): Candidate, door: &DrainSignal, counted: Counted) {
-    drop(shared.core.spawn(Session::serve(shared.clone(), stream, &peer, door.clone(), counted)));
+fn begin(shared: &Rc<Shared>, (stream, peer): Candidate, entrance: &Entrance, counted: Counted) {
+    let (shared, door, seat) = (shared.clone(), entrance.door.clone(), Seat::take(shared));
+    let core = shared.core.clone();
+    let Some(acceptor) = entrance.acceptor.clone() else {
+        let stream = stream.over_link(&shared.runtime);
+        drop(core.spawn(Session::serve(shared, stream, &peer, door, (counted, seat))));
+        return;
+    };
+    drop(core.spawn(async move {
+        let shaken = acceptor.accept(stream, &peer).await;
+        let stats = &shared.stats;
+        stats.tls_handshakes.inc();
+        match shaken {
+            Ok(stream) => Session::serve(shared, stream, &peer, door, (counted, seat)).await,
+            Err(_) => stats.tls_failures.inc(),
+        }
+    }));
 }
 
 /// Ready with the first of the two.

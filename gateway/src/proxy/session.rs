@@ -46,11 +46,13 @@ pub(super) struct Session {
     pub timer: Sleep,
     /// The client's IP address as text, as a trusted proxy says it or the connection has it; empty for Unix sockets.
     pub peer: String,
+    /// What the client speaks to us: `http`, or `https` over TLS.
+    pub scheme: &'static str,
     pub told: Told,
     /// What an origin that is told of clients by the PROXY protocol is told of this one; made when the first asks.
     header: Option<Rc<Header>>,
     served: u64,
-    seat: usize,
+    seat: Seat,
     _counted: Counted,
 }
 
@@ -83,7 +85,7 @@ impl Session {
         stream: Stream<ClientConn>,
         peer: &Peer,
         door: DrainSignal,
-        counted: Counted,
+        (counted, seat): (Counted, Seat),
     ) -> impl Future<Output = ()> + use<> {
         let text = match peer.client() {
             LocalAddr::Inet(addr) => addr.ip().to_canonical().to_string(),
@@ -91,12 +93,12 @@ impl Session {
         };
         // What a trusted proxy has said is passed on; else the connection tells.
         let header = peer.header().filter(|header| **header != Header::Local).cloned().map(Rc::new);
-        let mut session = Session::over(shared, stream, text, (door, counted));
+        let mut session = Session::over(shared, stream, text, (door, counted, seat));
         session.header = header;
         async move {
             match session.run().await {
                 Flow::Abort => session.client.stream().transport().reset_on_drop(),
-                Flow::Over => {}
+                Flow::Over => session.say_end(),
                 Flow::Continue | Flow::Close => session.linger().await,
             }
         }
@@ -106,14 +108,12 @@ impl Session {
         shared: Rc<Shared>,
         stream: Stream<ClientConn>,
         peer: String,
-        (door, counted): (DrainSignal, Counted),
+        (door, counted, seat): (DrainSignal, Counted, Seat),
     ) -> Self {
         let config = shared.config();
-        let client = ServerStream::over(stream, config.limits);
+        let mut client = ServerStream::over(stream, config.limits);
+        let scheme = if client.stream().transport().tls().is_some() { "https" } else { "http" };
         let timer = shared.core.sleep(config.spec.timeouts().header);
-        let seat = shared.sessions.borrow_mut().sit();
-        shared.stats.connections.inc();
-        shared.stats.connections_active.inc();
         Session {
             shared,
             config,
@@ -121,11 +121,21 @@ impl Session {
             client,
             timer,
             peer,
+            scheme,
             told: Told::default(),
             header: None,
             served: 0,
             seat,
             _counted: counted,
+        }
+    }
+
+    /// Says over TLS that nothing more comes, which is an end and no cut then. It goes out as the connection closes.
+    fn say_end(&mut self) {
+        let stream = self.client.stream();
+        if stream.transport().tls().is_some() {
+            // Nobody waits for it.
+            let _ = stream.transport().poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
     }
 
@@ -204,7 +214,7 @@ impl Session {
         let mut idle_until = now + self.idle_time();
         let mut drain_seen = false;
         poll_fn(|cx| {
-            self.shared.sessions.borrow_mut().watch(self.seat, cx.waker());
+            self.shared.sessions.borrow_mut().watch(self.seat.at, cx.waker());
             if self.follow_config() {
                 idle_until = self.shared.core.now() + self.idle_time();
             }
@@ -369,9 +379,24 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+/// A connection's place among those of its core, from its first byte to its end.
+pub(super) struct Seat {
+    shared: Rc<Shared>,
+    at: usize,
+}
+
+impl Seat {
+    pub(super) fn take(shared: &Rc<Shared>) -> Self {
+        shared.stats.connections.inc();
+        shared.stats.connections_active.inc();
+        let at = shared.sessions.borrow_mut().sit();
+        Seat { shared: shared.clone(), at }
+    }
+}
+
+impl Drop for Seat {
     fn drop(&mut self) {
-        self.shared.sessions.borrow_mut().leave(self.seat);
+        self.shared.sessions.borrow_mut().leave(self.at);
         self.shared.stats.connections_active.dec();
     }
 }

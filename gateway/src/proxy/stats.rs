@@ -18,6 +18,8 @@ pub(crate) struct ProxyStats {
     pub connections: Counter,
     pub connections_active: Counter,
     pub connections_paused: Counter,
+    pub tls_handshakes: Counter,
+    pub tls_failures: Counter,
     pub requests: Counter,
     pub requests_active: Counter,
     /// Final responses by class: 1xx (switches), 2xx, 3xx, 4xx, 5xx.
@@ -160,6 +162,10 @@ const SERIES: &[Series] = &[
     ("connections_active", "gauge", "Client connections open.", |s| &s.connections_active),
     ("connections_paused_total", "counter", "Times accepting waited because of the connection limit.", |s| {
         &s.connections_paused
+    }),
+    ("tls_handshakes_total", "counter", "TLS handshakes with clients that ended.", |s| &s.tls_handshakes),
+    ("tls_failures_total", "counter", "TLS handshakes with clients that failed, or took too long.", |s| {
+        &s.tls_failures
     }),
     ("requests_total", "counter", "Requests whose head was complete.", |s| &s.requests),
     ("requests_active", "gauge", "Requests being answered.", |s| &s.requests_active),

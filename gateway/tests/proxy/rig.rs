@@ -214,7 +214,8 @@ impl Setup {
 fn listening(line: &str) -> Option<(String, String)> {
     let (_, found) = line.split_once("listening: ")?;
     let (name, addr) = found.split_once(' ')?;
-    Some((name.to_owned(), addr.trim_start_matches("http://").to_owned()))
+    let addr = addr.split_once("://").map_or(addr, |(_, addr)| addr);
+    Some((name.to_owned(), addr.to_owned()))
 }
 
 /// Gauges that must be as before when nothing is going on. Kept origin connections are counted apart.

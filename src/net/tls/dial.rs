@@ -13,7 +13,7 @@ use super::stream::Link;
 use super::watch::{Watch, watch};
 use crate::net::{Bounded, DialError, Dialer, PacketError, PacketSocket, Stream};
 use crate::proto::proxy_protocol::Header;
-use crate::runtime::Runtime;
+use crate::runtime::{ConnectAddr, Runtime};
 use crate::spec::{DialSpec, NetAddr, OriginAddress};
 
 /// A [`Dialer`] that speaks TLS over its connections where its spec has `tls_config`, and plainly where it has none.
@@ -55,6 +55,13 @@ impl fmt::Display for TlsDialError {
 }
 
 impl std::error::Error for TlsDialError {}
+
+impl TlsDialError {
+    /// As [`DialError::is_shortage`].
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, TlsDialError::Dial(error) if error.is_shortage())
+    }
+}
 
 /// Of the kind that comes nearest.
 impl From<TlsDialError> for io::Error {
@@ -133,13 +140,41 @@ impl<R: Runtime> TlsDialer<R> {
         target: &NetAddr<OriginAddress>,
         client: &Header,
     ) -> Result<Stream<Link<Bounded<R>>>, TlsDialError> {
+        self.shake(target, self.dialer.dial_for(target, client)).await
+    }
+
+    /// As [`Dialer::dial_known`], and then a handshake.
+    ///
+    /// # Errors
+    /// As [`TlsDialer::dial`].
+    pub async fn dial_known(
+        &self,
+        target: &NetAddr<OriginAddress>,
+        addrs: &[ConnectAddr],
+        client: &Header,
+    ) -> Result<Stream<Link<Bounded<R>>>, TlsDialError> {
+        self.shake(target, self.dialer.dial_known(target, addrs, client)).await
+    }
+
+    /// As [`Dialer::resolve`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn resolve(&self, target: &NetAddr<OriginAddress>) -> Result<Vec<ConnectAddr>, DialError> {
+        self.dialer.resolve(target).await
+    }
+
+    async fn shake(
+        &self,
+        target: &NetAddr<OriginAddress>,
+        dial: impl Future<Output = Result<Stream<Bounded<R>>, DialError>>,
+    ) -> Result<Stream<Link<Bounded<R>>>, TlsDialError> {
         let Some(tls) = &self.tls else {
-            let stream = self.dialer.dial_for(target, client).await.map_err(TlsDialError::Dial)?;
-            return Ok(Stream::over(Link::Plain(stream.into_parts().0), self.runtime.tx_queue()));
+            return Ok(dial.await.map_err(TlsDialError::Dial)?.over_link(&self.runtime));
         };
         let name = server_name(tls, target)?;
         let end = self.spec.timeout().map(|timeout| later(self.runtime.now(), timeout));
-        let stream = self.dialer.dial_for(target, client).await.map_err(TlsDialError::Dial)?;
+        let stream = dial.await.map_err(TlsDialError::Dial)?;
         let begin = self.runtime.now();
         let own = tls.handshake_timeout().map(|timeout| later(begin, timeout));
         let deadline = own.into_iter().chain(end).min();

@@ -8,25 +8,21 @@
 //!
 //! A connection in its handshake counts as one of those that its listener may have.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use ringport_platform::timer::later;
-
+use super::accept::{Counts, TlsAcceptor, TlsListenStats};
 use super::config::ServerTls;
-use super::handshake::{Accepting, HandshakeError};
 use super::load::LoadErrors;
 use super::stream::Link;
-use super::watch::{Watch, watch};
 use crate::net::{AcceptError, Bounded, ListenError, ListenHandle, ListenPart, Listener, Peer, Stream};
 use crate::proto::tls::ClientHello;
-use crate::runtime::{LocalAddr, Runtime, Timer};
+use crate::runtime::{LocalAddr, Runtime};
 use crate::spec::ListenSpec;
 
 /// Why there is no listener.
@@ -49,28 +45,6 @@ impl fmt::Display for TlsListenError {
 }
 
 impl std::error::Error for TlsListenError {}
-
-/// What a listener has done with handshakes so far, over all its cores.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TlsListenStats {
-    /// Finished.
-    pub done: u64,
-    /// Failed: the client's fault, or nothing in common with it.
-    pub failed: u64,
-    /// Not finished in time.
-    pub late: u64,
-    /// Given up because too many others were under way behind them.
-    pub crowded_out: u64,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    done: AtomicU64,
-    failed: AtomicU64,
-    late: AtomicU64,
-    crowded_out: AtomicU64,
-}
 
 /// One core's share of a listener: see [`ListenPart`]. TLS is loaded once for all of them.
 #[derive(Debug)]
@@ -109,6 +83,19 @@ impl TlsListenPart {
         self.tls.as_ref()
     }
 
+    /// Takes connections of this part on this core, and their handshakes, which are the caller's to start. `None` without TLS.
+    ///
+    /// # Errors
+    /// The driver cannot watch it; the part is closed then.
+    pub fn open_on<R: Runtime>(
+        self,
+        runtime: &R,
+    ) -> Result<(Listener<R>, Option<TlsAcceptor<R>>), ListenError> {
+        let TlsListenPart { part, tls, counts } = self;
+        let listener = Listener::new(part, runtime)?;
+        Ok((listener, tls.map(|tls| TlsAcceptor::counting(tls, runtime, counts))))
+    }
+
     /// The same for a listener without TLS, such as one of packets.
     ///
     /// # Panics
@@ -123,12 +110,10 @@ impl TlsListenPart {
 pub struct TlsListener<R: Runtime> {
     listener: Listener<R>,
     runtime: R,
-    handshakes: Option<Rc<Handshakes<R>>>,
-    watch: Option<Watch>,
+    ready: Option<Rc<Ready<R>>>,
 }
 
 type Accepted<R> = (Stream<Link<Bounded<R>>>, Peer);
-type Choose = dyn Fn(&ClientHello, &Peer) -> Option<ServerTls>;
 
 impl<R: Runtime> TlsListener<R> {
     /// Listens as the spec says, on this core alone.
@@ -146,27 +131,18 @@ impl<R: Runtime> TlsListener<R> {
     /// # Errors
     /// The driver cannot watch it; the part is closed then.
     pub fn new(part: TlsListenPart, runtime: &R) -> Result<Self, ListenError> {
-        let TlsListenPart { part, tls, counts } = part;
-        let listener = Listener::new(part, runtime)?;
-        let watch = tls.as_ref().and_then(|tls| watch(runtime, tls));
-        let handshakes = tls.map(|tls| {
-            Rc::new(Handshakes {
-                tls,
-                counts,
-                choose: RefCell::default(),
-                ready: RefCell::default(),
-                pending: RefCell::default(),
-                acceptor: RefCell::default(),
-            })
+        let (listener, acceptor) = part.open_on(runtime)?;
+        let ready = acceptor.map(|acceptor| {
+            Rc::new(Ready { acceptor, connections: RefCell::default(), waiter: RefCell::default() })
         });
-        Ok(TlsListener { listener, runtime: runtime.clone(), handshakes, watch })
+        Ok(TlsListener { listener, runtime: runtime.clone(), ready })
     }
 
     /// From now on a client's hello, and who it is, say which configuration answers it; `None` refuses it with an alert. Without
     /// TLS it is never asked.
     pub fn choose_by(&mut self, choose: impl Fn(&ClientHello, &Peer) -> Option<ServerTls> + 'static) {
-        if let Some(handshakes) = &self.handshakes {
-            handshakes.choose.replace(Some(Rc::new(choose)));
+        if let Some(ready) = &self.ready {
+            ready.acceptor.choose_by(choose);
         }
     }
 
@@ -177,31 +153,22 @@ impl<R: Runtime> TlsListener<R> {
 
     /// Its TLS, to be loaded again; `None` without.
     pub fn tls(&self) -> Option<&ServerTls> {
-        self.handshakes.as_ref().map(|handshakes| &handshakes.tls)
+        self.ready.as_ref().map(|ready| ready.acceptor.tls())
     }
 
     /// What became of handshakes.
     pub fn tls_stats(&self) -> TlsListenStats {
-        let Some(handshakes) = &self.handshakes else { return TlsListenStats::default() };
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counts { done, failed, late, crowded_out } = &*handshakes.counts;
-        TlsListenStats {
-            done: read(done),
-            failed: read(failed),
-            late: read(late),
-            crowded_out: read(crowded_out),
-        }
+        self.ready.as_ref().map_or_else(TlsListenStats::default, |ready| ready.acceptor.stats())
     }
 
     /// Handshakes under way on this core.
     pub fn pending_handshakes(&self) -> usize {
-        self.handshakes.as_ref().map_or(0, |handshakes| handshakes.pending.borrow().len())
+        self.ready.as_ref().map_or(0, |ready| ready.acceptor.pending())
     }
 
     /// As [`Listener::close`]. Handshakes under way are given up.
     pub fn close(&mut self) {
         self.listener.close();
-        self.watch = None;
         self.stop();
     }
 
@@ -217,8 +184,8 @@ impl<R: Runtime> TlsListener<R> {
     /// As [`TlsListener::accept`].
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Accepted<R>, AcceptError>> {
         loop {
-            if let Some(handshakes) = &self.handshakes
-                && let Poll::Ready(accepted) = handshakes.poll_ready(cx)
+            if let Some(ready) = &self.ready
+                && let Poll::Ready(accepted) = ready.poll_next(cx)
             {
                 return Poll::Ready(Ok(accepted));
             }
@@ -227,28 +194,21 @@ impl<R: Runtime> TlsListener<R> {
                 Poll::Ready(Ok(accepted)) => accepted,
                 Poll::Ready(Err(error)) => {
                     if matches!(error, AcceptError::Closed) {
-                        self.watch = None;
                         self.stop();
                     }
                     return Poll::Ready(Err(error));
                 }
             };
-            match &self.handshakes {
-                Some(handshakes) => handshakes.start(&self.runtime, stream, peer),
-                None => {
-                    // What came behind a PROXY header goes along.
-                    let (inner, input) = stream.into_parts();
-                    let mut stream = Stream::over(Link::Plain(inner), self.runtime.tx_queue());
-                    *stream.rx() = input;
-                    return Poll::Ready(Ok((stream, peer)));
-                }
+            match &self.ready {
+                Some(ready) => ready.start(&self.runtime, stream, peer),
+                None => return Poll::Ready(Ok((stream.over_link(&self.runtime), peer))),
             }
         }
     }
 
     fn stop(&self) {
-        if let Some(handshakes) = &self.handshakes {
-            handshakes.stop();
+        if let Some(ready) = &self.ready {
+            ready.stop();
         }
     }
 }
@@ -259,114 +219,40 @@ impl<R: Runtime> Drop for TlsListener<R> {
     }
 }
 
-/// The connections of one part that have not come to accept.
-struct Handshakes<R: Runtime> {
-    tls: ServerTls,
-    counts: Arc<Counts>,
-    choose: RefCell<Option<Rc<Choose>>>,
-    ready: RefCell<VecDeque<Accepted<R>>>,
-    /// The oldest first; at most what the spec allows.
-    pending: RefCell<VecDeque<Rc<Pending>>>,
-    acceptor: RefCell<Option<Waker>>,
+/// Connections whose handshake is done, and who waits for them.
+struct Ready<R: Runtime> {
+    acceptor: TlsAcceptor<R>,
+    connections: RefCell<VecDeque<Accepted<R>>>,
+    waiter: RefCell<Option<Waker>>,
 }
 
-#[derive(Default)]
-struct Pending {
-    stopped: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Pending {
-    fn stop(&self) {
-        self.stopped.set(true);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
-impl<R: Runtime> Handshakes<R> {
-    fn poll_ready(&self, cx: &Context<'_>) -> Poll<Accepted<R>> {
-        if let Some(next) = self.ready.borrow_mut().pop_front() {
+impl<R: Runtime> Ready<R> {
+    fn poll_next(&self, cx: &Context<'_>) -> Poll<Accepted<R>> {
+        if let Some(next) = self.connections.borrow_mut().pop_front() {
             return Poll::Ready(next);
         }
-        self.acceptor.replace(Some(cx.waker().clone()));
+        self.waiter.replace(Some(cx.waker().clone()));
         Poll::Pending
     }
 
-    /// Starts a handshake in a task of its own. At the limit the oldest that is under way makes room: an honest client takes a
-    /// few round trips.
+    /// Starts a handshake in a task of its own.
     fn start(self: &Rc<Self>, runtime: &R, stream: Stream<Bounded<R>>, peer: Peer) {
-        if self.pending.borrow().len() >= self.tls.spec().max_pending()
-            && let Some(oldest) = self.pending.borrow_mut().pop_front()
-        {
-            oldest.stop();
-        }
-        let pending = Rc::new(Pending::default());
-        self.pending.borrow_mut().push_back(pending.clone());
-        let (all, runtime) = (self.clone(), runtime.clone());
-        runtime.clone().spawn(async move {
-            let shaken = all.shake(&runtime, stream, &peer, &pending).await;
-            all.pending.borrow_mut().retain(|other| !Rc::ptr_eq(other, &pending));
-            let counter = match shaken {
-                Ok(stream) => {
-                    all.ready.borrow_mut().push_back((stream, peer));
-                    if let Some(acceptor) = all.acceptor.take() {
-                        acceptor.wake();
-                    }
-                    &all.counts.done
-                }
-                Err(error) => {
-                    tracing::debug!(client = %peer.client(), "TLS: {error}");
-                    match error {
-                        HandshakeError::TimedOut => &all.counts.late,
-                        HandshakeError::CrowdedOut => &all.counts.crowded_out,
-                        HandshakeError::Tls(_) | HandshakeError::NoConfig(_) | HandshakeError::Io(_) => {
-                            &all.counts.failed
-                        }
-                    }
-                }
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
+        let all = self.clone();
+        runtime.spawn(async move {
+            // Why not is told, and counted, by the acceptor.
+            let Ok(stream) = all.acceptor.accept(stream, &peer).await else { return };
+            all.connections.borrow_mut().push_back((stream, peer));
+            if let Some(waiter) = all.waiter.take() {
+                waiter.wake();
+            }
         });
-    }
-
-    async fn shake(
-        &self,
-        runtime: &R,
-        stream: Stream<Bounded<R>>,
-        peer: &Peer,
-        pending: &Pending,
-    ) -> Result<Stream<Link<Bounded<R>>>, HandshakeError> {
-        let queues = (runtime.tx_queue(), runtime.tx_queue());
-        let choose = self.choose.borrow().clone();
-        let mut accepting = match choose {
-            None => Accepting::with(stream, &self.tls, queues)?,
-            Some(_) => Accepting::chosen(stream, queues),
-        };
-        let chosen = |hello: &ClientHello| choose.as_ref().and_then(|choose| choose(hello, peer));
-        let timeout = self.tls.handshake_timeout();
-        let mut timer = timeout.map(|timeout| runtime.timer(later(runtime.now(), timeout)));
-        let stream = poll_fn(|cx| {
-            if pending.stopped.get() {
-                return Poll::Ready(Err(HandshakeError::CrowdedOut));
-            }
-            pending.waker.replace(Some(cx.waker().clone()));
-            if let Poll::Ready(result) = accepting.poll(cx, &chosen) {
-                return Poll::Ready(result);
-            }
-            let Some(timer) = &mut timer else { return Poll::Pending };
-            timer.poll_elapsed(cx).map(|()| Err(HandshakeError::TimedOut))
-        })
-        .await?;
-        Ok(Stream::over(Link::Tls(Box::new(stream)), runtime.tx_queue()))
     }
 
     /// Closes all of them.
     fn stop(&self) {
-        self.pending.borrow_mut().drain(..).for_each(|pending| pending.stop());
+        self.acceptor.stop();
         // Dropped outside of the borrow.
-        let ready = self.ready.take();
-        drop(ready);
+        let connections = self.connections.take();
+        drop(connections);
     }
 }

@@ -7,8 +7,9 @@ use ringport_platform::sockopt::{ApplyError, OptSet, Stage, Target};
 
 use super::HandshakeError;
 use crate::buf::{PoolBuf, RxQueue, Seg, TxQueue};
+use crate::net::Stream;
 use crate::proto::tls::{RecordSizing, RustlsCodec, TlsCodec, TlsError, TlsInfo, TlsPhase};
-use crate::runtime::{LocalAddr, Splice, Transport, TxLevel};
+use crate::runtime::{LocalAddr, Runtime, Splice, Transport, TxLevel};
 
 /// A transport over another, with TLS between. One that is at hand has its handshake behind it.
 ///
@@ -220,6 +221,16 @@ pub enum Link<T> {
     Plain(T),
     /// With.
     Tls(Box<TlsStream<T>>),
+}
+
+impl<T: Transport> Stream<T> {
+    /// The same connection, for who takes it with TLS and without. What was received and not taken goes along.
+    pub fn over_link<R: Runtime>(self, runtime: &R) -> Stream<Link<T>> {
+        let (inner, input) = self.into_parts();
+        let mut stream = Stream::over(Link::Plain(inner), runtime.tx_queue());
+        *stream.rx() = input;
+        stream
+    }
 }
 
 impl<T: Transport> Link<T> {

@@ -15,7 +15,7 @@ use super::super::listen::{ListenSource, ListenSpec};
 use super::super::nearest::{did_you_mean, quoted};
 use super::super::net_addr::{NetAddr, Network};
 use super::super::raw;
-use super::super::unavailable::{NETWORKS_NOT_IN_PROXY, NOT_IN_PROXY};
+use super::super::unavailable::{NETWORKS_NOT_IN_PROXY, NOT_IN_PROXY, PROTOCOLS_IN_PROXY};
 use super::{
     AccessLog, Balance, DriverChoice, Forwarded, HealthSpec, HostPattern, Limits, ListenerSpec,
     OriginPoolSpec, OriginSpec, ProxySpec, RouteSpec, RuntimeSpec, Timeouts,
@@ -75,6 +75,7 @@ impl Check {
             None => None,
         };
         self.unavailable(config, &config_path, NOT_IN_PROXY);
+        self.proxy_tls(config.tls_config.as_ref(), &config_path);
         let owner = if beside.is_some() { address_path } else { format!("{config_path}.addr") };
         let listen = self.listen_config(config, &config_path, beside)?;
         if let ListenSource::Address(address) = listen.source() {
@@ -84,7 +85,26 @@ impl Check {
             }
             self.taken(owner, address.address(), addresses);
         }
-        Some(listen)
+        Some(listen.with_default_alpn(PROTOCOLS_IN_PROXY))
+    }
+
+    /// What of TLS a proxy does not do.
+    fn proxy_tls(&mut self, tls: Option<&raw::TlsConfig>, path: &str) {
+        let Some(tls) = tls else { return };
+        if tls.max_early_data.is_some_and(|bytes| bytes > 0) {
+            let path = format!("{path}.tls_config.max_early_data");
+            self.fault(
+                path,
+                "not available in a proxy yet: what may be replayed needs care of its own (RFC 8470)",
+            );
+        }
+        for (index, name) in tls.next_protos.iter().enumerate() {
+            if !PROTOCOLS_IN_PROXY.contains(&name.as_str()) {
+                let path = format!("{path}.tls_config.next_protos[{index}]");
+                let known = PROTOCOLS_IN_PROXY.join(", ");
+                self.fault(path, format!("a proxy does not speak {} yet, only {known}", quoted(name)));
+            }
+        }
     }
 
     fn admin(
@@ -265,6 +285,7 @@ impl Check {
     ) -> DialSpec {
         let Some(raw) = raw else { return DialSpec::default() };
         self.unavailable(raw, path, NOT_IN_PROXY);
+        self.proxy_tls(raw.tls_config.as_ref(), path);
         if let Some(resolver) = &raw.resolver {
             self.unavailable(resolver, &format!("{path}.resolver"), NOT_IN_PROXY);
         }
@@ -274,7 +295,12 @@ impl Check {
                 Network::Unix.target(Role::Dialled, None)
             }
         });
-        let dial = self.dial_config(raw, path, target);
+        let dial = self.dial_config(raw, path, target).with_default_alpn(PROTOCOLS_IN_PROXY);
+        let is_path = matches!(address, Some(OriginAddress::Unix(_) | OriginAddress::UnixAbstract(_)));
+        if is_path && dial.tls().is_some_and(|tls| tls.server_name().is_none()) {
+            let path = format!("{path}.tls_config.server_name");
+            self.fault(path, "it is needed: a socket has no name that a certificate could be for");
+        }
         if let (Some(address), Some(local)) = (address, dial.local()) {
             self.local_fits(address, local, &dial, &format!("{path}.local_address"));
         }

@@ -118,7 +118,7 @@ impl Exchange<'_> {
             ready!(self.session.timer.poll_elapsed(cx));
             // Bytes that the slow side has taken meanwhile make no event.
             let slow = if relay.client_full { self.session.client.stream() } else { leg.stream.stream() };
-            let slow = slow.transport().inner().sock();
+            let slow = slow.transport().inner().inner().sock();
             let unsent = slow.unsent() + slow.unacknowledged();
             if !(relay.client_full || relay.origin_full) || unsent == relay.unsent {
                 return Poll::Ready(Err(self.too_slow(relay)));

@@ -3,6 +3,7 @@
 use std::io;
 
 use ringport::http::ClientError;
+use ringport::net::tls::{HandshakeError, TlsDialError};
 use ringport::net::{DeadlineError, DialError, DialErrorKind};
 use ringport::proto::http1::SendError;
 
@@ -11,10 +12,10 @@ use ringport::proto::http1::SendError;
 pub(super) enum Trouble {
     NoOrigin,
     /// Whatever keeps a connection from being made.
-    Refused(Box<DialError>),
+    Refused(Box<TlsDialError>),
     ConnectTimeout,
     /// This process has no descriptor or memory for a connection: no fault of the origin.
-    Shortage(Box<DialError>),
+    Shortage(Box<TlsDialError>),
     /// The connection broke or spoke nonsense before the head of a final response.
     Broken(ClientError),
     /// The origin's response cannot be said to a client.
@@ -49,6 +50,20 @@ impl Trouble {
         }
     }
 
+    /// What a dial that failed comes to.
+    pub(super) fn of_dial(error: TlsDialError) -> Self {
+        match &error {
+            _ if error.is_shortage() => Trouble::Shortage(Box::new(error)),
+            TlsDialError::Handshake { error: HandshakeError::TimedOut, .. } => Trouble::ConnectTimeout,
+            TlsDialError::Dial(dial) => match dial.kind() {
+                DialErrorKind::TimedOut(_) => Trouble::ConnectTimeout,
+                DialErrorKind::Resolve(_) => Trouble::NoOrigin,
+                _ => Trouble::Refused(Box::new(error)),
+            },
+            _ => Trouble::Refused(Box::new(error)),
+        }
+    }
+
     pub(super) fn cause(&self) -> String {
         match self {
             Trouble::NoOrigin => "no-origin".to_owned(),
@@ -77,8 +92,12 @@ impl Trouble {
     /// Whether it counts against the origin's health. What a client does never counts.
     pub(super) fn blames_origin(&self) -> bool {
         // Our own address or options are our own fault.
-        let is_ours =
-            |error: &DialError| matches!(error.kind(), DialErrorKind::LocalAddr | DialErrorKind::Option);
+        let is_ours = |error: &TlsDialError| match error {
+            TlsDialError::Dial(error) => {
+                matches!(error.kind(), DialErrorKind::LocalAddr | DialErrorKind::Option)
+            }
+            _ => false,
+        };
         match self {
             Trouble::Refused(error) => !is_ours(error),
             Trouble::ConnectTimeout
@@ -97,8 +116,17 @@ impl Trouble {
     }
 }
 
-/// What each address that was tried said.
-fn attempts(error: &DialError) -> String {
+/// What each address that was tried said, or the handshake with one of them.
+fn attempts(error: &TlsDialError) -> String {
+    match error {
+        TlsDialError::Dial(error) => attempts_to_connect(error),
+        TlsDialError::Handshake { error, .. } => format!("TLS: {error}"),
+        TlsDialError::NoServerName(_) => "TLS: no name to verify".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn attempts_to_connect(error: &DialError) -> String {
     if error.failures().is_empty() {
         return error.kind().to_string();
     }
