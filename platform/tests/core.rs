@@ -3,7 +3,6 @@
 //! Each case runs on a thread with a core of its own, and ends with a check that no task, socket, operation, pool chunk
 //! or descriptor is left. Descriptors are the process's, so cases run one after the other. Nothing sleeps to
 //! synchronise: what must happen is awaited, for at most 20 s.
-#![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a case that cannot go on panics, in its helpers too")]
 
 #[path = "core/datagram.rs"]
@@ -18,10 +17,17 @@ mod futures;
 mod launching;
 #[path = "core/lives.rs"]
 mod lives;
+#[cfg(target_os = "linux")]
+#[path = "core/linux.rs"]
+mod os;
+#[cfg(windows)]
+#[path = "core/windows.rs"]
+mod os;
 #[path = "core/pressure.rs"]
 mod pressure;
 #[path = "core/rig.rs"]
 mod rig;
+#[cfg(target_os = "linux")]
 #[path = "core/splice.rs"]
 mod splice;
 #[path = "core/timers.rs"]

@@ -3,17 +3,16 @@
 use std::future::poll_fn;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
 use std::task::{Context, Poll, Waker};
 
 use ringport_platform::buf::PoolSpec;
 use ringport_platform::core::Core;
 use ringport_platform::datagram::{DatagramSock, Received, Transmit};
 use ringport_platform::socket::{Ends, LocalAddr, OpenError, PacketEnds, open_packet};
-use ringport_platform::sockopt::{Family, Kind, Opt, OptSet, Role, Target};
+use ringport_platform::sockopt::OptSet;
 
-use super::rig::{Setup, descriptors, each, each_with};
+use super::os::ROOM_FOR_A_FLOOD;
+use super::rig::{Setup, each, each_with};
 
 fn socket(core: &Core, ends: &PacketEnds, batch: usize) -> DatagramSock {
     let opened = open_packet(ends, &OptSet::new()).expect("a socket");
@@ -26,7 +25,7 @@ fn local(core: &Core, batch: usize) -> (DatagramSock, SocketAddr) {
     (socket, addr)
 }
 
-async fn receive(socket: &DatagramSock, into: &mut Vec<Received>) -> io::Result<usize> {
+pub(crate) async fn receive(socket: &DatagramSock, into: &mut Vec<Received>) -> io::Result<usize> {
     poll_fn(|cx| socket.poll_recv_batch(cx, into)).await
 }
 
@@ -51,7 +50,7 @@ fn a_flood_is_taken_in_shares() {
     const COUNT: usize = 2_500;
     each(|core| async move {
         let mut room = OptSet::new();
-        room.insert(Opt::SoRcvbufforce, 8 << 20).unwrap();
+        room.insert(ROOM_FOR_A_FLOOD, 8 << 20).unwrap();
         let at = PacketEnds::Udp(Ends::Bound("127.0.0.1:0".parse().unwrap()));
         let opened = match open_packet(&at, &room) {
             Ok(opened) => opened,
@@ -114,45 +113,4 @@ fn a_pool_without_room_loses_no_datagram() {
             assert!(received.bytes.iter().all(|byte| usize::from(*byte) == round));
         }
     });
-}
-
-/// unix(7) `SCM_RIGHTS`: who may send to a socket could fill the process's table of descriptors.
-#[test]
-fn descriptors_that_a_peer_sends_are_not_taken() {
-    each(|core| async move {
-        let (ours, theirs) = UnixDatagram::pair().expect("a pair");
-        ours.set_nonblocking(true).expect("a flag");
-        let target = Target { family: Family::Unix, kind: Kind::Datagram, role: Role::Dialled };
-        let socket = DatagramSock::new(&core, OwnedFd::from(ours), target, 8).expect("watched");
-        let before = descriptors();
-        send_descriptor(&theirs);
-        let mut came = Vec::new();
-        receive(&socket, &mut came).await.expect("a datagram");
-        assert_eq!(&came[0].bytes[..], b"take this");
-        assert_eq!(descriptors(), before);
-    });
-}
-
-/// Sends a datagram with standard error's descriptor.
-fn send_descriptor(socket: &UnixDatagram) {
-    let mut control = [0u64; 4];
-    let mut slice = libc::iovec { iov_base: b"take this".as_ptr().cast_mut().cast(), iov_len: 9 };
-    // SAFETY: integers and raw pointers, of which all zeroes are values.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut slice;
-    message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
-    // SAFETY: counts bytes, touches no memory.
-    message.msg_controllen = unsafe { libc::CMSG_SPACE(4) } as _;
-    // SAFETY: the buffer has room for a header and a descriptor, and is aligned as they are.
-    unsafe {
-        let header = libc::CMSG_FIRSTHDR(&raw const message);
-        (*header).cmsg_level = libc::SOL_SOCKET;
-        (*header).cmsg_type = libc::SCM_RIGHTS;
-        (*header).cmsg_len = libc::CMSG_LEN(4) as _;
-        libc::CMSG_DATA(header).cast::<i32>().write_unaligned(2);
-    }
-    // SAFETY: everything that the message names lives through the call, which only reads it.
-    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) };
-    assert_eq!(sent, 9, "{}", io::Error::last_os_error());
 }

@@ -7,6 +7,7 @@ use std::thread;
 use ringport_platform::core::{Connecting, Core, ShutdownReport, StreamSock};
 use ringport_platform::driver::ConnectAddr;
 use ringport_platform::driver::faulty::{Fault, Faulty, Step};
+use ringport_platform::errno;
 use ringport_platform::op::OpKind;
 use ringport_platform::stats::CoreStats;
 
@@ -83,9 +84,9 @@ fn short_and_late_sends_lose_nothing() {
 fn accepts_that_fail_for_want_of_descriptors_go_on() {
     let plan = [
         step(OpKind::Accept, 1, Fault::OutOfFds),
-        step(OpKind::Accept, 2, Fault::Errno(libc::ENFILE)),
+        step(OpKind::Accept, 2, Fault::Errno(errno::ENFILE)),
         step(OpKind::Accept, 3, Fault::LoseMore),
-        step(OpKind::Accept, 5, Fault::Errno(libc::ENOBUFS)),
+        step(OpKind::Accept, 5, Fault::Errno(errno::ENOBUFS)),
         step(OpKind::Accept, 6, Fault::Late { turns: 4 }),
         step(OpKind::Accept, 7, Fault::LoseMore),
     ];
@@ -146,9 +147,9 @@ fn a_connection_that_comes_too_late_is_released() {
 #[test]
 fn an_error_of_one_socket_is_told_to_its_task() {
     let plan = [
-        step(OpKind::Recv, 1, Fault::Errno(libc::ETIMEDOUT)),
-        step(OpKind::Send, 1, Fault::Errno(libc::ECONNRESET)),
-        step(OpKind::Connect, 1, Fault::Errno(libc::EHOSTUNREACH)),
+        step(OpKind::Recv, 1, Fault::Errno(errno::ETIMEDOUT)),
+        step(OpKind::Send, 1, Fault::Errno(errno::ECONNRESET)),
+        step(OpKind::Connect, 1, Fault::Errno(errno::EHOSTUNREACH)),
     ];
     each_faulty(
         &plan,
@@ -157,14 +158,14 @@ fn an_error_of_one_socket_is_told_to_its_task() {
             peer.write_all(b"hello").unwrap();
             let mut queue = ringport_platform::buf::RxQueue::new();
             let error = recv(&sock, &mut queue, 10).await.unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
+            assert_eq!(error.raw_os_error(), Some(errno::ETIMEDOUT));
             send(&sock, *b"hello");
             let error = flush(&sock).await.unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
+            assert_eq!(error.raw_os_error(), Some(errno::ECONNRESET));
             assert!(sock.has_news());
             let (_listener, addr) = listen(&core);
             let error = connect(&core, addr).await.err().expect("forced");
-            assert_eq!(error.raw_os_error(), Some(libc::EHOSTUNREACH));
+            assert_eq!(error.raw_os_error(), Some(errno::EHOSTUNREACH));
         },
         |_| {},
     );

@@ -10,6 +10,7 @@ use ringport_platform::blocking::BlockingPool;
 use ringport_platform::buf::RxQueue;
 use ringport_platform::core::{Connecting, Core, ShutdownReport, StreamSock};
 use ringport_platform::driver::ConnectAddr;
+use ringport_platform::errno;
 use ringport_platform::exec::JoinError;
 use ringport_platform::launch::DrainSignal;
 use ringport_platform::socket::ListenOptions;
@@ -128,7 +129,7 @@ fn a_connect_that_is_waited_for_carries_bytes() {
             until(|| core.socket_count() <= 2).await;
             connect(&core, addr).await
         };
-        assert_eq!(refused.err().and_then(|error| error.raw_os_error()), Some(libc::ECONNREFUSED));
+        assert_eq!(refused.err().and_then(|error| error.raw_os_error()), Some(errno::ECONNREFUSED));
     });
 }
 
@@ -167,7 +168,7 @@ fn a_dropped_shutdown_can_be_asked_again() {
             assert_eq!(recv_exact(&sock, 10).await, b"still here");
             let mut late = ringport_platform::buf::TxQueue::new(core.pool().clone());
             late.push(&b"late"[..]);
-            assert_eq!(sock.send(&mut late).unwrap_err().raw_os_error(), Some(libc::EPIPE));
+            assert_eq!(sock.send(&mut late).unwrap_err().raw_os_error(), Some(errno::EPIPE));
         }
     });
 }

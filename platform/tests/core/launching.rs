@@ -2,26 +2,26 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringport_platform::buf::{Pool, PoolSpec};
 use ringport_platform::core::{Accepted, Core, CoreRemote, CoreSpec, ListenSock, ShutdownReport, StreamSock};
-use ringport_platform::driver::ConnectAddr;
+use ringport_platform::errno;
 use ringport_platform::launch::{CoreContext, LaunchSpec, Launched, launch};
 use ringport_platform::mesh::{Mesh, MeshEnd};
-use ringport_platform::socket::ListenOptions;
 use ringport_platform::stats::CoreStats;
 
 use super::drivers::{drivers, skipped};
-use super::rig::{alone, descriptors, echo, pair, recv_exact, send, turns};
+use super::os::{descriptors, processors};
+use super::rig::{alone, echo, is_plain, pair, recv_exact, send, turns};
 
 /// Runs `case` with a launch spec for each of the two drivers; no descriptor may be left.
-fn each(cores: usize, case: impl Fn(LaunchSpec)) {
+pub(crate) fn each(cores: usize, case: impl Fn(LaunchSpec)) {
     let _alone = alone();
-    for candidate in drivers().into_iter().filter(|it| matches!(&*it.name, "epoll" | "uring")) {
+    for candidate in drivers().into_iter().filter(|it| is_plain(&it.name)) {
         println!("driver: {}", candidate.name);
         let before = descriptors();
         let open = candidate.open;
@@ -40,66 +40,8 @@ fn each(cores: usize, case: impl Fn(LaunchSpec)) {
     }
 }
 
-fn join(launched: Launched) -> Vec<ShutdownReport> {
+pub(crate) fn join(launched: Launched) -> Vec<ShutdownReport> {
     launched.join().into_iter().map(|end| end.result.expect("the core ends well")).collect()
-}
-
-/// Echoes on a listener of each core until the drain.
-async fn serve(context: CoreContext, addr: SocketAddr, served: Arc<AtomicUsize>) -> io::Result<()> {
-    let options = ListenOptions { backlog: 128, reuse_port: true };
-    let mut listener = ListenSock::bind(&context.core, &ConnectAddr::Inet(addr), options)?;
-    let mut drain = std::pin::pin!(context.drain.wait());
-    loop {
-        let next = std::future::poll_fn(|cx| match drain.as_mut().poll(cx) {
-            std::task::Poll::Ready(()) => std::task::Poll::Ready(None),
-            std::task::Poll::Pending => listener.poll_accept(cx).map(Some),
-        });
-        let Some(accepted) = next.await else { return Ok(()) };
-        served.fetch_add(1, Ordering::Relaxed);
-        drop(context.core.spawn(echo(StreamSock::new(&context.core, accepted?)?)));
-    }
-}
-
-/// A port that several listeners may share from now on.
-fn shared_port() -> (socket2::Socket, SocketAddr) {
-    let holder = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    holder.set_reuse_port(true).unwrap();
-    holder.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-    let addr = holder.local_addr().unwrap().as_socket().unwrap();
-    (holder, addr)
-}
-
-#[test]
-fn cores_share_a_port_and_each_serves() {
-    each(2, |spec| {
-        let (_holder, addr) = shared_port();
-        let counts: Arc<[Arc<AtomicUsize>; 2]> = Arc::default();
-        let launched = launch(spec, {
-            let counts = counts.clone();
-            move |context| {
-                let served = counts[context.index].clone();
-                serve(context, addr, served)
-            }
-        })
-        .unwrap();
-        // The kernel spreads by a hash of the client's port: with enough clients each core gets some.
-        let mut clients = Vec::new();
-        while counts.iter().any(|count| count.load(Ordering::Relaxed) == 0) && clients.len() < 1_000 {
-            let Ok(mut client) = TcpStream::connect(addr) else { continue };
-            client.write_all(b"hello").unwrap();
-            client.read_exact(&mut [0; 5]).unwrap();
-            clients.push(client);
-        }
-        assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) > 0));
-        let aborted = clients.len();
-        launched.drain(Duration::from_secs(5));
-        let reports = join(launched);
-        assert_eq!(reports.iter().map(|report| report.tasks_aborted).sum::<usize>(), aborted);
-        assert!(reports.iter().all(|report| report.sockets_reset == 0 && report.operations_leaked == 0));
-        for mut client in clients {
-            assert_eq!(client.read(&mut [0]).unwrap(), 0, "closed, not reset");
-        }
-    });
 }
 
 #[test]
@@ -127,15 +69,6 @@ fn threads_are_bound_where_that_is_asked_for() {
         join(launched);
         assert_eq!(seen.lock().unwrap().len(), 2, "a processor each");
     });
-}
-
-fn processors() -> Vec<usize> {
-    // SAFETY: a set of plain bits, which the kernel fills during the call, with the size that is told.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        assert_eq!(libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set), 0);
-        (0..libc::CPU_SETSIZE as usize).filter(|cpu| libc::CPU_ISSET(*cpu, &set)).collect()
-    }
 }
 
 /// A main future that does not end is dropped at the deadline.
@@ -201,11 +134,11 @@ fn a_core_that_cannot_open_ends_the_others() {
     each(3, |mut spec| {
         let (open, count) = (spec.open, AtomicUsize::new(0));
         spec.open = Arc::new(move |pool, stats| match count.fetch_add(1, Ordering::Relaxed) {
-            2 => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+            2 => Err(io::Error::from_raw_os_error(errno::EMFILE)),
             _ => open(pool, stats),
         });
         let error = launch(spec, |_| std::future::pending()).err().expect("the third cannot");
-        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+        assert_eq!(error.raw_os_error(), Some(errno::EMFILE));
     });
 }
 

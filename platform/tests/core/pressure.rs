@@ -9,8 +9,8 @@ use ringport_platform::buf::{PoolSpec, RxQueue, TxQueue};
 use ringport_platform::core::{Accepted, Core, StreamSock};
 
 use super::rig::{
-    Setup, alone, aside, each, each_with, echo, flush, listen, pair, pattern, polled, raw_pair, read_aside,
-    recv, recv_exact, recv_to_end, send, turns, until,
+    Setup, alone, aside, each, each_with, echo, flush, pair, pattern, polled, raw_pair, read_aside, recv,
+    recv_exact, recv_to_end, send, turns, until,
 };
 
 const TINY: PoolSpec = PoolSpec { chunk_bytes: 4096, min_chunks: 0, max_chunks: 8 };
@@ -212,12 +212,6 @@ fn a_flood_does_not_silence_a_quiet_socket() {
     });
 }
 
-/// The limit is the process's, so this case runs in a process of its own.
-#[test]
-fn a_listener_recovers_from_a_lack_of_descriptors() {
-    in_a_process_of_its_own("pressure::lack_of_descriptors");
-}
-
 /// Runs a case that is ignored here.
 pub(crate) fn in_a_process_of_its_own(case: &str) {
     let _alone = alone();
@@ -227,59 +221,4 @@ pub(crate) fn in_a_process_of_its_own(case: &str) {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}{output:?}");
-}
-
-#[test]
-#[ignore = "lowers the limit of the whole process; the test above runs it in a child"]
-fn lack_of_descriptors() {
-    each(|core| async move {
-        let (mut listener, addr) = listen(&core);
-        let clients: Vec<_> = (0..30).map(|_| TcpStream::connect(addr).unwrap()).collect();
-        let limit = set_descriptor_limit(10);
-        let mut served = Vec::new();
-        while core.stats().accept_out_of_fds.load() == 0 {
-            if let Some(accepted) = polled(listener.accept(), 1).await {
-                served.push(StreamSock::new(&core, accepted.unwrap()).unwrap());
-            }
-            turns(1).await;
-        }
-        assert!(core.stats().accept_paused.load() > 0 && served.len() < clients.len());
-        // It waits: an accept that fails again and again would turn and turn.
-        let syscalls = core.stats().syscalls.load();
-        core.sleep(std::time::Duration::from_millis(250)).await;
-        assert!(core.stats().syscalls.load() - syscalls < 60, "it spins");
-        // Each that goes makes room for one that waits.
-        let mut count = 0;
-        while count < clients.len() {
-            drop(served.pop());
-            while let Some(accepted) = polled(listener.accept(), 1).await {
-                served.push(StreamSock::new(&core, accepted.unwrap()).unwrap());
-            }
-            count = core.stats().accepted.load() as usize;
-            turns(1).await;
-        }
-        drop(served);
-        until(|| core.socket_count() == 1).await;
-        restore_descriptor_limit(limit);
-    });
-}
-
-/// Leaves room for so many descriptors more; returns the limit before.
-pub(crate) fn set_descriptor_limit(more: u64) -> libc::rlimit {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel reads and writes `limit` during the calls only; the duplicate is closed at once.
-    unsafe {
-        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
-        let next = libc::dup(0);
-        assert!(next > 0);
-        libc::close(next);
-        let low = libc::rlimit { rlim_cur: next as u64 + more, ..limit };
-        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &low), 0);
-    }
-    limit
-}
-
-pub(crate) fn restore_descriptor_limit(limit: libc::rlimit) {
-    // SAFETY: the kernel reads `limit` during the call only.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
 }

@@ -3,7 +3,6 @@
 use std::future::{Future, poll_fn};
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -13,11 +12,13 @@ use std::time::{Duration, Instant};
 use ringport_platform::buf::{Pool, PoolSpec, RxQueue, TxQueue};
 use ringport_platform::core::{Accepted, Connecting, Core, CoreSpec, ListenSock, ShutdownReport, StreamSock};
 use ringport_platform::driver::{ConnectAddr, Driver};
+use ringport_platform::fd::OwnedFd;
 use ringport_platform::socket::{ListenOptions, LocalAddr};
 use ringport_platform::sockets::TxLevel;
 use ringport_platform::stats::CoreStats;
 
 use super::drivers::{Candidate, drivers};
+use super::os::descriptors;
 
 /// How long a case may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,6 +42,11 @@ impl Default for Setup {
             deadline: Duration::from_secs(10),
         }
     }
+}
+
+/// Whether a driver is one of its kind as it is, with no mechanism switched off: for what does not depend on them.
+pub(crate) fn is_plain(name: &str) -> bool {
+    matches!(name, "epoll" | "uring" | "iocp")
 }
 
 /// Runs `case` over every driver; in the end nothing may be left and nothing may have been cut.
@@ -107,19 +113,6 @@ fn run<F: Future>(
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The numbers of all open descriptors.
-pub(crate) fn descriptors() -> Vec<String> {
-    let listed = std::fs::read_dir("/proc/self/fd").expect("procfs");
-    let mut names: Vec<String> = listed
-        .map(|entry| entry.expect("entry").path())
-        .filter_map(|path| Some(format!("{} {:?}", path.display(), std::fs::read_link(&path).ok()?)))
-        // The list's own descriptor.
-        .filter(|name| !name.contains("/fd\""))
-        .collect();
-    names.sort_unstable();
-    names
 }
 
 /// Polls `future` at most `count` times, a turn apart whether it was woken or not, then drops it where it waits.
@@ -199,6 +192,12 @@ pub(crate) fn send(sock: &StreamSock, bytes: impl Into<Vec<u8>>) {
     let mut queue = TxQueue::new(sock.core().pool().clone());
     queue.push(bytes.into());
     sock.send(&mut queue).expect("sent");
+}
+
+/// Hands over more than any system takes while nobody reads. Windows takes one send whole, however long, and then no other.
+pub(crate) fn send_32_mib(sock: &StreamSock) {
+    send(sock, vec![1; 16 << 20]);
+    send(sock, vec![1; 16 << 20]);
 }
 
 pub(crate) async fn flush(sock: &StreamSock) -> std::io::Result<()> {

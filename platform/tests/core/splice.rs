@@ -15,10 +15,11 @@ use ringport_platform::core::{CoreSpec, StreamSock};
 use ringport_platform::splice::{Moved, Splice, SpliceError};
 use ringport_platform::stats::CoreStats;
 
-use super::pressure::{in_a_process_of_its_own, restore_descriptor_limit, set_descriptor_limit};
+use super::os::{restore_descriptor_limit, set_descriptor_limit};
+use super::pressure::in_a_process_of_its_own;
 use super::rig::{
-    Setup, aside, each, each_with, each_wrapped, echo, flush, pair, pattern, polled, read_aside, recv,
-    recv_exact, recv_to_end, send, turns, until,
+    Setup, aside, each, each_with, each_wrapped, echo, flush, is_plain, pair, pattern, polled, read_aside,
+    recv, recv_exact, recv_to_end, send, turns, until,
 };
 
 /// Bytes passed by hand before the splice, and past it; how it ended.
@@ -555,7 +556,7 @@ fn a_gibibyte_comes_through_whole() {
 
 /// The drivers as they are: for cases that take long.
 fn usual() -> Setup {
-    Setup { only: |name| matches!(name, "epoll" | "uring"), ..Setup::default() }
+    Setup { only: is_plain, ..Setup::default() }
 }
 
 fn reset(peer: TcpStream) {

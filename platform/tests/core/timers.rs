@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::rig::{Setup, each_with, polled, turns};
+use super::rig::{Setup, each_with, is_plain, polled, turns};
 
 /// Timers are the core's own; two drivers show that both sleep as long as they should.
 fn each<F: Future>(case: impl Fn(ringport_platform::core::Core) -> F + Sync) {
-    each_with(Setup { only: |name| matches!(name, "epoll" | "uring"), ..Setup::default() }, case);
+    each_with(Setup { only: is_plain, ..Setup::default() }, case);
 }
 
 #[test]
