@@ -19,10 +19,12 @@ mod poison;
 mod pool;
 mod queue;
 mod view;
+mod write;
 
 pub use pool::{Pool, PoolSpec, PoolUse};
 pub use queue::{RxQueue, Seg, TxQueue};
 pub use view::{PoolBuf, SharedBuf};
+pub use write::TxWriter;
 
 pub(crate) use pool::ChunkRef;
 

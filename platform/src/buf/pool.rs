@@ -7,6 +7,7 @@ use std::rc::{Rc, Weak};
 
 use super::poison;
 use super::view::PoolBuf;
+use super::write::TxWriter;
 
 /// How much memory one core's pool may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl Pool {
             unused_ids: RefCell::new((0..spec.max_chunks).rev().collect()),
             live: Cell::new(0),
             returned: Cell::new(0),
-            arena: RefCell::new(None),
+            arena: Cell::new(None),
         }))
     }
 
@@ -118,23 +119,39 @@ impl Pool {
 
     /// Copies `bytes` behind the small writes so far. At the pool's cap the copy gets an allocation of its own.
     pub(crate) fn write_small(&self, bytes: &[u8]) -> PoolBuf {
-        let mut arena = self.0.arena.borrow_mut();
-        let fits = arena.as_ref().is_some_and(|chunk| chunk.room() >= bytes.len());
-        if !fits {
-            *arena = None;
+        let mut arena = self.0.arena.take();
+        if arena.as_ref().is_none_or(|chunk| chunk.room() < bytes.len()) {
+            arena = None;
             if bytes.len() <= self.0.spec.chunk_bytes as usize {
-                *arena = self.take();
+                arena = self.take();
             }
         }
-        match arena.as_ref() {
+        let buf = match arena.as_ref() {
             Some(chunk) => chunk.append(bytes),
             None => PoolBuf::copied(bytes),
+        };
+        self.0.arena.set(arena);
+        buf
+    }
+
+    /// A writer behind the small writes so far; at the pool's cap one into memory of its own.
+    #[inline]
+    pub(super) fn writer(&self) -> TxWriter {
+        match self.0.arena.take().or_else(|| self.take()) {
+            Some(chunk) => TxWriter::into_chunk(chunk),
+            None => TxWriter::new(),
         }
+    }
+
+    /// Takes back the chunk of a writer, for the small writes to come.
+    #[inline]
+    pub(super) fn keep(&self, chunk: ChunkRef) {
+        self.0.arena.set(Some(chunk));
     }
 
     /// Lets go of the chunk that gathers small writes, so that an idle core keeps none of it.
     pub fn release_idle(&self) {
-        *self.0.arena.borrow_mut() = None;
+        self.0.arena.set(None);
         self.0.trim(usize::from(self.0.spec.min_chunks));
     }
 }
@@ -145,7 +162,8 @@ struct PoolInner {
     unused_ids: RefCell<Vec<u16>>,
     live: Cell<u32>,
     returned: Cell<u64>,
-    arena: RefCell<Option<ChunkRef>>,
+    /// The chunk that gathers small writes. None while one is being written.
+    arena: Cell<Option<ChunkRef>>,
 }
 
 impl PoolInner {
@@ -331,6 +349,22 @@ impl ChunkRef {
         self.header().retain();
         // SAFETY: the reference for the view was just taken; the range is inside the chunk and in no other view.
         unsafe { PoolBuf::from_parts(self.0, off, len) }
+    }
+
+    /// As [`ChunkRef::view`], for bytes that `last` may end in front of: it is made longer then. False where it does not.
+    ///
+    /// # Safety
+    /// As [`ChunkRef::view`].
+    #[inline]
+    pub(super) unsafe fn extend(&self, last: &mut PoolBuf, len: u32) -> bool {
+        let filled = self.header().filled.get();
+        // SAFETY: the caller's promise; the bytes are in no other view.
+        let extended = len as usize <= self.room() && unsafe { last.extend_in(self.0, filled, len) };
+        if extended {
+            poison::show(self.write_ptr(), len as usize);
+            self.header().filled.set(filled + len);
+        }
+        extended
     }
 
     fn append(&self, bytes: &[u8]) -> PoolBuf {

@@ -5,8 +5,9 @@ use std::ops::Deref;
 use bytes::Bytes;
 
 use super::fifo::Fifo;
-use super::pool::Pool;
+use super::pool::{ChunkRef, Pool};
 use super::view::{PoolBuf, SharedBuf};
+use super::write::{TxWriter, Written};
 
 /// Received bytes in order. Neighbours in memory are joined, so a stream that arrives alone stays contiguous.
 #[derive(Debug, Default)]
@@ -380,6 +381,43 @@ impl TxQueue {
         if !bytes.is_empty() {
             self.push(self.pool.write_small(bytes));
         }
+    }
+
+    /// Appends what `write` writes, joined to the last small write where possible: it is written where it is sent from.
+    ///
+    /// # Errors
+    /// What `write` says; nothing is appended then.
+    #[inline]
+    pub fn put_with<R, E>(&mut self, write: impl FnOnce(&mut TxWriter) -> Result<R, E>) -> Result<R, E> {
+        let mut writer = self.pool.writer();
+        let result = write(&mut writer);
+        match writer.end(result.is_ok()) {
+            Written::Chunk(chunk, len) => {
+                if result.is_ok() && len > 0 {
+                    self.push_written(&chunk, len);
+                }
+                self.pool.keep(chunk);
+            }
+            Written::Vec(bytes) if result.is_ok() => self.put_slice(&bytes),
+            Written::Vec(_) => {}
+        }
+        result
+    }
+
+    /// Appends the next `len` bytes of the chunk, which a writer has just written.
+    #[inline]
+    fn push_written(&mut self, chunk: &ChunkRef, len: u32) {
+        if let Some(Seg::Pool(last)) = self.segs.back_mut() {
+            // SAFETY: the writer has initialised them and is gone, and nobody else fills this chunk.
+            if unsafe { chunk.extend(last, len) } {
+                self.len += len as usize;
+                return;
+            }
+        }
+        // SAFETY: the same.
+        let buf = unsafe { chunk.view(len) };
+        self.len += buf.len();
+        self.segs.push_back(Seg::Pool(buf));
     }
 
     /// Removes the first `count` bytes, which have been sent.

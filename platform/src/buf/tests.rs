@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::{ChunkRef, Pool, PoolBuf, PoolSpec, RxQueue, Seg, TxQueue};
+use super::{ChunkRef, Pool, PoolBuf, PoolSpec, RxQueue, Seg, TxQueue, TxWriter};
 
 const SMALL: PoolSpec = PoolSpec { chunk_bytes: 4096, min_chunks: 1, max_chunks: 4 };
 
@@ -52,6 +52,96 @@ impl Source {
 fn all_is_back(pool: &Pool) -> bool {
     pool.release_idle();
     pool.usage().live_chunks == pool.usage().free_chunks
+}
+
+/// All that waits in a queue, and in how many pieces.
+fn waiting(tx: &TxQueue) -> (Vec<u8>, usize) {
+    (tx.slices().flatten().copied().collect(), tx.slices().count())
+}
+
+#[test]
+fn what_is_written_in_place_joins_what_was_written_before() {
+    let pool = Pool::new(SMALL);
+    let mut tx = TxQueue::new(pool.clone());
+    tx.put_slice(b"a");
+    let written = tx.put_with(|out| {
+        assert!(out.is_empty());
+        out.put(b"bc");
+        out.put(b"");
+        out.put(b"d");
+        Ok::<_, ()>((out.len(), out.written(1).to_vec()))
+    });
+    assert_eq!(written, Ok((3, b"cd".to_vec())));
+    let failed = tx.put_with(|out| {
+        out.put(b"never");
+        Err::<(), _>("fault")
+    });
+    assert_eq!(failed, Err("fault"));
+    assert_eq!(tx.put_with(|_| Ok::<_, ()>(())), Ok(()));
+    tx.put_slice(b"e");
+    assert_eq!((waiting(&tx), tx.len()), ((b"abcde".to_vec(), 1), 5));
+
+    // A queue that is written to meanwhile has a chunk of its own.
+    let mut other = TxQueue::new(pool.clone());
+    let both = tx.put_with(|out| {
+        out.put(b"f");
+        other.put_slice(b"x");
+        other.put_with(|inner| {
+            inner.put(b"y");
+            Ok::<_, ()>(())
+        })?;
+        out.put(b"g");
+        Ok::<_, ()>(())
+    });
+    assert_eq!(both, Ok(()));
+    assert_eq!((waiting(&tx).0, waiting(&other).0), (b"abcdefg".to_vec(), b"xy".to_vec()));
+    drop((tx, other));
+    assert!(all_is_back(&pool));
+}
+
+#[test]
+fn what_does_not_fit_a_chunk_is_written_all_the_same() {
+    let pool = Pool::new(SMALL);
+    let mut tx = TxQueue::new(pool.clone());
+    let mut expected = Vec::new();
+    // Past the end of a chunk again and again, and once longer than any.
+    for len in (0..200).map(|at| at * 7).chain([10_000, 3]) {
+        let part = vec![len as u8; len];
+        let put = tx.put_with(|out| {
+            part.chunks(100).for_each(|piece| out.put(piece));
+            Ok::<_, ()>(out.len())
+        });
+        assert_eq!(put, Ok(len));
+        expected.extend_from_slice(&part);
+        if len % 3 == 0 {
+            let count = tx.len() / 2;
+            tx.advance(count);
+            expected.drain(..count);
+        }
+        assert_eq!((waiting(&tx).0, tx.len()), (expected.clone(), expected.len()));
+    }
+    // At the cap of the pool, too.
+    let chunks: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    let mut late = TxQueue::new(pool.clone());
+    for _ in 0..2 * SMALL.chunk_bytes {
+        late.put_with(|out| {
+            out.put(b"z");
+            Ok::<_, ()>(())
+        })
+        .expect("no fault");
+    }
+    assert!(waiting(&late).0.iter().all(|byte| *byte == b'z') && late.len() == 8192);
+    drop((tx, late, chunks));
+    assert!(all_is_back(&pool));
+}
+
+#[test]
+fn a_writer_of_its_own_gives_a_vector() {
+    let mut out = TxWriter::new();
+    (0..1000u32).for_each(|at| out.put(&at.to_le_bytes()));
+    assert_eq!(out.len(), 4000);
+    assert_eq!(out.written(3996), 999u32.to_le_bytes());
+    assert_eq!(out.into_vec(), (0..1000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
 }
 
 #[test]

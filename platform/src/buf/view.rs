@@ -24,6 +24,19 @@ impl PoolBuf {
         PoolBuf { chunk, off, len }
     }
 
+    /// Takes in the `len` bytes from `off` on if it ends in front of them.
+    ///
+    /// # Safety
+    /// They are initialised, inside the chunk, and in no other view.
+    #[inline]
+    pub(super) unsafe fn extend_in(&mut self, chunk: NonNull<Chunk>, off: u32, len: u32) -> bool {
+        let follows = self.chunk == chunk && self.off + self.len == off;
+        if follows {
+            self.len += len;
+        }
+        follows
+    }
+
     /// A copy with memory of its own, outside every pool.
     ///
     /// # Panics

@@ -9,7 +9,7 @@
 //! ```
 
 use http::StatusCode;
-use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
+use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue, TxWriter};
 
 use super::body::{Decoded, Decoder};
 use super::error::{Error, SendError};
@@ -60,7 +60,6 @@ pub struct ClientConn {
     tx: Tx,
     scan: HeadScan,
     spare: Spare,
-    scratch: Vec<u8>,
     eof: bool,
     /// Whether the connection may carry another request.
     persists: bool,
@@ -111,7 +110,6 @@ impl ClientConn {
             tx: Tx::Idle,
             scan: HeadScan::default(),
             spare: Spare::default(),
-            scratch: Vec::new(),
             eof: false,
             persists: true,
             failed: None,
@@ -148,8 +146,7 @@ impl ClientConn {
         write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
     ) -> Result<(), SendError> {
         let plan = self.plan(line.method.as_bytes(), body)?;
-        put_request_line(&mut self.scratch, line)?;
-        self.send_planned(plan, tx, write)
+        self.send_planned(plan, tx, |out| put_request_line(out, line), write)
     }
 
     /// Sends the head of a request that a gateway passes on: with the method of `head` and its target for an origin, which
@@ -167,8 +164,7 @@ impl ClientConn {
         write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
     ) -> Result<(), SendError> {
         let plan = self.plan(head.method().as_str().as_bytes(), body)?;
-        put_forwarded_line(&mut self.scratch, head, host)?;
-        self.send_planned(plan, tx, write)
+        self.send_planned(plan, tx, |out| put_forwarded_line(out, head, host), write)
     }
 
     fn plan(&self, method: &[u8], body: BodyLen) -> Result<Plan, SendError> {
@@ -187,25 +183,26 @@ impl ClientConn {
         Ok(Plan { framing, encoder, connect, head: method == b"HEAD" })
     }
 
-    /// Sends the head whose first line is in the scratch memory.
+    /// Sends a head with a first line and fields.
     fn send_planned(
         &mut self,
         plan: Plan,
         tx: &mut TxQueue,
+        put_line: impl FnOnce(&mut TxWriter) -> Result<(), SendError>,
         write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
     ) -> Result<(), SendError> {
         let Plan { framing, encoder, connect, head } = plan;
-        let options = put_fields(&mut self.scratch, write)?;
-        if options.upgrade && framing != Framing::Unsaid && encoder != Encoder::Length(0) {
-            // A body may be taken for the other protocol by one of two readers.
-            return Err(SendError::BodyLen);
-        }
-        put_head_end(
-            &mut self.scratch,
-            HeadEnd { framing, close: !self.persists, keep_alive: false },
-            options,
-        );
-        tx.put_slice(&self.scratch);
+        let close = !self.persists;
+        let options = tx.put_with(|out| {
+            put_line(out)?;
+            let options = put_fields(out, write)?;
+            if options.upgrade && framing != Framing::Unsaid && encoder != Encoder::Length(0) {
+                // A body may be taken for the other protocol by one of two readers.
+                return Err(SendError::BodyLen);
+            }
+            put_head_end(out, HeadEnd { framing, close, keep_alive: false }, options);
+            Ok(options)
+        })?;
         self.request = Request { head, connect, upgrade: options.upgrade };
         self.informational_count = 0;
         self.tx = Tx::Body(encoder);
@@ -268,7 +265,7 @@ impl ClientConn {
         tx: &mut TxQueue,
     ) -> Result<(), SendError> {
         let Tx::Body(encoder) = &mut self.tx else { return Err(SendError::State) };
-        encoder.send_trailers(fields, &mut self.scratch, tx)?;
+        encoder.send_trailers(fields, tx)?;
         self.end_request();
         Ok(())
     }
@@ -478,7 +475,6 @@ impl ClientConn {
 
     /// Gives back the memory that one request leaves for the next, a few hundred bytes, while the connection is kept.
     pub fn release_idle(&mut self) {
-        self.scratch = Vec::new();
         self.spare.release();
     }
 

@@ -9,7 +9,7 @@
 //! ```
 
 use http::{Method, StatusCode, Version};
-use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
+use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue, TxWriter};
 
 use super::body::{Decoded, Decoder};
 use super::error::{Error, SendError};
@@ -69,7 +69,6 @@ pub struct ServerConn {
     tx: Tx,
     scan: HeadScan,
     spare: Spare,
-    scratch: Vec<u8>,
     /// Whether an empty line was skipped in front of the current head. RFC 9112 2.2 asks for one at least.
     skipped_line: bool,
     eof: bool,
@@ -117,7 +116,6 @@ impl ServerConn {
             tx: Tx::Idle,
             scan: HeadScan::default(),
             spare: Spare::default(),
-            scratch: Vec::new(),
             skipped_line: false,
             eof: false,
             persists: true,
@@ -312,7 +310,6 @@ impl ServerConn {
 
     /// Gives back the memory that one request leaves for the next, a few hundred bytes, while none is expected soon.
     pub fn release_idle(&mut self) {
-        self.scratch = Vec::new();
         self.spare.release();
     }
 
@@ -367,14 +364,20 @@ impl ServerConn {
         if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(SendError::Status);
         }
-        put_status_line(&mut self.scratch, status);
-        put_fields(&mut self.scratch, write)?;
-        self.scratch.extend_from_slice(b"\r\n");
+        let put = |out: &mut TxWriter| {
+            put_status_line(out, status);
+            put_fields(out, write)?;
+            out.put(b"\r\n");
+            Ok(())
+        };
+        // What HTTP/1.0 is not told is checked all the same.
+        if self.request.http10 {
+            put(&mut TxWriter::new())?
+        } else {
+            tx.put_with(put)?
+        }
         if status == StatusCode::CONTINUE {
             self.request.awaits_continue = false;
-        }
-        if !self.request.http10 {
-            tx.put_slice(&self.scratch);
         }
         Ok(())
     }
@@ -408,8 +411,7 @@ impl ServerConn {
         tx: &mut TxQueue,
         write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
     ) -> Result<(), SendError> {
-        let encoder = self.put_head(status, body, write)?;
-        tx.put_slice(&self.scratch);
+        let encoder = tx.put_with(|out| self.put_head(out, status, body, write))?;
         self.tx = Tx::Body(encoder);
         if body == BodyLen::Tunnel {
             self.rx = Rx::Tunnel;
@@ -417,9 +419,10 @@ impl ServerConn {
         Ok(())
     }
 
-    /// Puts the head of the final response into the scratch memory; how the body is sent.
+    /// Puts the head of the final response; how the body is sent.
     fn put_head(
         &mut self,
+        out: &mut TxWriter,
         status: StatusCode,
         body: BodyLen,
         write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
@@ -434,15 +437,15 @@ impl ServerConn {
             && !self.request.awaits_continue
             && (!self.request.connect || body == BodyLen::Tunnel)
             && encoder != Encoder::Bare;
-        put_status_line(&mut self.scratch, status);
-        let options = put_fields(&mut self.scratch, write)?;
+        put_status_line(out, status);
+        let options = put_fields(out, write)?;
         let http = body != BodyLen::Tunnel;
         let end = HeadEnd {
             framing,
             close: http && !persists,
             keep_alive: http && persists && self.request.http10,
         };
-        put_head_end(&mut self.scratch, end, options);
+        put_head_end(out, end, options);
         self.persists = persists;
         self.request.awaits_continue = false;
         Ok(encoder)
@@ -494,13 +497,17 @@ impl ServerConn {
         write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
     ) -> Result<(), SendError> {
         let body = body.into();
-        let encoder = self.put_head(status, BodyLen::Length(body.len() as u64), write)?;
-        let bodyless = encoder == Encoder::Length(0);
-        if !bodyless && is_small(&body) {
-            self.scratch.extend_from_slice(&body);
-        }
-        tx.put_slice(&self.scratch);
-        if !bodyless && !is_small(&body) {
+        let is_apart = tx.put_with(|out| {
+            let encoder = self.put_head(out, status, BodyLen::Length(body.len() as u64), write)?;
+            if encoder == Encoder::Length(0) {
+                return Ok(false);
+            }
+            if is_small(&body) {
+                out.put(&body);
+            }
+            Ok(!is_small(&body))
+        })?;
+        if is_apart {
             tx.push(body);
         }
         self.end_response();
@@ -554,7 +561,7 @@ impl ServerConn {
         tx: &mut TxQueue,
     ) -> Result<(), SendError> {
         let Tx::Body(encoder) = &mut self.tx else { return Err(SendError::State) };
-        encoder.send_trailers(fields, &mut self.scratch, tx)?;
+        encoder.send_trailers(fields, tx)?;
         self.end_response();
         Ok(())
     }

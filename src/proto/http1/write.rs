@@ -1,10 +1,9 @@
 //! Puts heads and bodies into a send queue.
 //!
-//! A head is written into scratch memory that the connection keeps, checked while it is written, and handed over in one
-//! piece; a head with a fault leaves nothing in the queue.
+//! A head is written where it is sent from, and checked meanwhile; one with a fault leaves nothing in the queue.
 
 use http::StatusCode;
-use ringport_platform::buf::{Seg, TxQueue};
+use ringport_platform::buf::{Seg, TxQueue, TxWriter};
 
 use super::BodyLen;
 use super::error::SendError;
@@ -68,19 +67,18 @@ pub(super) enum Framing {
     Chunked,
 }
 
-pub(super) fn put_status_line(out: &mut Vec<u8>, status: StatusCode) {
-    out.clear();
+pub(super) fn put_status_line(out: &mut TxWriter, status: StatusCode) {
     if status == StatusCode::OK {
-        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        return out.put(b"HTTP/1.1 200 OK\r\n");
     }
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
+    out.put(b"HTTP/1.1 ");
+    out.put(status.as_str().as_bytes());
+    out.put(b" ");
+    out.put(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.put(b"\r\n");
 }
 
-pub(super) fn put_request_line(out: &mut Vec<u8>, line: RequestLine<'_>) -> Result<(), SendError> {
+pub(super) fn put_request_line(out: &mut TxWriter, line: RequestLine<'_>) -> Result<(), SendError> {
     let method_valid = !line.method.is_empty() && line.method.bytes().all(is_token_byte);
     let target_valid = !line.target.is_empty() && line.target.bytes().all(is_target_byte);
     if !method_valid || !target_valid || !is_authority(line.host.as_bytes()) {
@@ -93,7 +91,7 @@ pub(super) fn put_request_line(out: &mut Vec<u8>, line: RequestLine<'_>) -> Resu
 /// Puts the first line and Host for a head that was checked when it was read. RFC 9112 3.2: the target is that for an
 /// origin.
 pub(super) fn put_forwarded_line(
-    out: &mut Vec<u8>,
+    out: &mut TxWriter,
     head: &RequestHead,
     host: ForwardedHost<'_>,
 ) -> Result<(), SendError> {
@@ -112,19 +110,18 @@ pub(super) fn put_forwarded_line(
     Ok(())
 }
 
-fn put_checked_line(out: &mut Vec<u8>, method: &[u8], target: &[u8], host: &[u8]) {
-    out.clear();
-    out.extend_from_slice(method);
-    out.push(b' ');
-    out.extend_from_slice(target);
-    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
-    out.extend_from_slice(host);
-    out.extend_from_slice(b"\r\n");
+fn put_checked_line(out: &mut TxWriter, method: &[u8], target: &[u8], host: &[u8]) {
+    out.put(method);
+    out.put(b" ");
+    out.put(target);
+    out.put(b" HTTP/1.1\r\nhost: ");
+    out.put(host);
+    out.put(b"\r\n");
 }
 
 /// Writes the fields of a head, behind its first line.
 pub struct FieldWriter<'a> {
-    out: &'a mut Vec<u8>,
+    out: &'a mut TxWriter,
     options: HopOptions,
 }
 
@@ -159,7 +156,7 @@ impl FieldWriter<'_> {
 
     /// Writes the fields of a block. Costs one copy.
     pub fn put_block(&mut self, block: &FieldBlock) {
-        self.out.extend_from_slice(&block.bytes);
+        self.out.put(&block.bytes);
         self.options.te |= block.options.te;
         self.options.upgrade |= block.options.upgrade;
     }
@@ -193,18 +190,18 @@ impl FieldWriter<'_> {
             }
             let line = usize::from(field.name.at)..line_end;
             if !table.is_plain(field, line_end) {
-                self.out.extend_from_slice(&table.buf[std::mem::take(&mut run)]);
+                self.out.put(&table.buf[std::mem::take(&mut run)]);
                 self.put_checked(table.bytes(field.name), table.bytes(field.value));
             } else if line.start == run.end {
                 run.end = line.end;
             } else if run.is_empty() {
                 run = line;
             } else {
-                self.out.extend_from_slice(&table.buf[std::mem::replace(&mut run, line)]);
+                self.out.put(&table.buf[std::mem::replace(&mut run, line)]);
             }
         }
         if !run.is_empty() {
-            self.out.extend_from_slice(&table.buf[run]);
+            self.out.put(&table.buf[run]);
         }
         if te_trailers {
             self.options.te = true;
@@ -214,7 +211,7 @@ impl FieldWriter<'_> {
 
     fn put_checked(&mut self, name: &[u8], value: &[u8]) {
         for part in [name, b": ", value, b"\r\n"] {
-            self.out.extend_from_slice(part);
+            self.out.put(part);
         }
     }
 }
@@ -235,15 +232,17 @@ impl FieldBlock {
         &mut self,
         write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
     ) -> Result<(), SendError> {
-        self.bytes.clear();
-        self.options = put_fields(&mut self.bytes, write).inspect_err(|_| self.bytes.clear())?;
+        *self = FieldBlock::default();
+        let mut bytes = TxWriter::new();
+        self.options = put_fields(&mut bytes, write)?;
+        self.bytes = bytes.into_vec();
         Ok(())
     }
 }
 
 /// Lets `write` put fields behind what is in `out`; what they ask of `Connection`.
 pub(super) fn put_fields(
-    out: &mut Vec<u8>,
+    out: &mut TxWriter,
     write: impl FnOnce(&mut FieldWriter<'_>) -> Result<(), SendError>,
 ) -> Result<HopOptions, SendError> {
     let mut writer = FieldWriter { out, options: HopOptions::default() };
@@ -265,42 +264,42 @@ pub(super) struct HopOptions {
     pub(super) upgrade: bool,
 }
 
-fn put_field(out: &mut Vec<u8>, name: &str, value: &[&[u8]]) -> Result<(), SendError> {
+fn put_field(out: &mut TxWriter, name: &str, value: &[&[u8]]) -> Result<(), SendError> {
     let plain_name = plain::is_free_of(name.as_bytes(), plain::not_of_name);
     if name.is_empty() || !(plain_name || name.bytes().all(is_token_byte)) {
         return Err(SendError::Name);
     }
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
+    out.put(name.as_bytes());
+    out.put(b": ");
     let start = out.len();
-    value.iter().for_each(|part| out.extend_from_slice(part));
-    if !plain::is_free_of(&out[start..], plain::not_of_value) {
+    value.iter().for_each(|part| out.put(part));
+    if !plain::is_free_of(out.written(start), plain::not_of_value) {
         return Err(SendError::Value);
     }
-    out.extend_from_slice(b"\r\n");
+    out.put(b"\r\n");
     Ok(())
 }
 
 /// Writes the framing fields, `Connection` and the empty line.
-pub(super) fn put_head_end(out: &mut Vec<u8>, end: HeadEnd, options: HopOptions) {
+pub(super) fn put_head_end(out: &mut TxWriter, end: HeadEnd, options: HopOptions) {
     match end.framing {
         Framing::Unsaid => {}
         Framing::Length(len) => {
-            out.extend_from_slice(b"content-length: ");
-            out.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
-            out.extend_from_slice(b"\r\n");
+            out.put(b"content-length: ");
+            out.put(itoa::Buffer::new().format(len).as_bytes());
+            out.put(b"\r\n");
         }
-        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Framing::Chunked => out.put(b"transfer-encoding: chunked\r\n"),
     }
     if !(end.close || end.keep_alive || options.upgrade || options.te) {
-        return out.extend_from_slice(b"\r\n");
+        return out.put(b"\r\n");
     }
     put_connection(out, end, options);
-    out.extend_from_slice(b"\r\n");
+    out.put(b"\r\n");
 }
 
 #[cold]
-fn put_connection(out: &mut Vec<u8>, end: HeadEnd, options: HopOptions) {
+fn put_connection(out: &mut TxWriter, end: HeadEnd, options: HopOptions) {
     let said = [
         (end.close, "close"),
         (end.keep_alive && !end.close, "keep-alive"),
@@ -309,11 +308,11 @@ fn put_connection(out: &mut Vec<u8>, end: HeadEnd, options: HopOptions) {
     ];
     let mut separator: &[u8] = b"connection: ";
     for (_, token) in said.iter().filter(|(wanted, _)| *wanted) {
-        out.extend_from_slice(separator);
-        out.extend_from_slice(token.as_bytes());
+        out.put(separator);
+        out.put(token.as_bytes());
         separator = b", ";
     }
-    out.extend_from_slice(b"\r\n");
+    out.put(b"\r\n");
 }
 
 /// Frames the body of one message on its way out.
@@ -368,7 +367,6 @@ impl Encoder {
     pub(super) fn send_trailers<'a>(
         &mut self,
         fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
-        scratch: &mut Vec<u8>,
         tx: &mut TxQueue,
     ) -> Result<(), SendError> {
         match self {
@@ -376,18 +374,17 @@ impl Encoder {
             Encoder::Length(_) => return Err(SendError::TrailersNotAllowed),
             // RFC 9110 6.5.1: where they cannot be sent they may be dropped.
             Encoder::Bare => {}
-            Encoder::Chunked => {
-                scratch.clear();
-                scratch.extend_from_slice(b"0\r\n");
+            Encoder::Chunked => tx.put_with(|out| {
+                out.put(b"0\r\n");
                 for (name, value) in fields {
                     if is_forbidden_trailer(name) {
                         return Err(SendError::Name);
                     }
-                    put_field(scratch, name, &[value])?;
+                    put_field(out, name, &[value])?;
                 }
-                scratch.extend_from_slice(b"\r\n");
-                tx.put_slice(scratch);
-            }
+                out.put(b"\r\n");
+                Ok(())
+            })?,
         }
         *self = Encoder::Done;
         Ok(())
