@@ -60,8 +60,9 @@ impl From<io::Error> for ServeError {
 /// [`next_event`](Self::next_event) gives `Head`, then `Data` and `Trailers` as they come, then `End`. A response is
 /// [`respond`](Self::respond), or [`send_head`](Self::send_head), any number of [`send_data`](Self::send_data), and
 /// [`finish`](Self::finish); from `Head` on, whether the request is read to its end or not. What was written goes out
-/// with [`start_send`](Self::start_send) or [`flush`](Self::flush); who sends much waits with
-/// [`poll_sent`](Self::poll_sent). When `conn().wants_close()`, drop it.
+/// when the next event is asked for and has not come, so that answers to requests that came together go out together, or
+/// before, with [`start_send`](Self::start_send) or [`flush`](Self::flush); who sends much waits with
+/// [`poll_room`](Self::poll_room) or [`poll_sent`](Self::poll_sent). When `conn().wants_close()`, send and drop it.
 ///
 /// Nothing is read ahead but what the socket holds (64 KiB): a body or a pipelined request that nobody asks for holds
 /// the client back. There is no timeout inside: race the events with a timer, as RFC 9112 9.8 leaves to the server.
@@ -83,6 +84,9 @@ impl<T: Transport> ServerStream<T> {
 
     /// The next event of the client. `Paused` while a response is due; a reset is noticed then, too.
     ///
+    /// What was written is handed to the transport before more input is asked for, and with an event after which none
+    /// comes.
+    ///
     /// # Errors
     /// In the `Poll`: what the client or the connection did. The same error comes again if polled again.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<ServerEvent, ServeError>> {
@@ -91,9 +95,18 @@ impl<T: Transport> ServerStream<T> {
             if !self.stream.rx().is_empty() || self.conn.has_event() {
                 match self.conn.poll_event(self.stream.rx()) {
                     Ok(ServerEvent::NeedInput) => {}
+                    Ok(ServerEvent::Closed | ServerEvent::Paused) | Err(_)
+                        if !self.stream.tx().is_empty() =>
+                    {
+                        self.stream.start_send()?;
+                        continue;
+                    }
                     Ok(event) => return Poll::Ready(Ok(event)),
                     Err(error) => return Poll::Ready(Err(error.into())),
                 }
+            }
+            if !self.stream.tx().is_empty() {
+                self.stream.start_send()?;
             }
             match self.stream.poll_fill(cx, PULL_BYTES) {
                 Poll::Ready(Ok(true)) => {}
@@ -276,6 +289,13 @@ impl<T: Transport> ServerStream<T> {
     /// Waits until at most as much as `level` allows is unsent.
     pub fn poll_sent(&mut self, cx: &mut Context<'_>, level: TxLevel) -> Poll<io::Result<()>> {
         self.stream.poll_flush(cx, level)
+    }
+
+    /// Waits until at most `max` bytes are unsent; what was written stays in hand until that is passed, or until input is
+    /// waited for. See [`Stream::poll_room`].
+    #[inline]
+    pub fn poll_room(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<()>> {
+        self.stream.poll_room(cx, max)
     }
 
     /// The stream below, for the end of the connection.

@@ -203,6 +203,18 @@ impl<T: Transport> Stream<T> {
         }
     }
 
+    /// Waits until at most `max` bytes are unsent, those in [`Stream::tx`] among them, which stay there while they are few:
+    /// for who answers several requests and sends the answers together.
+    ///
+    /// Who waits for anything else must have handed them over before: [`Stream::start_send`].
+    #[inline]
+    pub fn poll_room(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<()>> {
+        if self.unsent + self.tx.len() <= max {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_flush(cx, TxLevel::Below(max))
+    }
+
     /// Sends what waits, and waits until the kernel has everything. The peer may have read none of it yet.
     ///
     /// # Errors

@@ -62,6 +62,51 @@ async fn said_to(runtime: &Native, bytes: &'static [u8]) -> String {
     String::from_utf8(said).expect("text")
 }
 
+/// Who never sends by itself answers all the same: with the wait for more, with the end, and with a fault behind it.
+#[test]
+fn answers_go_out_once_input_is_used_up() {
+    each(async |runtime| {
+        let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        for (behind, said_last) in [("", "/3"), ("GET\r\n\r\n", "/3"), ("GET /4 HTTP/1.1\r\nHo", "/3")] {
+            let (mut raw, mut server) = raw_and_server(&runtime).await;
+            let server = runtime.core().spawn(async move {
+                loop {
+                    let Ok(ServerEvent::Head(head, _)) = server.next_event().await else { return };
+                    assert!(server.conn().take_end());
+                    let target = head.target().as_bytes().to_vec();
+                    server.respond(StatusCode::OK, [], target).expect("a response is due");
+                    poll_fn(|cx| server.poll_room(cx, 1 << 16)).await.expect("open");
+                }
+            });
+            raw.send(get("/1")).await.expect("open");
+            let first = raw.recv().await.expect("open").expect("an answer to the wait for more");
+            assert!(first.ends_with(b"/1"), "{}", first.escape_ascii());
+            raw.send([get("/2"), get("/3"), behind.to_owned()].concat()).await.expect("open");
+            raw.shutdown().await.expect("open");
+            let said = String::from_utf8(read_all(&mut raw).await).expect("text");
+            assert!(said.contains("/2HTTP") && said.ends_with(said_last), "{said:?}");
+            server.await.expect("no panic");
+        }
+    });
+}
+
+/// Room is what is unsent and in hand together: a client that does not read is answered no further.
+#[test]
+fn answers_in_hand_count_as_unsent() {
+    each(async |runtime| {
+        let (mut raw, mut server) = raw_and_server(&runtime).await;
+        raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("open");
+        let Ok(ServerEvent::Head(..)) = server.next_event().await else { panic!("a request was sent") };
+        server.send_head(StatusCode::OK, [], BodyLen::Length(100)).expect("a response is due");
+        server.send_data(vec![b'x'; 100]).expect("as announced");
+        let unsent = server.stream().tx().len();
+        poll_fn(|cx| server.poll_room(cx, unsent)).await.expect("open");
+        assert_eq!(server.stream().tx().len(), unsent, "what fits stays in hand");
+        poll_fn(|cx| server.poll_room(cx, unsent - 1)).await.expect("open");
+        assert_eq!(server.stream().tx().len(), 0, "what does not is sent");
+    });
+}
+
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     each(async |runtime| {

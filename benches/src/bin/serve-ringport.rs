@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use clap::Parser;
@@ -12,7 +13,7 @@ use ringport::http::ServerStream;
 use ringport::net::Stream;
 use ringport::proto::http1::{FieldBlock, Limits, ServerEvent};
 use ringport::runtime::native::{Native, NativeStream};
-use ringport::runtime::{ConnectAddr, ListenOptions, Listener, Runtime, TxLevel};
+use ringport::runtime::{ConnectAddr, ListenOptions, Listener, Runtime, Timer};
 use ringport_benches::cost::thread_time;
 use ringport_benches::serve::{HELLO, Work};
 use ringport_platform::buf::{Pool, PoolSpec};
@@ -126,7 +127,7 @@ async fn timers(core: &Core, pending: usize) {
         (0..pending).map(|at| core.sleep(IDLE - Duration::from_micros(at as u64))).collect();
     let waiting = poll_fn(|cx| {
         let waiting = sleeps.iter_mut().filter_map(|sleep| sleep.poll_elapsed(cx).is_pending().then_some(()));
-        std::task::Poll::Ready(waiting.count())
+        Poll::Ready(waiting.count())
     });
     assert_eq!(waiting.await, pending, "no deadline has passed yet");
     let made = thread_time();
@@ -141,17 +142,20 @@ async fn timers(core: &Core, pending: usize) {
     }
 }
 
-/// As a server would be written: an idle deadline that every request moves, answers in order, back-pressure.
+/// As a server would be written: an idle deadline that each wait for a request moves, answers in order, those to requests
+/// that came together sent together, back-pressure.
 async fn hello(runtime: Native, stream: NativeStream) {
     let mut client = ServerStream::new(&runtime, stream, Limits::default());
     let mut timer = runtime.timer(runtime.now() + IDLE);
     let mut fields = FieldBlock::default();
     fields.fill(|out| out.put("content-type", b"text/plain")).expect("visible ASCII");
     loop {
-        timer.reset(runtime.now() + IDLE);
         let event = poll_fn(|cx| match client.poll_event(cx) {
-            std::task::Poll::Ready(event) => std::task::Poll::Ready(Some(event)),
-            std::task::Poll::Pending => ringport::runtime::Timer::poll_elapsed(&mut timer, cx).map(|()| None),
+            Poll::Ready(event) => Poll::Ready(Some(event)),
+            Poll::Pending => {
+                timer.reset(runtime.now() + IDLE);
+                Timer::poll_elapsed(&mut timer, cx).map(|()| None)
+            }
         });
         let answered = match event.await {
             Some(Ok(ServerEvent::Head(..))) => {
@@ -164,11 +168,17 @@ async fn hello(runtime: Native, stream: NativeStream) {
             Some(Ok(_)) => Ok(()),
             Some(Err(_)) | None => return,
         };
-        let sent = poll_fn(|cx| client.poll_sent(cx, TxLevel::Below(1 << 18))).await;
-        if answered.is_err() || sent.is_err() || client.conn().wants_close() {
+        if answered.is_err() || client.conn().wants_close() {
+            // What an earlier send met is of no interest any more.
+            let _ = client.start_send();
+            return;
+        }
+        if poll_fn(|cx| client.poll_room(cx, MAX_UNSENT)).await.is_err() {
             return;
         }
     }
 }
 
+/// Unsent bytes above which no more requests are read.
+const MAX_UNSENT: usize = 1 << 18;
 const IDLE: Duration = Duration::from_secs(75);
