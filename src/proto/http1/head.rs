@@ -370,7 +370,70 @@ pub(super) struct Record {
     pub(super) reason: Span,
     /// A host that was found valid, kept from one head to the next.
     pub(super) known_host: Vec<u8>,
+    /// The lines that `fields`, `facts` and `authority` were read from last, if those are as they were found.
+    pub(super) known: KnownFields,
 }
+
+impl Record {
+    /// Whether the fields from `at` on are, byte by byte, those of the head before, which most clients send again and
+    /// again: then what was found in those counts again. The length of the head.
+    #[inline]
+    pub(super) fn recall(&mut self, buf: &[u8], at: usize) -> Option<usize> {
+        let known = &self.known.lines[..];
+        if known.is_empty() || buf.get(at..)?.get(..known.len())? != known {
+            return None;
+        }
+        let len = at + known.len();
+        self.known.changes = 0;
+        if usize::from(self.known.at) != at {
+            self.move_to(at as u16);
+        }
+        Some(len)
+    }
+
+    #[inline(never)]
+    fn move_to(&mut self, at: u16) {
+        let by = at.wrapping_sub(std::mem::replace(&mut self.known.at, at));
+        let spans = self.fields.iter_mut().flat_map(|field| [&mut field.name, &mut field.value]);
+        spans.chain(&mut self.authority).for_each(|span| span.at = span.at.wrapping_add(by));
+    }
+
+    /// Notes the lines behind the first `at` bytes of a head, which was just read into this record, for the next one.
+    pub(super) fn remember(&mut self, head: &[u8], at: usize) {
+        let known = &mut self.known;
+        let lines = &head[at..];
+        if known.changes > MAX_CHANGES || lines.len() > MAX_KNOWN_LINES {
+            return;
+        }
+        known.changes += 1;
+        known.at = at as u16;
+        known.lines.reserve_exact(lines.len());
+        known.lines.extend_from_slice(lines);
+    }
+}
+
+/// The lines of fields behind the first line of a head, as they came, with the empty line.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct KnownFields {
+    /// Empty where nothing is known.
+    lines: Vec<u8>,
+    /// Where in the head they began.
+    at: u16,
+    /// How many heads in a row had others than the one before.
+    changes: u8,
+}
+
+impl KnownFields {
+    /// What is found next is something else.
+    pub(super) fn forget(&mut self) {
+        self.lines.clear();
+    }
+}
+
+/// Longer ones are read each time: they are kept with each connection.
+const MAX_KNOWN_LINES: usize = 1024;
+/// After so many heads that differ from the one before, the next is not expected to be the same.
+const MAX_CHANGES: u8 = 8;
 
 /// The record of a connection's last head, which the next one uses again when that is gone.
 #[derive(Default)]
@@ -455,5 +518,40 @@ impl Table {
             map.try_append(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_bytes(value)?)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_CHANGES, MAX_KNOWN_LINES, Record};
+
+    #[test]
+    fn lines_are_remembered_up_to_a_length() {
+        for (len, remembered) in [(MAX_KNOWN_LINES, true), (MAX_KNOWN_LINES + 1, false)] {
+            let (mut record, head) = (Record::default(), vec![b'x'; 10 + len]);
+            record.remember(&head, 10);
+            assert_eq!(record.recall(&head, 10), remembered.then_some(10 + len));
+            assert_eq!(record.recall(&head[..head.len() - 1], 10), None, "not whole");
+        }
+    }
+
+    /// A client whose fields always change costs no copies for ever; one that repeats itself at last is remembered.
+    #[test]
+    fn lines_that_always_change_are_remembered_no_more() {
+        for (changes, remembered) in [(MAX_CHANGES, true), (MAX_CHANGES + 1, false)] {
+            let mut record = Record::default();
+            for at in 0..=changes {
+                assert_eq!(record.recall(&[at], 0), None);
+                record.known.forget();
+                record.remember(&[at], 0);
+            }
+            assert_eq!(record.recall(&[changes], 0).is_some(), remembered);
+        }
+        let mut record = Record::default();
+        for at in 0..100 {
+            record.known.forget();
+            record.remember(&[at], 0);
+            assert_eq!(record.recall(&[at], 0), Some(1), "counted anew at each repeat");
+        }
     }
 }

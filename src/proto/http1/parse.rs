@@ -56,9 +56,14 @@ fn read_plain_request(buf: &[u8], limits: &Limits, record: &mut Record) -> Optio
     let path_len = start.query_at.unwrap_or(len);
     record.path = Span { at, len: path_len };
     record.query = start.query_at.map(|_| Span { at: at + path_len + 1, len: len - path_len - 1 });
+    if let Some(len) = record.recall(buf, start.len) {
+        return Some((len, request_body(&record.method, &record.facts).ok()?));
+    }
     let mut collect = Collect::new(record, Version::HTTP_11, Role::Request);
     let len = collect.add_plain(buf, start.len, limits)?;
-    Some((len, collect.finish_request(buf, None).ok()?))
+    let body = collect.finish_request(buf, None).ok()?;
+    record.remember(&buf[..len], start.len);
+    Some((len, body))
 }
 
 /// Reads any request head.
@@ -112,9 +117,13 @@ fn read_plain_response(buf: &[u8], limits: &Limits, record: &mut Record) -> Opti
     let start = plain::response_start(buf)?;
     record.status = start.status;
     record.reason = start.reason;
+    if let Some(len) = record.recall(buf, start.len) {
+        return Some(len);
+    }
     let mut collect = Collect::new(record, Version::HTTP_11, Role::Response);
     let len = collect.add_plain(buf, start.len, limits)?;
     collect.finish(buf).ok()?;
+    record.remember(&buf[..len], start.len);
     Some(len)
 }
 
@@ -274,6 +283,7 @@ struct Collect<'a> {
 
 impl<'a> Collect<'a> {
     fn new(record: &'a mut Record, version: Version, role: Role) -> Self {
+        record.known.forget();
         record.fields.clear();
         record.plain = false;
         record.facts = Facts { version, ..Facts::default() };
@@ -569,7 +579,19 @@ mod tests {
         let Some(read) = read_plain_request(buf, limits, &mut plain) else { return false };
         assert_eq!(read_request(buf, limits, &mut any), Ok(read), "{}", buf.escape_ascii());
         any.plain = plain.plain;
+        let known = std::mem::take(&mut plain.known);
         assert_eq!(plain, any, "{}", buf.escape_ascii());
+        // Behind another first line, and then as before, they are recalled.
+        plain.known = known;
+        let line_len = buf.windows(2).position(|end| end == b"\r\n").expect("it was read") + 2;
+        let longer = [&b"GET /a?b HTTP/1.1\r\n"[..], &buf[line_len..]].concat();
+        let moved = read_plain_request(&longer, limits, &mut plain).expect("only the line is another");
+        let known = std::mem::take(&mut plain.known);
+        assert_eq!(read_request(&longer, limits, &mut any), Ok(moved), "{}", buf.escape_ascii());
+        any.plain = plain.plain;
+        assert_eq!(plain, any, "{}", buf.escape_ascii());
+        plain.known = known;
+        assert_eq!(read_plain_request(buf, limits, &mut plain), Some(read), "{}", buf.escape_ascii());
         true
     }
 
@@ -578,7 +600,20 @@ mod tests {
         let Some(read) = read_plain_response(buf, limits, &mut plain) else { return false };
         assert_eq!(read_response(buf, limits, &mut any), Ok(read), "{}", buf.escape_ascii());
         any.plain = plain.plain;
+        let known = std::mem::take(&mut plain.known);
         assert_eq!(plain, any, "{}", buf.escape_ascii());
+        plain.known = known;
+        let longer = [
+            &b"HTTP/1.1 500 Out Of Order\r\n"[..],
+            &buf[usize::from(plain.reason.at + plain.reason.len) + 2..],
+        ];
+        let longer = longer.concat();
+        let moved = read_plain_response(&longer, limits, &mut plain).expect("only the line is another");
+        let known = std::mem::take(&mut plain.known);
+        assert_eq!(read_response(&longer, limits, &mut any), Ok(moved), "{}", buf.escape_ascii());
+        any.plain = plain.plain;
+        assert_eq!(plain, any, "{}", buf.escape_ascii());
+        plain.known = known;
         true
     }
 
