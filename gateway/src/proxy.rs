@@ -24,15 +24,16 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use http::Version;
 use ringport::net::Bounded;
 use ringport::net::tls::Link;
 use ringport::proto::http1::{self, Authority, FieldWriter};
 use ringport::runtime::native::Native;
 use ringport::spec::ProxySpec;
 use ringport_platform::buf::PoolSpec;
-use ringport_platform::core::{Core, CoreRemote, CoreSpec};
+use ringport_platform::core::{Core, CoreRemote, CoreSpec, CoreTime};
 use ringport_platform::driver::{DriverChoice, Mechanism, Mechanisms, OpenError, open};
 use ringport_platform::launch::{CoreContext, DrainSignal, LaunchSpec, Launched, launch};
 use ringport_platform::process;
@@ -72,7 +73,7 @@ pub(crate) struct Shared {
     connections: Arc<Connections>,
     everywhere: Everywhere,
     /// When kept connections were given up last, and how many sockets are open when all of those are closed.
-    gave_up: Cell<Option<(Instant, usize)>>,
+    gave_up: Cell<Option<(CoreTime, usize)>>,
 }
 
 impl Shared {
@@ -80,6 +81,8 @@ impl Shared {
         let stats = plan.stats[context.index].clone();
         let runtime = Native::new(context.core.clone());
         let config = Config::new(&plan.snapshot, &[], &runtime, &stats);
+        let via = Via::new();
+        let clock = Clock::new(via.of(Version::HTTP_11).clone());
         Shared {
             core: context.core.clone(),
             index: context.index,
@@ -89,9 +92,9 @@ impl Shared {
             origin_limits: http1::Limits::default(),
             stats,
             sessions: RefCell::default(),
-            via: Via::new(),
+            via,
             localhost: Authority::new("localhost").expect("a host"),
-            clock: RefCell::new(Clock::new()),
+            clock: RefCell::new(clock),
             drain: context.drain.clone(),
             doors: Doors::default(),
             connections: plan.connections.clone(),
@@ -110,25 +113,30 @@ impl Shared {
         self.drain.is_draining()
     }
 
-    /// Puts `Date`.
-    pub(crate) fn put_date(&self, out: &mut FieldWriter<'_>) {
-        out.put_block(self.clock.borrow_mut().field(self.core.now()));
+    /// Puts `Date`, and `Via` for a message of `version`.
+    pub(crate) fn put_date_and_via(&self, out: &mut FieldWriter<'_>, version: Version) {
+        let (mut clock, now) = (self.clock.borrow_mut(), self.core.time());
+        if version == Version::HTTP_11 {
+            return out.put_block(clock.fields(now));
+        }
+        out.put_block(clock.field(now));
+        out.put_block(self.via.of(version));
     }
 
     /// Closes the kept connections to origins, all of this core: descriptors are short, and these are in no use. False if
     /// there were none; otherwise returns when they are gone, which takes a few turns.
     pub(crate) async fn give_up_idle(&self) -> bool {
         self.core.close_idle_pipes();
-        let (now, open) = (self.core.now(), self.core.socket_count());
+        let (now, open) = (self.core.time(), self.core.socket_count());
         let kept = usize::try_from(self.stats.origin_idle.load()).unwrap_or(0);
         if kept > 0 {
             self.gave_up.set(Some((now, open.saturating_sub(kept))));
             self.config().pools.iter().for_each(|pool| pool.close_idle());
         }
         // Who comes a moment later waits for what the first has given up.
-        let recent = |&(since, _): &(Instant, usize)| now.duration_since(since) < GIVE_UP_TIME;
+        let recent = |&(since, _): &(CoreTime, usize)| now.duration_since(since) < GIVE_UP_TIME;
         let Some((since, left)) = self.gave_up.get().filter(recent) else { return false };
-        while self.core.socket_count() > left && self.core.now().duration_since(since) < GIVE_UP_TIME {
+        while self.core.socket_count() > left && self.core.time().duration_since(since) < GIVE_UP_TIME {
             self.core.sleep(Duration::from_millis(1)).await;
         }
         true
@@ -136,7 +144,7 @@ impl Shared {
 
     /// What `Date` says.
     pub(crate) fn date(&self) -> HttpDate {
-        self.clock.borrow_mut().date(self.core.now())
+        self.clock.borrow_mut().date(self.core.time())
     }
 }
 

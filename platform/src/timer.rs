@@ -5,6 +5,7 @@
 //! when the time reaches its slot it moves down, or fires. A bitmap a level says which slots hold something, so finding
 //! the next expiry and skipping empty time costs no walk.
 
+use std::ops::Add;
 use std::time::{Duration, Instant};
 
 /// A point on the wheel's time: whole ticks of 65,536 ns since its start.
@@ -33,6 +34,45 @@ impl Tick {
     /// Nanoseconds at the tick's begin.
     pub fn to_nanos(self) -> u64 {
         self.0.saturating_mul(1 << TICK_SHIFT)
+    }
+}
+
+/// A point in the time of one core: nanoseconds since it began. One word, where an [`Instant`] is two, which takes a call
+/// to subtract; 584 years are the end of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct CoreTime(u64);
+
+impl CoreTime {
+    /// `at` for a core that began at `started`; what was before is the beginning.
+    pub(crate) fn between(started: Instant, at: Instant) -> Self {
+        CoreTime::default() + at.saturating_duration_since(started)
+    }
+
+    /// The first tick not before it.
+    pub(crate) fn tick_ceil(self) -> Tick {
+        Tick::from_nanos_ceil(self.0)
+    }
+
+    /// The tick that has begun at it.
+    pub(crate) fn tick_floor(self) -> Tick {
+        Tick::from_nanos_floor(self.0)
+    }
+
+    /// What has passed since `earlier`; nothing if that is later.
+    #[inline]
+    pub fn duration_since(self, earlier: CoreTime) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for CoreTime {
+    type Output = CoreTime;
+
+    #[inline]
+    fn add(self, wait: Duration) -> CoreTime {
+        let nanos =
+            wait.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(wait.subsec_nanos()));
+        CoreTime(self.0.saturating_add(nanos))
     }
 }
 

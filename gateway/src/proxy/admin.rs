@@ -51,7 +51,7 @@ async fn connection(shared: &Rc<Shared>, stream: Stream<Bounded<Native>>, source
     let mut client = ServerStream::over(stream, shared.config().limits);
     let mut timer = shared.core.sleep(IDLE);
     loop {
-        timer.reset(shared.core.now() + IDLE);
+        timer.reset_to(shared.core.time() + IDLE);
         let event = poll_fn(|cx| match client.poll_event(cx) {
             Poll::Ready(event) => Poll::Ready(Some(event)),
             Poll::Pending => timer.poll_elapsed(cx).map(|()| None),

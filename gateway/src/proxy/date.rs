@@ -1,8 +1,9 @@
 //! The `Date` of responses, worked out once a second.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use ringport::proto::http1::FieldBlock;
+use ringport_platform::core::CoreTime;
 
 use super::log::civil;
 
@@ -13,35 +14,62 @@ pub(crate) type HttpDate = [u8; 29];
 pub(crate) struct Clock {
     text: HttpDate,
     field: FieldBlock,
-    until: Option<Instant>,
+    /// `Date` with what is put behind it.
+    fields: FieldBlock,
+    behind: FieldBlock,
+    until: Option<CoreTime>,
 }
 
 impl Clock {
-    pub(crate) fn new() -> Self {
-        Clock { text: format(SystemTime::UNIX_EPOCH), field: FieldBlock::default(), until: None }
+    /// `behind` is what [`Clock::fields`] puts behind the date.
+    pub(crate) fn new(behind: FieldBlock) -> Self {
+        Clock {
+            text: format(SystemTime::UNIX_EPOCH),
+            field: FieldBlock::default(),
+            fields: FieldBlock::default(),
+            behind,
+            until: None,
+        }
     }
 
     /// The date at `now`, which is the core's.
-    pub(crate) fn date(&mut self, now: Instant) -> HttpDate {
+    pub(crate) fn date(&mut self, now: CoreTime) -> HttpDate {
         self.follow(now);
         self.text
     }
 
     /// The same as a field.
-    pub(crate) fn field(&mut self, now: Instant) -> &FieldBlock {
+    pub(crate) fn field(&mut self, now: CoreTime) -> &FieldBlock {
         self.follow(now);
         &self.field
     }
 
-    fn follow(&mut self, now: Instant) {
-        if self.until.is_some_and(|until| now < until) {
-            return;
+    /// The same with what is put behind it.
+    pub(crate) fn fields(&mut self, now: CoreTime) -> &FieldBlock {
+        self.follow(now);
+        &self.fields
+    }
+
+    #[inline]
+    fn follow(&mut self, now: CoreTime) {
+        if self.until.is_none_or(|until| now >= until) {
+            self.read(now);
         }
+    }
+
+    #[cold]
+    fn read(&mut self, now: CoreTime) {
         let time = SystemTime::now();
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.text = format(time);
         let text = self.text;
         self.field.fill(|out| out.put("date", &text)).expect("a date is visible ASCII");
+        let blocks = [&self.field, &self.behind];
+        let fields = self.fields.fill(|out| {
+            blocks.into_iter().for_each(|block| out.put_block(block));
+            Ok(())
+        });
+        fields.expect("blocks are valid");
         self.until = Some(now + Duration::from_nanos(1_000_000_000 - u64::from(since.subsec_nanos())));
     }
 }

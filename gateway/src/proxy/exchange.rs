@@ -17,12 +17,12 @@ mod trouble;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{Method, StatusCode};
 use ringport::http::ClientStream;
 use ringport::proto::http1::{BodyLen, ForwardedHost, RequestHead, SendError};
 use ringport::runtime::Transport;
+use ringport_platform::core::CoreTime;
 
 use super::fields::{Client, max_forwards, put_request_fields};
 use super::log;
@@ -81,7 +81,7 @@ pub(super) struct Exchange<'a> {
     session: &'a mut Session,
     head: RequestHead,
     len: BodyLen,
-    started: Instant,
+    started: CoreTime,
     asked: Asked,
     /// The end was reached: dropping it before is a cut.
     settled: bool,
@@ -89,7 +89,7 @@ pub(super) struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(session: &'a mut Session, head: RequestHead, len: BodyLen) -> Self {
-        let started = session.shared.core.now();
+        let started = session.shared.core.time();
         session.shared.stats.requests.inc();
         session.shared.stats.requests_active.inc();
         Exchange { session, head, len, started, asked: Asked::default(), settled: false }
@@ -99,7 +99,7 @@ impl<'a> Exchange<'a> {
     pub(super) async fn run(&mut self) -> Flow {
         let flow = match self.route() {
             Ok(route) => {
-                let mut relay = Relay::new(self.session.shared.core.now());
+                let mut relay = Relay::new(self.session.shared.core.time());
                 match self.attempts(&route, &mut relay).await {
                     Ok(flow) => {
                         self.log(relay.status, relay.body_bytes, "ok");
@@ -181,7 +181,7 @@ impl<'a> Exchange<'a> {
 
     /// The origin to ask next. When all were tried the same ones may be asked again.
     fn pick(&mut self, route: &Route, attempts: &Attempts) -> Option<Rc<Origin>> {
-        let now = self.session.shared.core.now();
+        let now = self.session.shared.core.time();
         let origin = route.pool.pick(now, &attempts.tried).or_else(|| route.pool.pick(now, &[]))?;
         self.asked.push(&origin);
         Some(origin)
@@ -211,7 +211,7 @@ impl<'a> Exchange<'a> {
             return Ok(());
         }
         if trouble.blames_origin() {
-            route.pool.failed(&origin, self.session.shared.core.now());
+            route.pool.failed(&origin, self.session.shared.core.time());
         }
         let broken = matches!(trouble, Trouble::Broken(_) | Trouble::Unpassable(_));
         attempts.tried.push(origin);
@@ -236,7 +236,7 @@ impl<'a> Exchange<'a> {
     fn take_kept(&mut self, route: &Route, origin: &Rc<Origin>) -> Option<Leg> {
         let named = self.named_to(origin);
         let shared = &self.session.shared;
-        let stream = route.pool.take_idle(origin, &named, shared.core.now())?;
+        let stream = route.pool.take_idle(origin, &named, shared.core.time())?;
         shared.stats.origin_reused.inc();
         Some(Leg { stream, active: origin.begin(), named })
     }
@@ -282,7 +282,7 @@ impl<'a> Exchange<'a> {
         }
         relay.origin_full = false;
         leg.stream.start_send().map_err(|error| Trouble::Broken(error.into()))?;
-        relay.last_progress = self.session.shared.core.now();
+        relay.last_progress = self.session.shared.core.time();
         Ok(())
     }
 
@@ -305,7 +305,7 @@ impl<'a> Exchange<'a> {
             return Ok(Some(leg));
         }
         let shared = &self.session.shared;
-        let now = shared.core.now();
+        let now = shared.core.time();
         shared.stats.responded(relay.status, now.duration_since(self.started));
         // Bytes behind a body that was copied have come with it.
         let trailed = relay.moved && leg.stream.stream().transport().inner().inner().sock().has_unread();
@@ -318,7 +318,7 @@ impl<'a> Exchange<'a> {
     /// Passes bytes both ways until the tunnel ends.
     async fn tunnel(&mut self, mut leg: Leg, relay: &mut Relay) -> Result<Flow, Trouble> {
         let shared = self.session.shared.clone();
-        shared.stats.responded(relay.status, shared.core.now().duration_since(self.started));
+        shared.stats.responded(relay.status, shared.core.time().duration_since(self.started));
         let open = OpenTunnel::new(&shared.stats);
         let mut tunnel = Tunnel::new(self.session, &mut leg.stream);
         let end = poll_fn(|cx| tunnel.poll(cx)).await;
@@ -408,7 +408,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn answer(&mut self, status: StatusCode, text: &str) -> Flow {
-        let took = self.session.shared.core.now().duration_since(self.started);
+        let took = self.session.shared.core.time().duration_since(self.started);
         self.session.answer(status, text, took)
     }
 
@@ -427,7 +427,7 @@ impl<'a> Exchange<'a> {
             target: self.head.target(),
             status,
             body_bytes,
-            took: self.session.shared.core.now().duration_since(self.started),
+            took: self.session.shared.core.time().duration_since(self.started),
             origin: &self.asked.names(),
             cause,
         };
@@ -442,7 +442,7 @@ impl Drop for Exchange<'_> {
         if !self.settled {
             stats.requests_cut.inc();
             self.log(0, 0, "cut (the process ended)");
-            let seconds = self.session.shared.core.now().duration_since(self.started).as_secs_f32();
+            let seconds = self.session.shared.core.time().duration_since(self.started).as_secs_f32();
             let (method, target) = (self.head.method().as_str(), self.head.target());
             tracing::warn!(
                 method,

@@ -22,7 +22,7 @@ impl Via {
         Via { http11: block(b"1.1 ringport"), http10: block(b"1.0 ringport") }
     }
 
-    fn of(&self, version: Version) -> &FieldBlock {
+    pub(crate) fn of(&self, version: Version) -> &FieldBlock {
         if version == Version::HTTP_10 { &self.http10 } else { &self.http11 }
     }
 }
@@ -223,14 +223,15 @@ pub(super) fn put_response_fields(
 ) -> Result<(), SendError> {
     let status = head.status();
     out.forward_response(head);
-    if !status.is_informational() && !head.is_dated() {
-        shared.put_date(out);
-    }
     if matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED)
         && let Some(protocols) = head.upgrade()
     {
         out.put("upgrade", protocols)?;
     }
-    out.put_block(shared.via.of(head.version()));
+    if status.is_informational() || head.is_dated() {
+        out.put_block(shared.via.of(head.version()));
+    } else {
+        shared.put_date_and_via(out, head.version());
+    }
     Ok(())
 }

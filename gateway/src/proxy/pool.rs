@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringport::http::ClientStream;
 use ringport::net::tls::{ClientTls, Link, TlsDialError, TlsDialer};
@@ -16,7 +16,7 @@ use ringport::proto::proxy_protocol::Header;
 use ringport::runtime::native::Native;
 use ringport::runtime::{ConnectAddr, Transport};
 use ringport::spec::{Balance, DialSpec, NetAddr, OriginAddress, OriginPoolSpec, OriginSpec, ProxySpec};
-use ringport_platform::timer::later;
+use ringport_platform::core::CoreTime;
 
 use super::stats::ProxyStats;
 
@@ -90,8 +90,8 @@ pub(crate) struct Origin {
     addrs: RefCell<Addrs>,
     next_addr: Cell<usize>,
     active: Cell<u32>,
-    failures: RefCell<VecDeque<Instant>>,
-    ejected_until: Cell<Option<Instant>>,
+    failures: RefCell<VecDeque<CoreTime>>,
+    ejected_until: Cell<Option<CoreTime>>,
     idle: RefCell<VecDeque<Idle>>,
     /// No config has it any more: it keeps nothing.
     is_gone: Cell<bool>,
@@ -108,7 +108,7 @@ enum Addrs {
 /// A connection that is kept.
 struct Idle {
     /// Until then it may be used.
-    until: Instant,
+    until: CoreTime,
     stream: Kept,
     named: Named,
 }
@@ -168,7 +168,7 @@ impl OriginPool {
     }
 
     /// The origin for the next attempt: in, with an address, and not yet tried for this request.
-    pub(crate) fn pick(&self, now: Instant, tried: &[Rc<Origin>]) -> Option<Rc<Origin>> {
+    pub(crate) fn pick(&self, now: CoreTime, tried: &[Rc<Origin>]) -> Option<Rc<Origin>> {
         let is_usable = |origin: &Rc<Origin>| {
             origin.may_have_addr()
                 && origin.is_in(now)
@@ -190,7 +190,7 @@ impl OriginPool {
     }
 
     /// A kept connection to `origin` that is alive as far as this core knows, and began by naming this client.
-    pub(crate) fn take_idle(&self, origin: &Origin, named: &Named, now: Instant) -> Option<OriginStream> {
+    pub(crate) fn take_idle(&self, origin: &Origin, named: &Named, now: CoreTime) -> Option<OriginStream> {
         loop {
             let mut idle = origin.idle.borrow_mut();
             let found = match named {
@@ -210,7 +210,7 @@ impl OriginPool {
     }
 
     /// Keeps a connection for the next request, of the same client where it began by naming one.
-    pub(crate) fn put_idle(&self, origin: &Origin, stream: OriginStream, named: Named, now: Instant) {
+    pub(crate) fn put_idle(&self, origin: &Origin, stream: OriginStream, named: Named, now: CoreTime) {
         let mut idle = origin.idle.borrow_mut();
         if self.spec.max_idle_per_core == 0 || origin.is_gone.get() || !stream.is_reusable() {
             return;
@@ -223,12 +223,12 @@ impl OriginPool {
             self.stats.origin_idle.dec();
         }
         let stream = Kept(Some(stream));
-        idle.push_back(Idle { until: later(now, self.spec.idle_timeout), stream, named });
+        idle.push_back(Idle { until: now + self.spec.idle_timeout, stream, named });
         self.stats.origin_idle.inc();
     }
 
     /// Closes kept connections that are too old or that the origin has ended.
-    pub(crate) fn reap(&self, now: Instant) {
+    pub(crate) fn reap(&self, now: CoreTime) {
         for origin in &self.origins {
             let mut idle = origin.idle.borrow_mut();
             let before = idle.len();
@@ -261,7 +261,7 @@ impl OriginPool {
     }
 
     /// Notes that an origin could not be reached, was too slow or broke off. Too many leave it out for a while.
-    pub(crate) fn failed(&self, origin: &Origin, now: Instant) {
+    pub(crate) fn failed(&self, origin: &Origin, now: CoreTime) {
         let health = &self.spec.health;
         // Requests that were in flight as it was left out tell nothing new when they fail, too.
         if health.max_fails == 0 || !origin.is_in(now) {
@@ -325,7 +325,7 @@ impl Origin {
         }
     }
 
-    fn is_in(&self, now: Instant) -> bool {
+    fn is_in(&self, now: CoreTime) -> bool {
         match self.ejected_until.get() {
             Some(until) if now < until => false,
             Some(_) => {

@@ -248,7 +248,7 @@ async fn reap(shared: Rc<Shared>) {
     let mut most = 0;
     loop {
         ticks.tick().await;
-        let now = shared.core.now();
+        let now = shared.core.time();
         shared.config().pools.iter().for_each(|pool| pool.reap(now));
         shared.core.pool().release_idle();
         // Clients and kept connections to origins alike.

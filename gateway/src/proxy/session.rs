@@ -9,7 +9,7 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::StatusCode;
 use ringport::http::{ServeError, ServerStream};
@@ -17,7 +17,7 @@ use ringport::net::{DeadlineError, Peer, Stream};
 use ringport::proto::http1::{BodyLen, RemainingBody, RequestHead, SendError, ServerEvent};
 use ringport::proto::proxy_protocol::Header;
 use ringport::runtime::{LocalAddr, Transport, TxLevel};
-use ringport_platform::core::Sleep;
+use ringport_platform::core::{CoreTime, Sleep};
 use ringport_platform::launch::DrainSignal;
 
 use super::config::Config;
@@ -209,19 +209,19 @@ impl Session {
     /// Waits for the next request, as long as the connection may be idle and then as long as a head may take.
     async fn next_head(&mut self) -> Next {
         self.follow_config();
-        let now = self.shared.core.now();
-        let mut head_began: Option<Instant> = self.client.has_input().then_some(now);
+        let now = self.shared.core.time();
+        let mut head_began: Option<CoreTime> = self.client.has_input().then_some(now);
         let mut idle_until = now + self.idle_time();
         let mut drain_seen = false;
         poll_fn(|cx| {
             self.shared.sessions.borrow_mut().watch(self.seat.at, cx.waker());
             if self.follow_config() {
-                idle_until = self.shared.core.now() + self.idle_time();
+                idle_until = self.shared.core.time() + self.idle_time();
             }
             if let Some(next) = self.poll_head(cx) {
                 return Poll::Ready(next);
             }
-            let now = self.shared.core.now();
+            let now = self.shared.core.time();
             if !self.client.has_input() {
                 head_began = None;
                 // A fresh connection may still say what it came for, soon; one that has been served is done.
@@ -232,12 +232,12 @@ impl Session {
                     drain_seen = true;
                     idle_until = idle_until.min(now + DRAIN_GRACE);
                 }
-                self.timer.reset(idle_until);
+                self.timer.reset_to(idle_until);
             } else {
                 let began = *head_began.get_or_insert(now);
                 // Half a head must not keep a chunk of the pool for as long as its client likes.
                 self.client.compact();
-                self.timer.reset(began + self.config.spec.timeouts().header);
+                self.timer.reset_to(began + self.config.spec.timeouts().header);
             }
             if self.timer.poll_elapsed(cx).is_ready() {
                 return Poll::Ready(if head_began.is_some() { Next::HeadTimeout } else { Next::Over });
@@ -326,7 +326,7 @@ impl Session {
             RemainingBody::Known(bytes) if bytes > DRAIN_BYTES => return false,
             RemainingBody::Known(_) | RemainingBody::Unknown => DRAIN_BYTES,
         };
-        self.timer.reset(self.shared.core.now() + LINGER_TIME);
+        self.timer.reset_to(self.shared.core.time() + LINGER_TIME);
         poll_fn(|cx| {
             while self.client.conn().remaining_body() != RemainingBody::None {
                 match self.client.poll_event(cx) {
@@ -347,7 +347,7 @@ impl Session {
     /// connection, and the client would lose the response. RFC 9112 9.6.
     async fn linger(&mut self) {
         let write_idle = self.config.spec.timeouts().write_idle;
-        self.timer.reset(self.shared.core.now() + write_idle);
+        self.timer.reset_to(self.shared.core.time() + write_idle);
         let stream = self.client.stream();
         if stream.start_send().is_err() {
             return;
@@ -360,7 +360,7 @@ impl Session {
         if !sent.await {
             return;
         }
-        timer.reset(self.shared.core.now() + LINGER_TIME);
+        timer.reset_to(self.shared.core.time() + LINGER_TIME);
         let mut left = LINGER_BYTES;
         poll_fn(|cx| {
             while left > 0 {

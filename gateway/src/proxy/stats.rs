@@ -49,7 +49,7 @@ impl ProxyStats {
     pub(crate) fn responded(&self, status: u16, took: Duration) {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         self.responses[class].inc();
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let micros = took.as_secs().saturating_mul(1_000_000).saturating_add(took.subsec_micros().into());
         self.latency_us_sum.add(micros);
         let bucket = BUCKETS_US.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS_US.len());
         self.latency_buckets[bucket].inc();

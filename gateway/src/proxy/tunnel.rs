@@ -2,10 +2,10 @@
 //! other; silence closes both after `tunnel_idle`.
 
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use ringport::http::ClientStream;
 use ringport::net::{Relay, RelayError, Relayed};
+use ringport_platform::core::CoreTime;
 
 use super::pool::OriginConn;
 use super::session::Session;
@@ -27,13 +27,13 @@ pub(super) struct Tunnel<'a> {
     relay: Relay,
     /// What had been passed on when something was, last.
     relayed: Relayed,
-    last_progress: Instant,
+    last_progress: CoreTime,
 }
 
 impl<'a> Tunnel<'a> {
     /// Both sides have switched.
     pub(super) fn new(session: &'a mut Session, origin: &'a mut ClientStream<OriginConn>) -> Self {
-        let last_progress = session.shared.core.now();
+        let last_progress = session.shared.core.time();
         Tunnel { session, origin, relay: Relay::new(), relayed: Relayed::default(), last_progress }
     }
 
@@ -48,10 +48,10 @@ impl<'a> Tunnel<'a> {
         }
         let relayed = self.relay.relayed();
         if relayed != self.relayed {
-            (self.relayed, self.last_progress) = (relayed, self.session.shared.core.now());
+            (self.relayed, self.last_progress) = (relayed, self.session.shared.core.time());
         }
         let Some(limit) = self.session.config.spec.timeouts().tunnel_idle else { return Poll::Pending };
-        self.session.timer.reset(self.last_progress + limit);
+        self.session.timer.reset_to(self.last_progress + limit);
         self.session.timer.poll_elapsed(cx).map(|()| TunnelEnd::Idle)
     }
 

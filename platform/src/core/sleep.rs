@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::Core;
+use super::{Core, CoreTime};
 use crate::sockets::SockId;
 use crate::timer::{Tick, TimerKey, Wheel, later};
 
@@ -28,32 +28,24 @@ pub(super) enum Due {
 
 struct Place {
     key: Option<TimerKey>,
-    /// The true deadline; the wheel's may be earlier, and is moved only when it fires. Both are kept as they were given:
-    /// to compare them costs less than to work out a tick.
-    deadline: Instant,
-    armed_at: Instant,
+    /// The true deadline; the wheel's may be earlier, and is moved only when it fires. They are no ticks, which
+    /// would have to be worked out each time.
+    deadline: CoreTime,
+    armed_at: CoreTime,
     fired: bool,
     waker: Option<Waker>,
 }
 
 /// The wheel with the sleeps that stand on it.
 pub(super) struct Timers {
-    /// The first tick.
-    started: Instant,
     wheel: Wheel<Entry>,
     places: Vec<Place>,
     free: Vec<u32>,
 }
 
 impl Timers {
-    pub(super) fn new(started: Instant) -> Self {
-        let wheel = Wheel::new(Tick::from_nanos_floor(0));
-        Timers { started, wheel, places: Vec::new(), free: Vec::new() }
-    }
-
-    /// The first tick not before `at`.
-    fn tick_of(&self, at: Instant) -> Tick {
-        Tick::from_nanos_ceil(nanos_between(self.started, at))
+    pub(super) fn new() -> Self {
+        Timers { wheel: Wheel::new(CoreTime::default().tick_floor()), places: Vec::new(), free: Vec::new() }
     }
 
     pub(super) fn next(&self) -> Option<Tick> {
@@ -81,12 +73,12 @@ impl Timers {
     pub(super) fn advance(&mut self, now: Tick) -> Vec<Due> {
         let mut due = Vec::new();
         let mut early = Vec::new();
-        let (places, started) = (&mut self.places, self.started);
+        let places = &mut self.places;
         self.wheel.advance(now, &mut |_, entry| match entry {
             Entry::Sleep(index) => {
                 let place = &mut places[index as usize];
                 place.key = None;
-                if Tick::from_nanos_ceil(nanos_between(started, place.deadline)) > now {
+                if place.deadline.tick_ceil() > now {
                     early.push(index);
                 } else {
                     place.fired = true;
@@ -104,13 +96,12 @@ impl Timers {
     }
 
     fn arm(&mut self, index: u32) {
-        let at = self.tick_of(self.places[index as usize].deadline);
         let place = &mut self.places[index as usize];
         place.armed_at = place.deadline;
-        place.key = Some(self.wheel.insert(at, Entry::Sleep(index)));
+        place.key = Some(self.wheel.insert(place.deadline.tick_ceil(), Entry::Sleep(index)));
     }
 
-    fn add(&mut self, deadline: Instant) -> u32 {
+    fn add(&mut self, deadline: CoreTime) -> u32 {
         let place = Place { key: None, deadline, armed_at: deadline, fired: false, waker: None };
         let index = match self.free.pop() {
             Some(index) => {
@@ -136,7 +127,7 @@ impl Timers {
     }
 
     #[inline]
-    fn move_to(&mut self, index: u32, deadline: Instant, now: Instant) {
+    fn move_to(&mut self, index: u32, deadline: CoreTime, now: CoreTime) {
         let place = &mut self.places[index as usize];
         place.deadline = deadline;
         // Only an earlier deadline must touch the wheel; a later one is found when the old one fires.
@@ -147,7 +138,7 @@ impl Timers {
     }
 
     #[cold]
-    fn place_anew(&mut self, index: u32, now: Instant) {
+    fn place_anew(&mut self, index: u32, now: CoreTime) {
         let place = &mut self.places[index as usize];
         if let Some(key) = place.key.take() {
             self.wheel.cancel(key);
@@ -155,7 +146,7 @@ impl Timers {
         // Who resets to the same deadline before each poll must see that it has passed: on the wheel it would wake the
         // task for ever, and be put back each time. What is over when its tick has begun is over.
         let deadline = place.deadline;
-        let passed = self.tick_of(deadline) <= Tick::from_nanos_floor(nanos_between(self.started, now));
+        let passed = deadline.tick_ceil() <= now.tick_floor();
         self.places[index as usize].fired = passed;
         if !passed {
             self.arm(index);
@@ -175,22 +166,20 @@ impl Timers {
     }
 }
 
-/// 584 years are the end of time.
-pub(super) fn nanos_between(started: Instant, at: Instant) -> u64 {
-    let since = at.saturating_duration_since(started);
-    since.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(since.subsec_nanos()))
-}
-
 impl Core {
     /// Waits until `deadline`; never early, at most about 0.1 ms late on an idle core.
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
+        self.sleep_to(self.time_of(deadline))
+    }
+
+    fn sleep_to(&self, deadline: CoreTime) -> Sleep {
         let place = self.0.timers.borrow_mut().add(deadline);
         Sleep { core: self.clone(), place }
     }
 
     /// Waits so long from the start of this turn.
     pub fn sleep(&self, duration: Duration) -> Sleep {
-        self.sleep_until(later(self.now(), duration))
+        self.sleep_to(self.time() + duration)
     }
 
     /// Gives up on `future` after `duration`; it is dropped then.
@@ -242,7 +231,13 @@ impl Sleep {
     /// passed makes it ready at once.
     #[inline]
     pub fn reset(&mut self, deadline: Instant) {
-        self.core.0.timers.borrow_mut().move_to(self.place, deadline, self.core.now());
+        self.reset_to(self.core.time_of(deadline));
+    }
+
+    /// As [`Sleep::reset`], in the core's own time.
+    #[inline]
+    pub fn reset_to(&mut self, deadline: CoreTime) {
+        self.core.0.timers.borrow_mut().move_to(self.place, deadline, self.core.time());
     }
 
     /// Ready once the deadline has passed, until [`Sleep::reset`] to a later one.
@@ -288,18 +283,17 @@ impl Interval {
 
 #[cfg(test)]
 mod tests {
-    use super::{Due, Timers};
+    use super::{CoreTime, Due, Timers};
     use crate::timer::Tick;
     use std::task::{Context, Waker};
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     /// A task that set its deadline anew before each poll was woken by it for ever and never saw it pass.
     #[test]
     fn a_deadline_that_is_set_again_has_passed_all_the_same() {
-        let started = Instant::now();
-        let at = |step: u64| started + Duration::from_nanos(step << 20);
+        let at = |step: u64| CoreTime::default() + Duration::from_nanos(step << 20);
         let tick = |step: u64| Tick::from_nanos_floor(step << 20);
-        let mut timers = Timers::new(started);
+        let mut timers = Timers::new();
         let cx = Context::from_waker(Waker::noop());
         let sleep = timers.add(at(30));
         timers.move_to(sleep, at(10), at(0));
@@ -320,10 +314,9 @@ mod tests {
     /// Only when the wheel comes to the old place is the entry put to the new one; nobody is woken for that.
     #[test]
     fn a_deadline_that_moves_on_is_followed_when_its_old_place_comes() {
-        let started = Instant::now();
-        let at = |step: u64| started + Duration::from_nanos(step << 20);
+        let at = |step: u64| CoreTime::default() + Duration::from_nanos(step << 20);
         let tick = |step: u64| Tick::from_nanos_floor(step << 20);
-        let mut timers = Timers::new(started);
+        let mut timers = Timers::new();
         let cx = Context::from_waker(Waker::noop());
         let sleep = timers.add(at(10));
         assert!(timers.poll(sleep, &cx).is_pending());

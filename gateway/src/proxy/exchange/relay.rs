@@ -7,13 +7,14 @@
 //! ```
 
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::StatusCode;
 use ringport::http::{ClientError, ServeError};
 use ringport::net::DeadlineError;
 use ringport::proto::http1::{BodyLen, ClientEvent, FieldWriter, RemainingBody, SendError, ServerEvent};
 use ringport::runtime::TxLevel;
+use ringport_platform::core::CoreTime;
 
 use super::long::Long;
 use super::trouble::Trouble;
@@ -37,7 +38,7 @@ pub(super) struct Relay {
     pub(super) tunnel: bool,
     pub(super) status: u16,
     pub(super) body_bytes: u64,
-    pub(super) last_progress: Instant,
+    pub(super) last_progress: CoreTime,
     /// Waits for the client to read, or for the origin to take.
     pub(super) client_full: bool,
     pub(super) origin_full: bool,
@@ -54,7 +55,7 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: CoreTime) -> Self {
         Relay {
             request_ended: false,
             request_trailed: false,
@@ -114,7 +115,7 @@ impl Exchange<'_> {
             response_timeout
         };
         loop {
-            self.session.timer.reset(relay.last_progress + limit);
+            self.session.timer.reset_to(relay.last_progress + limit);
             ready!(self.session.timer.poll_elapsed(cx));
             // Bytes that the slow side has taken meanwhile make no event.
             let slow = if relay.client_full { self.session.client.stream() } else { leg.stream.stream() };
@@ -124,7 +125,7 @@ impl Exchange<'_> {
                 return Poll::Ready(Err(self.too_slow(relay)));
             }
             relay.unsent = unsent;
-            relay.last_progress = self.session.shared.core.now();
+            relay.last_progress = self.session.shared.core.time();
         }
     }
 
@@ -187,7 +188,7 @@ impl Exchange<'_> {
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Trouble::ClientGone)),
             };
-            relay.last_progress = self.session.shared.core.now();
+            relay.last_progress = self.session.shared.core.time();
             let mut sent = match event {
                 ServerEvent::Data(data) => {
                     relay.body_taken = true;
@@ -284,7 +285,7 @@ impl Exchange<'_> {
                 _ => true,
             };
             if moves {
-                relay.last_progress = self.session.shared.core.now();
+                relay.last_progress = self.session.shared.core.time();
             }
             let mut passed = self.pass_on(event, leg, relay);
             if passed.is_ok() && leg.stream.conn().take_end() {
