@@ -377,10 +377,12 @@ pub(super) struct Record {
 impl Record {
     /// Whether the fields from `at` on are, byte by byte, those of the head before, which most clients send again and
     /// again: then what was found in those counts again. The length of the head.
+    ///
+    /// `max_fields` may be less than it was then.
     #[inline]
-    pub(super) fn recall(&mut self, buf: &[u8], at: usize) -> Option<usize> {
+    pub(super) fn recall(&mut self, buf: &[u8], at: usize, max_fields: usize) -> Option<usize> {
         let known = &self.known.lines[..];
-        if known.is_empty() || buf.get(at..)?.get(..known.len())? != known {
+        if known.is_empty() || buf.get(at..)?.get(..known.len())? != known || self.fields.len() > max_fields {
             return None;
         }
         let len = at + known.len();
@@ -530,8 +532,8 @@ mod tests {
         for (len, remembered) in [(MAX_KNOWN_LINES, true), (MAX_KNOWN_LINES + 1, false)] {
             let (mut record, head) = (Record::default(), vec![b'x'; 10 + len]);
             record.remember(&head, 10);
-            assert_eq!(record.recall(&head, 10), remembered.then_some(10 + len));
-            assert_eq!(record.recall(&head[..head.len() - 1], 10), None, "not whole");
+            assert_eq!(record.recall(&head, 10, 0), remembered.then_some(10 + len));
+            assert_eq!(record.recall(&head[..head.len() - 1], 10, 0), None, "not whole");
         }
     }
 
@@ -541,17 +543,17 @@ mod tests {
         for (changes, remembered) in [(MAX_CHANGES, true), (MAX_CHANGES + 1, false)] {
             let mut record = Record::default();
             for at in 0..=changes {
-                assert_eq!(record.recall(&[at], 0), None);
+                assert_eq!(record.recall(&[at], 0, 0), None);
                 record.known.forget();
                 record.remember(&[at], 0);
             }
-            assert_eq!(record.recall(&[changes], 0).is_some(), remembered);
+            assert_eq!(record.recall(&[changes], 0, 0).is_some(), remembered);
         }
         let mut record = Record::default();
         for at in 0..100 {
             record.known.forget();
             record.remember(&[at], 0);
-            assert_eq!(record.recall(&[at], 0), Some(1), "counted anew at each repeat");
+            assert_eq!(record.recall(&[at], 0, 0), Some(1), "counted anew at each repeat");
         }
     }
 }

@@ -56,7 +56,7 @@ fn read_plain_request(buf: &[u8], limits: &Limits, record: &mut Record) -> Optio
     let path_len = start.query_at.unwrap_or(len);
     record.path = Span { at, len: path_len };
     record.query = start.query_at.map(|_| Span { at: at + path_len + 1, len: len - path_len - 1 });
-    if let Some(len) = record.recall(buf, start.len) {
+    if let Some(len) = record.recall(buf, start.len, limits.header_count) {
         return Some((len, request_body(&record.method, &record.facts).ok()?));
     }
     let mut collect = Collect::new(record, Version::HTTP_11, Role::Request);
@@ -117,7 +117,7 @@ fn read_plain_response(buf: &[u8], limits: &Limits, record: &mut Record) -> Opti
     let start = plain::response_start(buf)?;
     record.status = start.status;
     record.reason = start.reason;
-    if let Some(len) = record.recall(buf, start.len) {
+    if let Some(len) = record.recall(buf, start.len, limits.header_count) {
         return Some(len);
     }
     let mut collect = Collect::new(record, Version::HTTP_11, Role::Response);
@@ -667,6 +667,22 @@ mod tests {
         for (header_count, taken) in [(2, true), (1, false)] {
             let limits = Limits { header_count, ..Limits::default() };
             assert_eq!(check_response(response, &limits), taken);
+        }
+    }
+
+    /// What was taken once is not taken again under a lower limit.
+    #[test]
+    fn limits_hold_for_heads_that_come_again() {
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n\r\n";
+        let mut record = Record::default();
+        for (header_count, taken) in [(2, true), (1, false), (2, true), (2, true)] {
+            let limits = Limits { header_count, ..Limits::default() };
+            assert_eq!(read_plain_request(request, &limits, &mut record).is_some(), taken);
+        }
+        let response = b"HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\n\r\n";
+        for (header_count, taken) in [(2, true), (1, false)] {
+            let limits = Limits { header_count, ..Limits::default() };
+            assert_eq!(read_plain_response(response, &limits, &mut record).is_some(), taken);
         }
     }
 
