@@ -282,7 +282,7 @@ impl<'a> Exchange<'a> {
         }
         relay.origin_full = false;
         leg.stream.start_send().map_err(|error| Trouble::Broken(error.into()))?;
-        relay.last_progress = self.session.shared.core.time();
+        relay.progressed(self.session.shared.core.time());
         Ok(())
     }
 

@@ -127,7 +127,7 @@ impl Exchange<'_> {
                 Ok(Step::Passed(count)) => {
                     leg.stream.conn().body_taken_past(count);
                     relay.body_bytes += count;
-                    relay.last_progress = self.session.shared.core.time();
+                    relay.progressed(self.session.shared.core.time());
                     let counted = self.session.client.conn().body_sent_past(count);
                     counted.map_err(|error| unpassable(error, relay))?;
                 }
@@ -179,7 +179,7 @@ impl Exchange<'_> {
             match ready!(poll_step(&mut relay.up, cx, left, &mut relay.origin_full)) {
                 Ok(Step::Passed(count)) => {
                     self.session.client.conn().body_taken_past(count);
-                    relay.last_progress = self.session.shared.core.time();
+                    relay.progressed(self.session.shared.core.time());
                     let counted = leg.stream.conn().body_sent_past(count);
                     counted.map_err(Trouble::Unsendable)?;
                 }

@@ -38,14 +38,15 @@ pub(super) struct Relay {
     pub(super) tunnel: bool,
     pub(super) status: u16,
     pub(super) body_bytes: u64,
-    pub(super) last_progress: CoreTime,
+    last_progress: CoreTime,
     /// Waits for the client to read, or for the origin to take.
     pub(super) client_full: bool,
     pub(super) origin_full: bool,
     /// Bytes passed to the client since it was last asked whether it reads.
     unchecked: usize,
-    /// What waited for it when that was looked at last.
-    unsent: usize,
+    /// What waited for the slow side when the time was over last, if nothing has been passed since: what is passed fills up what
+    /// was taken, to the same number again.
+    unsent: Option<usize>,
     /// The origin has asked for the body.
     continued: bool,
     pub(super) up: Long,
@@ -70,12 +71,19 @@ impl Relay {
             client_full: false,
             unchecked: 0,
             origin_full: false,
-            unsent: 0,
+            unsent: None,
             continued: false,
             up: Long::Copying,
             down: Long::Copying,
             moved: false,
         }
+    }
+
+    /// Something was passed on.
+    #[inline]
+    pub(super) fn progressed(&mut self, now: CoreTime) {
+        self.last_progress = now;
+        self.unsent = None;
     }
 }
 
@@ -121,11 +129,11 @@ impl Exchange<'_> {
             let slow = if relay.client_full { self.session.client.stream() } else { leg.stream.stream() };
             let slow = slow.transport().inner().inner().sock();
             let unsent = slow.unsent() + slow.unacknowledged();
-            if !(relay.client_full || relay.origin_full) || unsent == relay.unsent {
+            if !(relay.client_full || relay.origin_full) || relay.unsent == Some(unsent) {
                 return Poll::Ready(Err(self.too_slow(relay)));
             }
-            relay.unsent = unsent;
-            relay.last_progress = self.session.shared.core.time();
+            relay.progressed(self.session.shared.core.time());
+            relay.unsent = Some(unsent);
         }
     }
 
@@ -188,7 +196,7 @@ impl Exchange<'_> {
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Trouble::ClientGone)),
             };
-            relay.last_progress = self.session.shared.core.time();
+            relay.progressed(self.session.shared.core.time());
             let mut sent = match event {
                 ServerEvent::Data(data) => {
                     relay.body_taken = true;
@@ -285,7 +293,7 @@ impl Exchange<'_> {
                 _ => true,
             };
             if moves {
-                relay.last_progress = self.session.shared.core.time();
+                relay.progressed(self.session.shared.core.time());
             }
             let mut passed = self.pass_on(event, leg, relay);
             if passed.is_ok() && leg.stream.conn().take_end() {
