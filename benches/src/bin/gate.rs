@@ -97,9 +97,11 @@ fn plan(kind: Kind) -> Plan {
 }
 
 fn compare(peer: &Peer, metered: &Metered, limit: &Limit, slack: f64) -> bool {
+    // One turn more in a round is a matter of time and no fault.
+    let one_turn = 1.0 / plan(peer.kind).connections as f64;
     let rows = [
-        ("instructions", metered.instructions, limit.instructions, ONE_TURN),
-        ("system calls", metered.syscalls, limit.syscalls, ONE_TURN),
+        ("instructions", metered.instructions, limit.instructions, one_turn),
+        ("system calls", metered.syscalls, limit.syscalls, one_turn),
         ("allocations", metered.allocations, limit.allocations, TIMED_ALLOCATIONS),
     ];
     let mut passed = true;
@@ -115,8 +117,6 @@ fn compare(peer: &Peer, metered: &Metered, limit: &Limit, slack: f64) -> bool {
     passed
 }
 
-/// One turn more in a round of 16 is a matter of time and no fault.
-const ONE_TURN: f64 = 1.0 / 16.0;
 /// What a proxy's timers allocate falls on few requests here, because a stepped server is slow: half of one is no fault.
 const TIMED_ALLOCATIONS: f64 = 0.5;
 
