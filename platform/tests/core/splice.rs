@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -206,7 +207,8 @@ fn an_end_before_the_limit_is_told_and_received_again() {
 #[test]
 fn a_slow_sink_stops_its_source_without_spinning() {
     const BYTES: usize = 48 << 20;
-    let sent: &'static [u8] = pattern(BYTES).leak();
+    static SENT: LazyLock<Vec<u8>> = LazyLock::new(|| pattern(BYTES));
+    let sent: &'static [u8] = &SENT;
     each_with(usual(), move |core| async move {
         let ((source, mut feeder), (sink, mut reader)) = (pair(&core), pair(&core));
         let feeder = thread::spawn(move || feeder.write_all(sent).map(|()| feeder));
