@@ -1,5 +1,7 @@
 //! Without arguments: an origin of our own and the proxy before it.
 
+mod certificate;
+
 use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,12 +14,16 @@ use ringport::http::{ServeError, ServerStream};
 use ringport::proto::http1::{Limits, RequestHead, ServerEvent};
 use ringport::runtime::native::{Native, NativeStream};
 use ringport::runtime::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime, TxLevel};
-use ringport::spec::{Address, OriginAddress, OriginPoolSpec, ProxySpec, RouteSpec};
+use ringport::spec::{
+    Address, ListenSpec, NetAddr, OriginAddress, OriginPoolSpec, ProxySpec, RouteSpec, TlsServerSpec,
+};
 use ringport_platform::core::{CoreSpec, ListenSock};
 use ringport_platform::driver::open;
 use ringport_platform::fd::AsFd;
 use ringport_platform::launch::{CoreContext, LaunchSpec, Launched, launch};
 use ringport_platform::socket;
+
+use certificate::Certificate;
 
 use crate::proxy::{self, DriverSettings};
 use crate::say;
@@ -25,6 +31,8 @@ use crate::say;
 /// Where the demo listens.
 const FRONT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8080);
 const ADMIN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8081);
+/// The same over TLS.
+const SECURE: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8443);
 /// How long a connection to the demo origin may be silent.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -33,8 +41,16 @@ pub(crate) fn run(settings: DriverSettings) -> Result<u8, String> {
     let (origin, origin_addr) =
         start_origin(settings).map_err(|error| format!("cannot start the origin: {error}"))?;
     let host = OriginAddress::Host { host: origin_addr.ip().to_string(), port: origin_addr.port() };
+    let certificate = Certificate::new().map_err(|error| format!("cannot make a certificate: {error}"))?;
+    let secure = TlsServerSpec::builder(certificate.identity.clone())
+        .build()
+        .and_then(|tls| {
+            ListenSpec::builder(NetAddr::of_stream(Address::Inet(SECURE.into()))).tls(tls).build()
+        })
+        .map_err(|errors| errors.to_string())?;
     let spec = ProxySpec::builder()
         .listener("web", Address::Inet(FRONT.into()))
+        .listener_spec("secure", secure)
         .route(RouteSpec::new("demo"))
         .pool(OriginPoolSpec::new("demo", [host]))
         .admin(Address::Inet(ADMIN.into()))
@@ -48,6 +64,8 @@ pub(crate) fn run(settings: DriverSettings) -> Result<u8, String> {
     lines.extend(running.addresses().iter().map(|address| format!("proxy:  {address}")));
     lines.push(format!("admin:  http://127.0.0.1:{}/metrics", ADMIN.1));
     lines.push(format!("try:    curl -i http://127.0.0.1:{}/", FRONT.1));
+    let file = certificate.file().display();
+    lines.push(format!("or:     curl -i --cacert {file} https://127.0.0.1:{}/", SECURE.1));
     // It serves, whether somebody reads this or not.
     let _ = say(&lines.join("\n"));
     let code = running.wait(None);

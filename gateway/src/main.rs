@@ -22,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 
 /// A completion-based reverse proxy on io_uring and epoll.
 ///
-/// Without a command it serves a demo: an origin of its own and the proxy before it on 127.0.0.1:8080.
+/// Without a command it serves a demo: an origin of its own and the proxy before it on 127.0.0.1:8080 and, with TLS, 8443.
 #[derive(Parser)]
 #[command(name = "ringport", version, after_help = ENVIRONMENT)]
 struct Cli {

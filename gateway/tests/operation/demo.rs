@@ -38,11 +38,20 @@ fn without_arguments_it_serves_a_demo(driver: &'static str) {
     assert_eq!(curl.out, "POST /some/path?q\n", "{curl:?}");
     let curl = run(inside("curl").args(["-sS", "http://127.0.0.1:8081/metrics"]));
     assert!(curl.out.contains("ringport_requests_total 2\n"), "{curl:?}");
+    let or = demo.wait_for(|line| line.strip_prefix("or:").map(|line| line.trim().to_owned()));
+    let words: Vec<_> = or.split(' ').collect();
+    assert_eq!((words[0], words[2], words[4]), ("curl", "--cacert", "https://127.0.0.1:8443/"), "{or}");
+    let cert = words[3].to_owned();
+    for url in [words[4], "https://localhost:8443/"] {
+        let curl = run(inside("curl").args(["-sS", "--cacert", &cert, url]));
+        assert_eq!(curl.out, "Hello, world!", "{curl:?}");
+    }
     // It is there only once.
     run(&mut inside(BINARY)).assert_refused(&["cannot listen on 127.0.0.1:8080", "in use"]);
     demo.signal(Signal::INT);
     assert_eq!(demo.exit().code(), Some(0), "{}", demo.log());
     assert!(!demo.log().contains("panicked"), "{}", demo.log());
+    assert!(!std::path::Path::new(&cert).exists(), "it is gone with the demo");
 }
 
 /// A reader that goes away early is no fault of ours.
