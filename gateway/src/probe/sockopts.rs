@@ -1,7 +1,7 @@
 //! `ringport probe --sockopts`: the table of socket options, each tried on a socket of this machine.
 
 use ringport_platform::sockopt::{
-    Accepted, ApplyError, Off, OptProbe, OptState, Outcome, Reason, Role, Row, Stage, probe,
+    Accepted, ApplyError, Off, OptProbe, OptState, Os, Outcome, Reason, Role, Row, Stage, probe,
 };
 use serde_json::{Value, json};
 
@@ -64,6 +64,7 @@ fn here(state: &OptState) -> String {
         OptState::Works(effective) if effective.outcome == Outcome::Ignored => format!("no: {effective}"),
         OptState::Works(_) => "works".to_owned(),
         OptState::Refused(error) => format!("no: {}", why(error)),
+        OptState::Absent => format!("no: not to be had on {}", Os::HERE.name()),
         OptState::NoSocket(errno) => {
             format!("no socket to try it on: {}", std::io::Error::from_raw_os_error(*errno))
         }
@@ -140,6 +141,7 @@ fn state(probed: &OptProbe) -> Value {
             "errno": error.errno,
             "report": error.to_string(),
         }),
+        OptState::Absent => json!({ "works": false, "on": on, "report": here(&probed.state) }),
         OptState::NoSocket(errno) => json!({ "works": false, "on": on, "errno": errno }),
     }
 }

@@ -80,14 +80,15 @@ impl fmt::Display for Effective {
 pub(super) fn effective(fd: BorrowedFd<'_>, opt: Opt, asked: &Setting) -> io::Result<Effective> {
     let row = opt.row();
     let report = |held, outcome| Ok(Effective { opt, asked: asked.clone(), held, outcome });
-    if row.read_back == ReadBack::WriteOnly {
+    let rule = os::read_back(opt);
+    if rule == ReadBack::WriteOnly {
         return report(None, Outcome::Unread);
     }
     let held = os::get(fd, opt)?;
     let outcome = if *asked == Setting::Off && matches!(row.off, Off::System(_)) {
         Outcome::AsAsked
     } else {
-        compare(row.read_back, asked, &held)
+        compare(rule, asked, &held)
     };
     let switched_off = opt == Opt::TcpFastopen && outcome != Outcome::Ignored && *asked != Setting::Off;
     let outcome = if switched_off && !os::fastopen_allowed() { Outcome::Ignored } else { outcome };

@@ -8,11 +8,16 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::table::{Code, Off, Opt};
+use super::table::{Code, Off, Opt, ReadBack};
 use super::value::{Form, OptValue, Setting, whole};
 use super::{Os, Reason};
 
 pub(super) const HERE: Os = Os::Linux;
+
+/// What reading an option gives: the table is Linux's.
+pub(super) fn read_back(opt: Opt) -> ReadBack {
+    opt.row().read_back
+}
 
 /// Sets one option. One system call, one more where an interface is named.
 ///

@@ -7,7 +7,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::applied::{ApplyError, Effective, effective};
 use super::value::{Form, OptValue, Setting};
-use super::{Family, Kind, Opt, Target, os};
+use super::{Family, Kind, Opt, Os, Target, os};
 use crate::fd::AsFd;
 
 /// What was found of one option.
@@ -30,6 +30,8 @@ pub enum OptState {
     Works(Effective),
     /// The kernel refused it.
     Refused(ApplyError),
+    /// This operating system does not have it.
+    Absent,
     /// No socket could be made to try it on: the errno.
     NoSocket(i32),
 }
@@ -43,6 +45,7 @@ fn probe_one(opt: Opt) -> OptProbe {
     let tried = sample(opt);
     let target = SCRATCH.iter().copied().find(|target| opt.stage_on(*target).is_some()).unwrap_or(SCRATCH[0]);
     let state = match scratch(opt, target) {
+        _ if !opt.row().exists_in(Os::HERE) => OptState::Absent,
         Err(error) => OptState::NoSocket(error.raw_os_error().unwrap_or(0)),
         Ok(socket) => {
             let fd = socket.as_fd();

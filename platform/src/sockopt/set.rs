@@ -116,6 +116,14 @@ impl OptSet {
     pub fn check_on(&self, target: Target, os: Os) -> Vec<OptFault> {
         let target = self.narrowed(target);
         let mut faults: Vec<_> = self.iter().filter_map(|(opt, _)| unsupported(opt, target, os)).collect();
+        let cannot = |(opt, setting): &(Opt, &Setting)| {
+            **setting == Setting::Off && opt.row().exists_in(os) && !opt.row().can_be_off_in(os)
+        };
+        faults.extend(self.iter().filter(cannot).map(|(opt, setting)| OptFault::Value {
+            opt,
+            given: setting.clone(),
+            error: ValueError::CannotBeOff,
+        }));
         faults.extend(self.conflicts(target));
         faults
     }

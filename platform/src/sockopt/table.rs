@@ -252,6 +252,15 @@ impl Row {
         }
     }
 
+    /// Whether it can be "off" on an operating system. Windows has no number that gives the system's choice back.
+    pub(super) const fn can_be_off_in(&self, os: Os) -> bool {
+        match (self.off, os) {
+            (Off::Never, _) | (Off::System(_), Os::Windows) => false,
+            (Off::Value(_), Os::Windows) => !matches!(self.opt, Opt::TcpUserTimeout),
+            (Off::Value(_) | Off::System(_) | Off::Empty, _) => true,
+        }
+    }
+
     /// Whether an operating system has the option.
     pub const fn exists_in(&self, os: Os) -> bool {
         match os {
@@ -312,7 +321,8 @@ options! {
     SoMark = row("SO_MARK", os::SO_MARK, int(0, U32), Stage::PreBind)
         .on(INET, IP_KINDS, SETUP).off(Off::Value(0)).needs(Capability::NetAdminOrRaw)
         .fields(&["soOption.mark"]).since("2.6.25");
-    /// Binds an address that connections in TIME_WAIT still hold.
+    /// Binds an address that connections in TIME_WAIT still hold. On Windows it takes the address from whoever has it: a listener
+    /// without it has `SO_EXCLUSIVEADDRUSE` there, which TIME_WAIT does not hinder.
     SoReuseaddr = flag("SO_REUSEADDR", os::SO_REUSEADDR, Stage::PreBind)
         .on(INET, IP_KINDS, SETUP).accepted(Accepted::Nothing).windows().fields(&["soOption.reuseAddr"]);
     /// Lets several sockets of one user hold the same address; each of them must set it.
@@ -354,10 +364,10 @@ options! {
     /// How long a receive may wait. The kernel holds it without effect, since our sockets never block: whoever reads
     /// enforces it with a timer ([`super::OptSet::receive_timeout`]).
     SoRcvtimeo = row("SO_RCVTIMEO", os::SO_RCVTIMEO, Form::Time { min: 1, max: TIMEOUT_MAX }, Stage::Connected)
-        .off(Off::Empty).unit(Unit::Microseconds).read_back(ReadBack::Rounded).fields(&["soOption.receiveTimeout"]);
+        .off(Off::Empty).unit(Unit::Microseconds).read_back(ReadBack::Rounded).windows().fields(&["soOption.receiveTimeout"]);
     /// How long a send may wait; enforced as `SO_RCVTIMEO` is ([`super::OptSet::send_timeout`]).
     SoSndtimeo = row("SO_SNDTIMEO", os::SO_SNDTIMEO, Form::Time { min: 1, max: TIMEOUT_MAX }, Stage::Connected)
-        .off(Off::Empty).unit(Unit::Microseconds).read_back(ReadBack::Rounded).fields(&["soOption.sendTimeout"]);
+        .off(Off::Empty).unit(Unit::Microseconds).read_back(ReadBack::Rounded).windows().fields(&["soOption.sendTimeout"]);
     /// Asks a peer that is silent whether it is there.
     SoKeepalive = flag("SO_KEEPALIVE", os::SO_KEEPALIVE, Stage::Connected)
         .on(INET, STREAM, CONNECTIONS).windows().fields(&["soOption.keepAlive"]);
@@ -394,19 +404,19 @@ options! {
         .on(V4, PACKET_KINDS, PACKETS).off(Off::Value(0)).fields(&["ipOption.unicastIf"]).since("3.3");
     /// Tells with each IPv4 packet where it arrived.
     IpPktinfo = flag("IP_PKTINFO", os::IP_PKTINFO, Stage::PreBind).on(V4, PACKET_KINDS, PACKETS)
-        .fields(&["ipOption.pktInfo"]);
+        .windows().fields(&["ipOption.pktInfo"]);
     /// Tells with each IPv4 packet where it was going before it was redirected.
     IpRecvorigdstaddr = flag("IP_RECVORIGDSTADDR", os::IP_RECVORIGDSTADDR, Stage::PreBind).on(V4, PACKET_KINDS, PACKETS)
         .fields(&["ipOption.recvOrigDstAddr"]).since("2.6.29");
-    /// Tells each IPv4 packet's differentiated services field and congestion mark.
+    /// Tells each IPv4 packet's differentiated services field and congestion mark; of older Windows the mark alone.
     IpRecvtos = flag("IP_RECVTOS", os::IP_RECVTOS, Stage::PreBind).on(V4, PACKET_KINDS, PACKETS)
-        .fields(&["ipOption.recvTos"]);
+        .windows().fields(&["ipOption.recvTos"]);
     /// Whether an IPv6 socket leaves IPv4 alone. Unset, a socket on `[::]` takes both.
     Ipv6V6only = flag("IPV6_V6ONLY", os::IPV6_V6ONLY, Stage::PreBind)
         .on(V6, IP_KINDS, SETUP).accepted(Accepted::Nothing).fields(&["ipv6Option.v6Only"]).since("2.4.21").windows();
     /// How many routers an IPv6 packet may pass. Off gives the system's choice.
     Ipv6UnicastHops = row("IPV6_UNICAST_HOPS", os::IPV6_UNICAST_HOPS, int(1, 255), Stage::PreConnect)
-        .on(V6, IP_KINDS, SETUP).off(Off::System(-1)).unit(Unit::Count).no_mptcp().fields(&["ipv6Option.unicastHops"]);
+        .on(V6, IP_KINDS, SETUP).off(Off::System(-1)).unit(Unit::Count).no_mptcp().windows().fields(&["ipv6Option.unicastHops"]);
     /// `IP_FREEBIND` by its IPv6 name.
     Ipv6Freebind = flag("IPV6_FREEBIND", os::IPV6_FREEBIND, Stage::PreBind)
         .on(V6, IP_KINDS, SETUP).accepted(Accepted::Nothing).fields(&["ipv6Option.freeBind"]).since("4.15");
@@ -425,13 +435,13 @@ options! {
         .on(V6, PACKET_KINDS, PACKETS).off(Off::Value(0)).fields(&["ipv6Option.unicastIf"]).since("3.3");
     /// Tells with each IPv6 packet where it arrived.
     Ipv6Recvpktinfo = flag("IPV6_RECVPKTINFO", os::IPV6_RECVPKTINFO, Stage::PreBind).on(V6, PACKET_KINDS, PACKETS)
-        .fields(&["ipv6Option.recvPktInfo"]).since("2.6.14");
+        .windows().fields(&["ipv6Option.recvPktInfo"]).since("2.6.14");
     /// Tells with each IPv6 packet where it was going before it was redirected.
     Ipv6Recvorigdstaddr = flag("IPV6_RECVORIGDSTADDR", os::IPV6_RECVORIGDSTADDR, Stage::PreBind)
         .on(V6, PACKET_KINDS, PACKETS).fields(&["ipv6Option.recvOrigDstAddr"]).since("2.6.37");
-    /// Tells each IPv6 packet's traffic class and congestion mark.
+    /// Tells each IPv6 packet's traffic class and congestion mark; of older Windows the mark alone.
     Ipv6Recvtclass = flag("IPV6_RECVTCLASS", os::IPV6_RECVTCLASS, Stage::PreBind).on(V6, PACKET_KINDS, PACKETS)
-        .fields(&["ipv6Option.recvTclass"]).since("2.6.14");
+        .windows().fields(&["ipv6Option.recvTclass"]).since("2.6.14");
     /// Steers a new connection or packet of a `SO_REUSEPORT` group by the core that received it: the first core of the
     /// list to the first socket of the group (the order in which they began to listen; of UDP, in which they were
     /// bound), and so on; a core that is not in the list by its number modulo the length. A packet filter in the
@@ -452,13 +462,13 @@ options! {
         .read_back(ReadBack::Rounded).fields(&["tcpOption.deferAccept"]).since("2.4");
     /// Keep-alive probes without an answer that end a connection.
     TcpKeepcnt = row("TCP_KEEPCNT", os::TCP_KEEPCNT, int(1, 127), Stage::Connected)
-        .on(INET, STREAM, CONNECTIONS).unit(Unit::Count).fields(&["tcpOption.keepCount"]).since("2.4");
+        .on(INET, STREAM, CONNECTIONS).unit(Unit::Count).windows().fields(&["tcpOption.keepCount"]).since("2.4");
     /// How long a connection is silent before the first keep-alive probe.
     TcpKeepidle = row("TCP_KEEPIDLE", os::TCP_KEEPIDLE, Form::Time { min: 1, max: 32_767 }, Stage::Connected)
-        .on(INET, STREAM, CONNECTIONS).unit(Unit::Seconds).fields(&["tcpOption.keepIdle"]).since("2.4");
+        .on(INET, STREAM, CONNECTIONS).unit(Unit::Seconds).windows().fields(&["tcpOption.keepIdle"]).since("2.4");
     /// Time between keep-alive probes.
     TcpKeepintvl = row("TCP_KEEPINTVL", os::TCP_KEEPINTVL, Form::Time { min: 1, max: 32_767 }, Stage::Connected)
-        .on(INET, STREAM, CONNECTIONS).unit(Unit::Seconds).fields(&["tcpOption.keepInterval"]).since("2.4");
+        .on(INET, STREAM, CONNECTIONS).unit(Unit::Seconds).windows().fields(&["tcpOption.keepInterval"]).since("2.4");
     /// How long a closed connection waits in FIN_WAIT2 for the peer's end; at most 120 s. Off does not wait.
     TcpLinger2 = row("TCP_LINGER2", os::TCP_LINGER2, Form::Time { min: 1, max: I32 }, Stage::PreConnect)
         .on(INET, STREAM, CONNECTIONS).off(Off::Value(-1)).unit(Unit::Seconds).read_back(ReadBack::Capped).no_mptcp()
@@ -478,19 +488,20 @@ options! {
     TcpSyncnt = row("TCP_SYNCNT", os::TCP_SYNCNT, int(1, 127), Stage::PreConnect)
         .on(INET, STREAM, CONNECTIONS).unit(Unit::Count).no_mptcp().fields(&["tcpOption.synCount"]).since("2.4");
     /// How long sent data may stay unacknowledged before the connection is dropped; holds for connect as well. Off is
-    /// the system's choice. RFC 5482.
+    /// the system's choice. RFC 5482. On Windows `TCP_MAXRTMS`.
     TcpUserTimeout = row("TCP_USER_TIMEOUT", os::TCP_USER_TIMEOUT, Form::Time { min: 1, max: I32 }, Stage::PreConnect)
         .on(INET, STREAM, CONNECTIONS).off(Off::Value(0)).unit(Unit::Milliseconds).no_mptcp()
-        .fields(&["tcpOption.userTimeout"]).since("2.6.37");
+        .windows().fields(&["tcpOption.userTimeout"]).since("2.6.37");
     /// The largest window that is offered to the peer; raised to half of the smallest buffer.
     TcpWindowClamp = row("TCP_WINDOW_CLAMP", os::TCP_WINDOW_CLAMP, int(1, I32), Stage::PreConnect)
         .on(INET, STREAM, CONNECTIONS).off(Off::Value(0)).unit(Unit::Bytes).read_back(ReadBack::Raised).no_mptcp()
         .fields(&["tcpOption.windowClamp"]).since("2.4");
     /// How many connections may bring data with their first segment and wait to be accepted. Without bit 2 of
-    /// `net.ipv4.tcp_fastopen` Linux takes the value and does nothing; that is reported. RFC 7413.
+    /// `net.ipv4.tcp_fastopen` Linux takes the value and does nothing; that is reported. RFC 7413. Windows
+    /// has a switch without a number.
     TcpFastopen = row("TCP_FASTOPEN", os::TCP_FASTOPEN, int(1, I32), Stage::PreConnect)
         .on(INET, STREAM, &[Role::Listener]).off(Off::Value(0)).unit(Unit::Count).accepted(Accepted::Nothing)
-        .read_back(ReadBack::Capped).sysctl("net/core/somaxconn").fields(&["tcpOption.fastOpen"]).since("3.6");
+        .read_back(ReadBack::Capped).sysctl("net/core/somaxconn").windows().fields(&["tcpOption.fastOpen"]).since("3.6");
     /// Sends the first data with the first segment where the peer is known to take it. Connect then returns at once, and
     /// its failure appears at the first write. Needs bit 1 of `net.ipv4.tcp_fastopen`. RFC 7413.
     TcpFastopenConnect = flag("TCP_FASTOPEN_CONNECT", os::TCP_FASTOPEN_CONNECT, Stage::PreConnect)
@@ -507,11 +518,12 @@ options! {
     /// Gathers what is sent into one datagram until it is released ([`super::OptSet::release_cork`]).
     UdpCork = flag("UDP_CORK", os::UDP_CORK, Stage::PreBind).on(INET, DATAGRAM, PACKETS).fields(&["udpOption.cork"])
         .since("2.5.44");
-    /// Cuts what is sent into datagrams of this many bytes, the last one shorter; at most 128 at once.
+    /// Cuts what is sent into datagrams of this many bytes, the last one shorter; at most 128 at once. On
+    /// Windows `UDP_SEND_MSG_SIZE`.
     UdpSegment = row("UDP_SEGMENT", os::UDP_SEGMENT, int(1, 65_535), Stage::PreBind)
-        .on(INET, DATAGRAM, PACKETS).off(Off::Value(0)).unit(Unit::Bytes).fields(&["udpOption.segment"]).since("4.18");
-    /// Receives datagrams of one sender joined, with their length beside them.
-    UdpGro = flag("UDP_GRO", os::UDP_GRO, Stage::PreBind).on(INET, DATAGRAM, PACKETS).fields(&["udpOption.gro"])
+        .on(INET, DATAGRAM, PACKETS).off(Off::Value(0)).unit(Unit::Bytes).windows().fields(&["udpOption.segment"]).since("4.18");
+    /// Receives datagrams of one sender joined, with their length beside them. On Windows `UDP_RECV_MAX_COALESCED_SIZE`.
+    UdpGro = flag("UDP_GRO", os::UDP_GRO, Stage::PreBind).on(INET, DATAGRAM, PACKETS).windows().fields(&["udpOption.gro"])
         .since("5.0");
 }
 

@@ -7,7 +7,7 @@ use socket2::{Domain, Socket, Type};
 use windows_sys::Win32::Foundation::ERROR_DEV_NOT_EXIST;
 use windows_sys::Win32::Networking::WinSock::{self, LINGER};
 
-use super::table::{Code, Off, Opt};
+use super::table::{Code, Off, Opt, ReadBack};
 use super::value::{Form, OptValue, Setting, whole};
 use super::{Os, Reason};
 use crate::errno;
@@ -23,6 +23,9 @@ pub fn set(fd: BorrowedFd<'_>, opt: Opt, setting: &Setting) -> io::Result<()> {
     let row = opt.row();
     if let Setting::Value(value) = setting {
         row.form.check(row.unit, value).map_err(|_| invalid())?;
+    }
+    if is_ours(opt) {
+        return Ok(());
     }
     let code = code_of(opt)?;
     if opt == Opt::SoLinger {
@@ -41,7 +44,18 @@ pub fn set(fd: BorrowedFd<'_>, opt: Opt, setting: &Setting) -> io::Result<()> {
             OptValue::Name(_) | OptValue::Ports { .. } | OptValue::Cpus(_) => return Err(invalid()),
         },
     };
-    put(fd, code, &number)
+    let number = match opt {
+        // A switch, and no length of a queue.
+        Opt::TcpFastopen => number.min(1),
+        // A switch here; Windows asks how many bytes may come joined.
+        Opt::UdpGro => number * MAX_JOINED_BYTES,
+        _ => number,
+    };
+    match (put(fd, code, &number), marks_alone(opt)) {
+        // Before there was an option for the whole field, there was one for its congestion mark.
+        (Err(_), Some(code)) => put(fd, code, &number),
+        (result, _) => result,
+    }
 }
 
 /// Reads one option. One system call.
@@ -59,7 +73,10 @@ pub fn get(fd: BorrowedFd<'_>, opt: Opt) -> io::Result<Setting> {
     }
     // Some are a byte, the rest of the number stays 0.
     let mut number = 0i32;
-    take(fd, code, &mut number)?;
+    match (take(fd, code, &mut number), marks_alone(opt)) {
+        (Err(_), Some(code)) => take(fd, code, &mut number)?,
+        (result, _) => result?,
+    }
     Ok(match row.form {
         _ if matches!(row.off, Off::Value(off) if off == number) => Setting::Off,
         Form::Flag => Setting::from(number != 0),
@@ -71,6 +88,30 @@ pub fn get(fd: BorrowedFd<'_>, opt: Opt) -> io::Result<Setting> {
             Setting::from(i64::from(number))
         }
     })
+}
+
+/// Timeouts are kept by the timers of whoever reads and writes ([`super::OptSet::receive_timeout`]). Windows is not told: its
+/// own are for calls that block, and leave a socket in an undefined state. Microsoft Learn, "SOL_SOCKET Socket Options".
+fn is_ours(opt: Opt) -> bool {
+    matches!(opt, Opt::SoRcvtimeo | Opt::SoSndtimeo)
+}
+
+/// What tells the congestion mark, but not the rest of the field that it is in. Microsoft Learn, `WSASetRecvIPEcn`.
+fn marks_alone(opt: Opt) -> Option<Code> {
+    match opt {
+        Opt::IpRecvtos => code(WinSock::IPPROTO_IP, WinSock::IP_RECVECN),
+        Opt::Ipv6Recvtclass => code(WinSock::IPPROTO_IPV6, WinSock::IPV6_RECVECN),
+        _ => None,
+    }
+}
+
+/// What reading an option gives here: buffers are as large as asked for, and what only our timers know cannot be read.
+pub(super) fn read_back(opt: Opt) -> ReadBack {
+    match opt.row().read_back {
+        _ if is_ours(opt) => ReadBack::WriteOnly,
+        ReadBack::Doubled => ReadBack::Equal,
+        other => other,
+    }
 }
 
 /// `LINGER` has 16 bits of seconds.
@@ -150,11 +191,16 @@ fn invalid() -> io::Error {
     io::Error::from_raw_os_error(errno::EINVAL)
 }
 
+/// The longest UDP payload that IPv6 has: what URO may join at most. Microsoft Learn, "IPPROTO_UDP Socket Options",
+/// `UDP_RECV_MAX_COALESCED_SIZE`.
+const MAX_JOINED_BYTES: i32 = 65_527;
+
 const fn code(level: i32, number: i32) -> Option<Code> {
     Some(Code { level, number })
 }
 
-// In the order of the table; what Windows lacks is `None`.
+// In the order of the table; what Windows lacks is `None`, and so are SO_RCVTIMEO and SO_SNDTIMEO, which are ours. Microsoft
+// Learn, "SOL_SOCKET Socket Options", and likewise IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP and IPPROTO_UDP.
 pub(super) const IPPROTO_MPTCP: Option<Code> = None;
 pub(super) const SO_BINDTODEVICE: Option<Code> = None;
 pub(super) const SO_BINDTOIFINDEX: Option<Code> = None;
@@ -184,35 +230,35 @@ pub(super) const IP_TTL: Option<Code> = code(WinSock::IPPROTO_IP, WinSock::IP_TT
 pub(super) const IP_TOS: Option<Code> = None;
 pub(super) const IP_MTU_DISCOVER: Option<Code> = None;
 pub(super) const IP_UNICAST_IF: Option<Code> = None;
-pub(super) const IP_PKTINFO: Option<Code> = None;
+pub(super) const IP_PKTINFO: Option<Code> = code(WinSock::IPPROTO_IP, WinSock::IP_PKTINFO);
 pub(super) const IP_RECVORIGDSTADDR: Option<Code> = None;
-pub(super) const IP_RECVTOS: Option<Code> = None;
+pub(super) const IP_RECVTOS: Option<Code> = code(WinSock::IPPROTO_IP, WinSock::IP_RECVTOS);
 pub(super) const IPV6_V6ONLY: Option<Code> = code(WinSock::IPPROTO_IPV6, WinSock::IPV6_V6ONLY);
-pub(super) const IPV6_UNICAST_HOPS: Option<Code> = None;
+pub(super) const IPV6_UNICAST_HOPS: Option<Code> = code(WinSock::IPPROTO_IPV6, WinSock::IPV6_UNICAST_HOPS);
 pub(super) const IPV6_FREEBIND: Option<Code> = None;
 pub(super) const IPV6_TRANSPARENT: Option<Code> = None;
 pub(super) const IPV6_TCLASS: Option<Code> = None;
 pub(super) const IPV6_MTU_DISCOVER: Option<Code> = None;
 pub(super) const IPV6_UNICAST_IF: Option<Code> = None;
-pub(super) const IPV6_RECVPKTINFO: Option<Code> = None;
+pub(super) const IPV6_RECVPKTINFO: Option<Code> = code(WinSock::IPPROTO_IPV6, WinSock::IPV6_PKTINFO);
 pub(super) const IPV6_RECVORIGDSTADDR: Option<Code> = None;
-pub(super) const IPV6_RECVTCLASS: Option<Code> = None;
+pub(super) const IPV6_RECVTCLASS: Option<Code> = code(WinSock::IPPROTO_IPV6, WinSock::IPV6_RECVTCLASS);
 pub(super) const TCP_CORK: Option<Code> = None;
 pub(super) const TCP_DEFER_ACCEPT: Option<Code> = None;
-pub(super) const TCP_KEEPCNT: Option<Code> = None;
-pub(super) const TCP_KEEPIDLE: Option<Code> = None;
-pub(super) const TCP_KEEPINTVL: Option<Code> = None;
+pub(super) const TCP_KEEPCNT: Option<Code> = code(WinSock::IPPROTO_TCP, WinSock::TCP_KEEPCNT);
+pub(super) const TCP_KEEPIDLE: Option<Code> = code(WinSock::IPPROTO_TCP, WinSock::TCP_KEEPIDLE);
+pub(super) const TCP_KEEPINTVL: Option<Code> = code(WinSock::IPPROTO_TCP, WinSock::TCP_KEEPINTVL);
 pub(super) const TCP_LINGER2: Option<Code> = None;
 pub(super) const TCP_MAXSEG: Option<Code> = None;
 pub(super) const TCP_NODELAY: Option<Code> = code(WinSock::IPPROTO_TCP, WinSock::TCP_NODELAY);
 pub(super) const TCP_QUICKACK: Option<Code> = None;
 pub(super) const TCP_SYNCNT: Option<Code> = None;
-pub(super) const TCP_USER_TIMEOUT: Option<Code> = None;
+pub(super) const TCP_USER_TIMEOUT: Option<Code> = code(WinSock::IPPROTO_TCP, WinSock::TCP_MAXRTMS);
 pub(super) const TCP_WINDOW_CLAMP: Option<Code> = None;
-pub(super) const TCP_FASTOPEN: Option<Code> = None;
+pub(super) const TCP_FASTOPEN: Option<Code> = code(WinSock::IPPROTO_TCP, WinSock::TCP_FASTOPEN);
 pub(super) const TCP_FASTOPEN_CONNECT: Option<Code> = None;
 pub(super) const TCP_CONGESTION: Option<Code> = None;
 pub(super) const TCP_NOTSENT_LOWAT: Option<Code> = None;
 pub(super) const UDP_CORK: Option<Code> = None;
-pub(super) const UDP_SEGMENT: Option<Code> = None;
-pub(super) const UDP_GRO: Option<Code> = None;
+pub(super) const UDP_SEGMENT: Option<Code> = code(WinSock::IPPROTO_UDP, WinSock::UDP_SEND_MSG_SIZE);
+pub(super) const UDP_GRO: Option<Code> = code(WinSock::IPPROTO_UDP, WinSock::UDP_RECV_MAX_COALESCED_SIZE);

@@ -282,40 +282,64 @@ fn a_socket_of_ipv6_alone_has_no_ipv4_options() {
 }
 
 #[test]
-fn windows_has_nine_of_them() {
+fn windows_has_some_of_them() {
     let mut set = OptSet::new();
     for opt in Opt::ALL {
         set.insert(*opt, sample(*opt)).unwrap();
     }
-    let missing = |target| -> Vec<Opt> {
-        set.check_on(target, Os::Windows)
-            .into_iter()
-            .filter(|fault| matches!(fault, OptFault::WrongOs { .. }))
-            .map(|fault| fault.opt())
-            .collect()
-    };
-    let missing = missing(Target::tcp_dialled(Family::V4));
+    let missing: Vec<Opt> = set
+        .check_on(Target::tcp_dialled(Family::V4), Os::Windows)
+        .into_iter()
+        .filter(|fault| matches!(fault, OptFault::WrongOs { .. }))
+        .map(|fault| fault.opt())
+        .collect();
     let there: Vec<&str> =
         Opt::ALL.iter().filter(|opt| !missing.contains(opt)).map(|opt| opt.name()).collect();
-    let mut expected = vec![
+    let expected = [
         "SO_DEBUG",
+        "SO_REUSEADDR",
+        "SO_RCVBUF",
+        "SO_SNDBUF",
+        "SO_RCVTIMEO",
+        "SO_SNDTIMEO",
         "SO_KEEPALIVE",
         "SO_LINGER",
-        "SO_RCVBUF",
-        "SO_REUSEADDR",
-        "SO_SNDBUF",
         "IP_TTL",
+        "IP_PKTINFO",
+        "IP_RECVTOS",
         "IPV6_V6ONLY",
+        "IPV6_UNICAST_HOPS",
+        "IPV6_RECVPKTINFO",
+        "IPV6_RECVTCLASS",
+        "TCP_KEEPCNT",
+        "TCP_KEEPIDLE",
+        "TCP_KEEPINTVL",
         "TCP_NODELAY",
+        "TCP_USER_TIMEOUT",
+        "TCP_FASTOPEN",
+        "UDP_SEGMENT",
+        "UDP_GRO",
     ];
-    expected.sort_unstable();
-    let mut there = there;
-    there.sort_unstable();
     assert_eq!(there, expected);
     let fault = OptFault::WrongOs { opt: Opt::SoMark, os: Os::Windows };
     assert_eq!(fault.to_string(), "SO_MARK does not exist on Windows");
     assert!(fault.is_unsupported() && fault.opt() == Opt::SoMark);
     assert_eq!((Os::HERE, Os::HERE.name()), (Os::Linux, "Linux"));
+}
+
+/// Windows has no number that says so.
+#[test]
+fn the_choice_of_windows_is_not_to_be_had_back() {
+    let target = Target::tcp_dialled(Family::V4);
+    let set = set_of(&[
+        (Opt::IpTtl, Setting::Off),
+        (Opt::TcpUserTimeout, Setting::Off),
+        (Opt::SoLinger, Setting::Off),
+    ]);
+    let faults = set.check_on(target, Os::Windows);
+    assert_eq!(opts_of(&faults), [Opt::IpTtl, Opt::TcpUserTimeout]);
+    assert_eq!(faults[0].to_string(), "IP_TTL cannot be switched off; leave it out for the system's choice");
+    assert!(set.check_on(target, Os::Linux).is_empty());
 }
 
 #[test]

@@ -90,6 +90,7 @@ fn the_probe_tells_what_works() {
                     assert!(switched || denied && !privileged, "{error}");
                     assert_eq!((error.opt, error.target), (probed.opt, probed.target));
                 }
+                OptState::Absent => panic!("{}: not of this system", probed.opt),
                 OptState::NoSocket(errno) => panic!("{}: {errno}", probed.opt),
             }
         }
