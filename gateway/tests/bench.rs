@@ -200,7 +200,7 @@ fn failures_are_counted_by_kind(driver: &str) {
 
 fn a_silent_server_is_a_failure(driver: &str) {
     let origin = Origin::script(|mut conn| conn.until_closed());
-    let (code, seen) = json(driver, &["http", &url(origin.addr), "-d", "50ms", "-c", "3"]);
+    let (code, seen) = json(driver, &["http", &url(origin.addr), "-d", "500ms", "-c", "3"]);
     assert_eq!((code, &seen["unanswered"], &seen["failed"]), (1, &3.into(), &0.into()), "{seen}");
 }
 
@@ -275,7 +275,9 @@ fn the_loads_own_part_is_told(driver: &str) {
     assert_eq!(code, 0, "{seen}");
     let rows = seen["sentLateNanoseconds"]["histogram"].as_array().expect("some were waited for");
     assert!((1..=20).contains(&rows.iter().filter_map(|row| row["count"].as_u64()).sum::<u64>()), "{seen}");
-    assert!(seen["loadBusy"].as_f64().is_some_and(|busy| busy > 0.0 && busy < 1.1), "{seen}");
+    // Windows counts a thread's time in ticks of the clock, of which this may be none.
+    let least = if rig::is_windows() { -1.0 } else { 0.0 };
+    assert!(seen["loadBusy"].as_f64().is_some_and(|busy| busy > least && busy < 1.1), "{seen}");
     let late = seen["sentLateNanoseconds"]["p50"].as_u64();
     assert!(late <= seen["latencyNanoseconds"]["max"].as_u64(), "{seen}");
     // In a closed loop a request is due when it is sent.

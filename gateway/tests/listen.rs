@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use process::{Process, run};
-use rig::{BINARY, Folder, cases};
+use rig::{BINARY, Folder, cases, is_windows};
 use rustix::process::Signal;
 
 cases! {
@@ -315,11 +315,13 @@ fn case_68_what_does_not_listen_is_not_inherited(driver: &'static str) {
 fn what_cannot_listen_is_told_in_one_sentence(driver: &'static str) {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = taken.local_addr().expect("it listens").to_string();
-    run(&mut listen(driver, &[&addr])).assert_refused(&[&addr, "in use"]);
+    run(&mut listen(driver, &[&addr]))
+        .assert_refused(&[&addr, if is_windows() { "10013" } else { "in use" }]);
     let folder = Folder::new();
     let note = folder.file("note", "a note");
     let path = format!("unix://{}", note.display());
-    run(&mut listen(driver, &[&path])).assert_refused(&["note", "not a socket"]);
+    let why = if is_windows() { "not to be had on Windows" } else { "not a socket" };
+    run(&mut listen(driver, &[&path])).assert_refused(&["note", why]);
     assert_eq!(std::fs::read_to_string(&note).expect("it stays"), "a note");
     let spec = folder.file("broken.yaml", "addr: ':0'\nbacklog: 0\nconnectionLimit: -7\n");
     let spec = spec.to_str().expect("UTF-8");

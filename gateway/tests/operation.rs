@@ -19,6 +19,8 @@ mod failover;
 mod faults;
 #[path = "operation/listeners.rs"]
 mod listeners;
+#[path = "operation/load.rs"]
+mod load;
 #[path = "proxy/message.rs"]
 #[expect(dead_code, reason = "shared with the other test program; each uses a part")]
 mod message;

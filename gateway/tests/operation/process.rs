@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::message::PATIENCE;
-use super::rig::{BINARY, breathe};
+use super::rig::{BINARY, breathe, program, told};
 
 /// What a program printed until its end, and how it ended.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Ended {
 
 /// `ringport` with these arguments.
 pub(crate) fn ringport(arguments: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
+    let mut command = program();
     command.args(arguments).env_remove("RINGPORT_DRIVER").env_remove("RINGPORT_DISABLE");
     command.env_remove("RUST_LOG");
     command
@@ -169,8 +169,8 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).expect("it runs");
+        use rustix::process::{Pid, kill_process};
+        kill_process(Pid::from_child(&self.child), told(signal)).expect("it runs");
     }
 
     /// Waits for the end.

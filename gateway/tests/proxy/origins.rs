@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::message::ok;
 use crate::origin::{Conn, Origin};
-use crate::rig::{Proxy, Setup, cases, eventually};
+use crate::rig::{Proxy, Setup, cases, eventually, is_windows};
 
 cases![
     a_broken_head_is_502_and_nothing_of_it_passes,
@@ -220,6 +220,10 @@ fn a_body_that_ends_too_early_is_cut(driver: &'static str) {
     let proxy = strict(driver, &gone, "");
     for (at, response) in CUTS.iter().enumerate() {
         for (how, version) in [("reset", "1.1"), ("close", "1.1"), ("reset", "1.0"), ("close", "1.0")] {
+            // Windows drops what it received when the reset comes, the head too.
+            if how == "reset" && is_windows() {
+                continue;
+            }
             // What no length ends, a close ends.
             if how == "close" && !response.contains("Content-Length") && !response.contains("chunked") {
                 continue;

@@ -14,8 +14,39 @@ use super::message::{Client, PATIENCE};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ringport");
 
+/// How the Windows program is run, a word after the other: then it is the one that is tested. `./test --windows` sets it.
+const WINDOWS: &str = "RINGPORT_WINDOWS_PROGRAM";
+
+/// Whether the Windows program is tested, under Wine, by clients and origins of Linux.
+pub(crate) fn is_windows() -> bool {
+    std::env::var_os(WINDOWS).is_some()
+}
+
+/// The signal that says the same to it: Wine makes Ctrl-C of SIGINT, and SIGTERM ends a program of Windows at once.
+pub(crate) fn told(signal: rustix::process::Signal) -> rustix::process::Signal {
+    use rustix::process::Signal;
+    if is_windows() && signal == Signal::TERM { Signal::INT } else { signal }
+}
+
+/// The program that is tested.
+pub(crate) fn program() -> Command {
+    let Some(words) = std::env::var_os(WINDOWS) else { return Command::new(BINARY) };
+    let words = words.into_string().expect("UTF-8");
+    let mut words = words.split_whitespace();
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words);
+    command
+}
+
 /// Runs a case on a driver, or says why it cannot.
 pub(crate) fn on(driver: &'static str, case: fn(&'static str)) {
+    if driver == "iocp" {
+        assert!(is_windows(), "{WINDOWS} is not set");
+        return match not_for_windows() {
+            Some(why) => skipped(driver, why),
+            None => case(driver),
+        };
+    }
     static WHY_NO_URING: OnceLock<Option<String>> = OnceLock::new();
     let missing = WHY_NO_URING.get_or_init(|| {
         let output = Command::new(BINARY).args(["probe", "--json"]).output().expect("the binary runs");
@@ -51,6 +82,13 @@ macro_rules! cases {
             $(#[test]
             fn $name() {
                 crate::rig::on("epoll", super::$name);
+            })+
+        }
+        mod iocp {
+            $(#[test]
+            #[ignore = "of the Windows program: ./test --windows"]
+            fn $name() {
+                crate::rig::on("iocp", super::$name);
             })+
         }
     };
@@ -171,15 +209,19 @@ impl Setup {
 
     pub(crate) fn start(self) -> Proxy {
         let folder = Folder::new();
-        let config =
-            folder.file("config.yaml", &self.config.replace("FOLDER", &folder.path().display().to_string()));
+        let mut text = self.config.replace("FOLDER", &folder.path().display().to_string());
+        if is_windows() {
+            // It has no more yet.
+            text = text.replace("cores: 2", "cores: 1");
+        }
+        let config = folder.file("config.yaml", &text);
         let mut command = match self.wrapper.split_first() {
             Some((program, arguments)) => {
                 let mut command = Command::new(program);
                 command.args(arguments).arg(BINARY);
                 command
             }
-            None => Command::new(BINARY),
+            None => program(),
         };
         command.args(["proxy", "--config"]).arg(config);
         match self.driver {
@@ -347,8 +389,8 @@ impl Proxy {
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).expect("the proxy runs");
+        use rustix::process::{Pid, kill_process};
+        kill_process(Pid::from_child(&self.child), told(signal)).expect("the proxy runs");
     }
 
     pub(crate) fn terminate(&self) {
@@ -426,3 +468,60 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 pub(crate) fn breathe() {
     thread::sleep(Duration::from_millis(5)); // tidy: between two looks at another process, under a deadline
 }
+
+/// Why the case that runs on this thread is not for Windows, if so.
+fn not_for_windows() -> Option<&'static str> {
+    let name = thread::current().name()?.replace("iocp::", "");
+    NOT_FOR_WINDOWS
+        .iter()
+        .find(|(_, cases)| cases.iter().any(|case| name.starts_with(case)))
+        .map(|(why, _)| *why)
+}
+
+/// What Windows does not have, what it does otherwise, and what Wine cannot show; and the cases, or the beginnings of their
+/// names, that are about it.
+const NOT_FOR_WINDOWS: &[(&str, &[&str])] = &[
+    (
+        "there are no Unix sockets",
+        &[
+            "a_client_without_an_address_is_in_no_list",
+            "a_signal_ends_it_and_its_file_goes",
+            "a_unix_socket_by_a_replaced_target",
+            "drain::a_response_that_is_not_read_is_cut_at_the_deadline",
+            "failures_have_codes",
+            "fields::a_client_on_a_unix_socket_is_unknown",
+            "listeners::a_stale_socket_file_is_replaced_and_removed_at_the_end",
+            "listeners::the_admin_listener_may_be_a_unix_socket",
+            "listeners::unix_sockets_serve_clients_and_reach_origins",
+            "packets_go_both_ways",
+            "routing::an_origin_on_a_unix_socket",
+            "specs::a_replaced_origin_is_reached_by_its_path",
+            "specs::the_file_of_a_listener_has_its_mode",
+        ],
+    ),
+    ("sockets are not inherited", &["case_68_", "specs::an_inherited_socket_is_served"]),
+    (
+        "nothing stands for SIGHUP and SIGUSR1",
+        &["records::a_renamed_log_is_opened_anew_on_hangup", "reload::", "tls::broken_files_are_refused"],
+    ),
+    (
+        "there is no limit on handles to run into",
+        &[
+            "case_67_d21_it_survives_without_descriptors",
+            "crowd::a_burst_takes_no_more_than_there_is_room_for",
+            "crowd::a_core_that_sleeps_hears_that_the_room_is_used_up",
+            "crowd::accepting_waits_while_descriptors_are_short",
+            "crowd::an_origin_is_not_blamed_for_our_descriptors",
+            "crowd::kept_connections_are_given_up_for_new_ones",
+            "crowd::the_derived_limit_leaves_descriptors_for_origins",
+        ],
+    ),
+    (
+        "Windows drops what it received when the reset comes",
+        &["origins::an_early_answer_survives_the_reset_behind_it"],
+    ),
+    (
+        "it is started in a network namespace, where Wine's own processes are not",
+        &["demo::without_arguments_it_serves_a_demo"],
+    ),
+];
