@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ringport::spec::{self, Fault, ProxySpec};
 use ringport_platform::driver::{DriverChoice, DriverKind, Mechanisms};
+use ringport_platform::stdio::is_reader_gone;
 use tracing_subscriber::EnvFilter;
 
 /// A completion-based reverse proxy on io_uring and epoll.
@@ -61,12 +62,15 @@ enum Command {
 
 const ENVIRONMENT: &str = "\
 Environment:
-  RINGPORT_DRIVER=auto|uring|epoll   which driver; wins over the config, never falls back when forced
+  RINGPORT_DRIVER=auto|uring|epoll|iocp
+                                     which driver; wins over the config, never falls back when forced: Linux has uring
+                                     and epoll, Windows iocp
   RINGPORT_DISABLE=LIST              mechanisms to do without: credit,defer,inc,multishot,silent of io_uring, and splice
   RUST_LOG=info|debug|..             what is logged to standard error
 
 Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGHUP loads the config anew, whole or not at all, and opens the
-access log anew; SIGUSR1 does the latter alone.
+access log anew; SIGUSR1 does the latter alone. On Windows Ctrl-C and Ctrl-Break drain, a second one ends at once; nothing
+there stands for SIGHUP and SIGUSR1: a changed config is taken by a restart.
 
 Exit codes: 0 ended in order, 1 requests were cut or failed, or a core failed, 2 a fault in the command, the config or the
 environment; of `dial` and `listen` see their help.";
@@ -152,9 +156,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
 fn say(text: &str) -> Result<(), String> {
     let mut out = std::io::stdout();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(format!("cannot write to the standard output: {error}"))
-        }
+        Err(error) if !is_reader_gone(&error) => Err(format!("cannot write to the standard output: {error}")),
         _ => Ok(()),
     }
 }
@@ -182,5 +184,6 @@ fn choice_of(spec: &ProxySpec) -> DriverChoice {
         spec::DriverChoice::Auto => DriverChoice::Auto,
         spec::DriverChoice::Uring => DriverChoice::Only(DriverKind::Uring),
         spec::DriverChoice::Epoll => DriverChoice::Only(DriverKind::Epoll),
+        spec::DriverChoice::Iocp => DriverChoice::Only(DriverKind::Iocp),
     }
 }

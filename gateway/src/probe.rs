@@ -5,11 +5,10 @@ mod sockopts;
 use std::sync::Arc;
 
 use ringport_platform::buf::{Pool, PoolSpec};
-use ringport_platform::driver::{
-    DriverChoice, DriverKind, EpollDriver, Mechanisms, UringDriver, UringError, UringReport, UringSpec, open,
-};
+use ringport_platform::driver::{DriverChoice, DriverKind, DriverReport, Offer, open, survey};
 use ringport_platform::process;
 use ringport_platform::stats::CoreStats;
+use serde_json::{Map, Value, json};
 
 use crate::proxy::DriverSettings;
 use crate::say;
@@ -35,8 +34,7 @@ struct Report {
     kernel: String,
     cores: usize,
     fds: (u64, u64),
-    uring: Result<UringReport, UringError>,
-    epoll: Result<(), String>,
+    drivers: Vec<DriverReport>,
     /// What a core would take now, and why.
     auto: Result<String, String>,
     forced: bool,
@@ -44,19 +42,14 @@ struct Report {
 
 impl Report {
     fn take(settings: DriverSettings) -> Self {
-        let pool = || Pool::new(PoolSpec::default());
-        let stats = || Arc::new(CoreStats::default());
-        let spec = UringSpec { disable: Mechanisms::NONE, ..UringSpec::default() };
-        let kernel =
-            std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+        let (pool, stats) = (Pool::new(PoolSpec::default()), Arc::new(CoreStats::default()));
         let limit = process::fd_limit().map_or((0, 0), |limit| (limit.soft, limit.hard));
         Report {
-            kernel,
+            kernel: process::system_release(),
             cores: process::available_cores().map_or(0, |cores| cores.len()),
             fds: limit,
-            uring: UringDriver::open(&spec, pool(), stats()).map(|(_, report)| report),
-            epoll: EpollDriver::open(pool(), stats()).map(drop).map_err(|error| error.to_string()),
-            auto: open(settings.choice, settings.disable, &pool(), &stats())
+            drivers: survey(),
+            auto: open(settings.choice, settings.disable, &pool, &stats)
                 .map(|opened| opened.why)
                 .map_err(|error| error.to_string()),
             forced: settings.choice != DriverChoice::Auto,
@@ -69,23 +62,7 @@ impl Report {
             ("cores".to_owned(), self.cores.to_string()),
             ("open files".to_owned(), format!("{} soft, {} hard", self.fds.0, self.fds.1)),
         ];
-        match &self.uring {
-            Ok(report) => {
-                let size = format!("{} submissions, {} completions", report.entries, report.cq_entries);
-                rows.push(("io_uring".to_owned(), format!("works; {size}; {}", report.flags.join(" "))));
-                for feature in &report.features {
-                    let state = if feature.available { "yes" } else { "no " };
-                    rows.push((format!("  {}", feature.name), format!("{state}  {}", feature.note)));
-                }
-                rows.push((
-                    "  self-tests".to_owned(),
-                    format!("{:.1} ms", report.self_test.as_secs_f64() * 1e3),
-                ));
-            }
-            Err(error) => rows.push(("io_uring".to_owned(), format!("no: {error}"))),
-        }
-        let epoll = self.epoll.as_ref().map_or_else(|error| format!("no: {error}"), |()| "works".to_owned());
-        rows.push((DriverKind::Epoll.name().to_owned(), epoll));
+        self.drivers.iter().for_each(|driver| rows.extend(driver_rows(driver)));
         let choice = if self.forced { "forced" } else { "auto takes" };
         let taken = self.auto.clone().unwrap_or_else(|error| error);
         rows.push((choice.to_owned(), taken));
@@ -94,36 +71,71 @@ impl Report {
     }
 
     fn to_json(&self) -> String {
-        let uring = match &self.uring {
-            Ok(report) => {
-                let features = report.features.iter().map(|feature| {
-                    serde_json::json!({
-                        "name": feature.name,
-                        "available": feature.available,
-                        "note": feature.note,
-                    })
-                });
-                serde_json::json!({
-                    "available": true,
-                    "entries": report.entries,
-                    "completionEntries": report.cq_entries,
-                    "flags": report.flags,
-                    "features": features.collect::<Vec<_>>(),
-                    "selfTestMicroseconds": u64::try_from(report.self_test.as_micros()).unwrap_or(u64::MAX),
-                })
-            }
-            Err(error) => serde_json::json!({ "available": false, "reason": error.to_string() }),
-        };
-        let value = serde_json::json!({
+        let mut value = json!({
             "kernel": self.kernel,
             "cores": self.cores,
             "openFiles": { "soft": self.fds.0, "hard": self.fds.1 },
-            "uring": uring,
-            "epoll": { "available": self.epoll.is_ok(), "reason": self.epoll.as_ref().err() },
             "forced": self.forced,
             "taken": self.auto.as_ref().ok(),
             "fault": self.auto.as_ref().err(),
         });
+        for driver in &self.drivers {
+            value[driver.kind.name()] = match &driver.offer {
+                Ok(offer) => offer_json(offer),
+                Err(reason) => json!({ "available": false, "reason": reason }),
+            };
+        }
         serde_json::to_string_pretty(&value).unwrap_or_default()
     }
+}
+
+fn driver_rows(driver: &DriverReport) -> Vec<(String, String)> {
+    let name = match driver.kind {
+        DriverKind::Uring => "io_uring",
+        DriverKind::Iocp => "completion port",
+        DriverKind::Epoll => driver.kind.name(),
+    };
+    let offer = match &driver.offer {
+        Ok(offer) => offer,
+        Err(error) => return vec![(name.to_owned(), format!("no: {error}"))],
+    };
+    let mut works = "works".to_owned();
+    if let Some((submissions, completions)) = offer.queues {
+        works += &format!("; {submissions} submissions, {completions} completions");
+    }
+    if !offer.flags.is_empty() {
+        works += &format!("; {}", offer.flags.join(" "));
+    }
+    let mut rows = vec![(name.to_owned(), works)];
+    for feature in &offer.features {
+        let state = if feature.available { "yes" } else { "no " };
+        rows.push((format!("  {}", feature.name), format!("{state}  {}", feature.note)));
+    }
+    if let Some(took) = offer.self_test {
+        rows.push(("  self-tests".to_owned(), format!("{:.1} ms", took.as_secs_f64() * 1e3)));
+    }
+    rows
+}
+
+/// Without what the driver does not have.
+fn offer_json(offer: &Offer) -> Value {
+    let mut value = Map::from_iter([("available".to_owned(), json!(true))]);
+    let mut add = |name: &str, part: Value| value.insert(name.to_owned(), part);
+    if let Some((submissions, completions)) = offer.queues {
+        add("entries", json!(submissions));
+        add("completionEntries", json!(completions));
+    }
+    if !offer.flags.is_empty() {
+        add("flags", json!(offer.flags));
+    }
+    if !offer.features.is_empty() {
+        let features = offer.features.iter().map(
+            |feature| json!({ "name": feature.name, "available": feature.available, "note": feature.note }),
+        );
+        add("features", features.collect());
+    }
+    if let Some(took) = offer.self_test {
+        add("selfTestMicroseconds", json!(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)));
+    }
+    Value::Object(value)
 }

@@ -38,6 +38,7 @@ use ringport_platform::driver::{DriverChoice, Mechanism, Mechanisms, OpenError, 
 use ringport_platform::launch::{CoreContext, DrainSignal, LaunchSpec, Launched, launch};
 use ringport_platform::process;
 use ringport_platform::signal::{Signal, Signals};
+use ringport_platform::socket;
 
 use config::{Config, Snapshot};
 use date::{Clock, HttpDate};
@@ -224,7 +225,13 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
     let fd_limit =
         process::raise_fd_limit().map_or(1024, |limit| usize::try_from(limit.soft).unwrap_or(usize::MAX));
     let cores = match spec.runtime().cores {
+        Some(count) if count > 1 && !socket::SHARES_PORTS => {
+            return Err(format!(
+                "runtime.cores is {count}: this system shares no port among cores, so it must be 1"
+            ));
+        }
         Some(count) => count,
+        None if !socket::SHARES_PORTS => 1,
         None => process::available_cores().map_or(1, |cores| cores.len().max(1)),
     };
     // Installed before any thread, so that all of them inherit it.

@@ -9,8 +9,7 @@ use std::task::Poll;
 use ringport::net::{PacketError, PacketSocket, Stream};
 use ringport::runtime::{Datagram, Transport};
 use ringport_platform::blocking::{BlockingJob, BlockingPool, PoolFull};
-use ringport_platform::fd::AsFd;
-use ringport_platform::socket;
+use ringport_platform::stdio::input_would_wait;
 
 /// Passes bytes both ways until the peer ends, and after that what standard input has without waiting; returns the exit
 /// code.
@@ -64,7 +63,7 @@ async fn join(
         }
         match received {
             None => Poll::Pending,
-            Some(0) if sending.is_some() && !(reading.get() && input_is_idle()) => Poll::Pending,
+            Some(0) if sending.is_some() && !(reading.get() && input_would_wait()) => Poll::Pending,
             Some(0) if !taken => {
                 eprintln!("ringport: the peer did not take all of standard input");
                 Poll::Ready(1)
@@ -73,11 +72,6 @@ async fn join(
         }
     })
     .await
-}
-
-/// Whether a read of standard input would wait.
-fn input_is_idle() -> bool {
-    !socket::is_readable(std::io::stdin().as_fd())
 }
 
 /// Sends standard input, then tells the peer its end. Reading blocks, so a thread does it; there is no more in memory than

@@ -23,6 +23,7 @@ pub mod faulty;
 mod iocp;
 mod mechanisms;
 mod open;
+mod survey;
 #[cfg(target_os = "linux")]
 mod uring;
 
@@ -44,8 +45,9 @@ use crate::op::Errno;
 use crate::op::{Burst, Completion, Outcome, SendMode, Token};
 
 pub use self::mechanisms::{Mechanism, Mechanisms, UnknownMechanism};
+pub use self::survey::{DriverReport, Feature, Offer, survey};
 #[cfg(target_os = "linux")]
-pub use self::uring::{Denial, Feature, UringDriver, UringError, UringReport, UringSpec};
+pub use self::uring::{Denial, UringDriver, UringError, UringReport, UringSpec};
 
 /// Segments that one send takes at most.
 pub const MAX_SEND_SEGMENTS: usize = 64;

@@ -23,4 +23,5 @@ pub mod sockets;
 pub mod sockopt;
 pub mod splice;
 pub mod stats;
+pub mod stdio;
 pub mod timer;

@@ -18,7 +18,7 @@ use crate::errno;
 pub use os::{InheritedFd, inherited_fds};
 pub use os::{
     available_cores, current_rss_bytes, fd_limit, open_fd_count, pin_to_core, raise_fd_limit, release_heap,
-    take_inherited, thread_cpu_time,
+    system_release, take_inherited, thread_cpu_time,
 };
 
 /// Limits on open descriptors, as counts.

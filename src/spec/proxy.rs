@@ -405,12 +405,14 @@ impl Default for RuntimeSpec {
 /// Which kernel interface is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DriverChoice {
-    /// io_uring where it works, else epoll.
+    /// io_uring where it works, else epoll; on Windows a completion port.
     Auto,
     /// io_uring, or the process does not start.
     Uring,
     /// epoll.
     Epoll,
+    /// A completion port of Windows, or the process does not start.
+    Iocp,
 }
 
 /// What a client may make the gateway hold or do.

@@ -146,14 +146,16 @@ fn variants(each: bool) -> Vec<Variant> {
         name,
         settings: DriverSettings { choice: DriverChoice::Only(kind), disable },
     };
-    let mut all = vec![only("uring".to_owned(), DriverKind::Uring, Mechanisms::NONE)];
-    if each {
-        all.extend(Mechanism::of_uring().map(|mechanism| {
-            let name = format!("uring without {}", mechanism.name());
-            only(name, DriverKind::Uring, Mechanisms::NONE.with(mechanism))
-        }));
+    let mut all = Vec::new();
+    for kind in DriverKind::here().iter().copied() {
+        all.push(only(kind.name().to_owned(), kind, Mechanisms::NONE));
+        if each && kind == DriverKind::Uring {
+            all.extend(Mechanism::of_uring().map(|mechanism| {
+                let name = format!("uring without {}", mechanism.name());
+                only(name, kind, Mechanisms::NONE.with(mechanism))
+            }));
+        }
     }
-    all.push(only("epoll".to_owned(), DriverKind::Epoll, Mechanisms::NONE));
     all
 }
 

@@ -114,7 +114,7 @@ fn outcome(ends: &[End], start: Instant, interrupted: bool) -> Outcome {
     let mut tally = Tally::new();
     ends.iter().for_each(|end| tally.add(&end.tally));
     let elapsed = tally.last.map_or(Duration::ZERO, |last| last.saturating_duration_since(start));
-    let driver = ends.first().map_or(DriverKind::Epoll, |end| end.driver);
+    let driver = ends.first().map_or(DriverKind::here()[0], |end| end.driver);
     let busy = ends.iter().map(|end| end.busy).fold(0.0, f64::max);
     Outcome { tally, elapsed, interrupted, driver, busy }
 }

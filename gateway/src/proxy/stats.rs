@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ringport::net::{ListenHandle, ListenStats};
+use ringport_platform::process;
 use ringport_platform::stats::{CoreStats, Counter};
 
 /// Upper bounds of the latency buckets, in microseconds.
@@ -152,6 +153,15 @@ impl Sources {
     fn process(&self, out: &mut String) {
         header(out, "cores", "gauge", "Cores that serve.");
         line(out, format_args!("ringport_cores {}", self.cores.len()));
+        // What the system does not tell is left out.
+        if let Ok(count) = process::open_fd_count() {
+            header(out, "process_open_fds", "gauge", "Descriptors that are open; on Windows handles.");
+            line(out, format_args!("ringport_process_open_fds {count}"));
+        }
+        if let Ok(bytes) = process::current_rss_bytes() {
+            header(out, "process_resident_bytes", "gauge", "Memory that is resident.");
+            line(out, format_args!("ringport_process_resident_bytes {bytes}"));
+        }
     }
 }
 

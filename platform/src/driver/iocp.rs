@@ -46,6 +46,8 @@ use block::{Blocks, Owner};
 use slot::{Call, Connect, Recv, Send, Slot, Watch, sent};
 use sys::{Port, Started};
 
+pub(super) use sys::all_are_ifs as may_skip_packets;
+
 /// Bytes that one receive asks for at most.
 const MAX_READ: usize = 64 * 1024;
 /// Room below which a chunk is given up for a fresh one.

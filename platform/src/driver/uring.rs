@@ -40,7 +40,7 @@ use crate::buf::{Pool, TxQueue};
 use crate::op::{Burst, Completion, Errno, OpKind, SendMode, Token};
 use crate::stats::CoreStats;
 
-pub use self::probe::{Feature, UringReport};
+pub use self::probe::UringReport;
 pub use self::setup::{Denial, UringError};
 
 /// What to ask the kernel for.

@@ -7,6 +7,11 @@ use std::time::Duration;
 
 use super::{FdLimit, InheritError, TakeError};
 
+/// The kernel's release, as `6.1.0-38-amd64`; empty where `/proc` is not mounted. uname(2).
+pub fn system_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
 /// Raises the soft limit on open descriptors to the hard one and returns both as they are now.
 ///
 /// For the whole process and its later children; up to three syscalls. A program that uses select(2) must not run in it.

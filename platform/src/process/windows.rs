@@ -3,8 +3,10 @@
 use std::io;
 use std::time::Duration;
 
+use windows_sys::Wdk::System::SystemServices::RtlGetVersion;
 use windows_sys::Win32::Foundation::{FILETIME, HANDLE};
 use windows_sys::Win32::System::ProcessStatus::{K32GetProcessMemoryInfo, PROCESS_MEMORY_COUNTERS};
+use windows_sys::Win32::System::SystemInformation::OSVERSIONINFOW;
 use windows_sys::Win32::System::Threading::{
     GetCurrentProcess, GetCurrentThread, GetProcessAffinityMask, GetProcessHandleCount, GetThreadTimes,
     SetThreadAffinityMask,
@@ -13,6 +15,16 @@ use windows_sys::Win32::System::Threading::{
 use super::{FdLimit, TakeError};
 use crate::errno;
 use crate::fd::{BorrowedFd, OwnedFd};
+
+/// `Windows 10.0.19045`: version and build. `RtlGetVersion`, which tells every program the truth.
+pub fn system_release() -> String {
+    // SAFETY: integers, of which all zeroes are values.
+    let mut version: OSVERSIONINFOW = unsafe { std::mem::zeroed() };
+    version.dwOSVersionInfoSize = size_of::<OSVERSIONINFOW>() as u32;
+    // SAFETY: the call writes a structure of the size that it says.
+    unsafe { RtlGetVersion(&raw mut version) };
+    format!("Windows {}.{}.{}", version.dwMajorVersion, version.dwMinorVersion, version.dwBuildNumber)
+}
 
 /// The limits as they are: Windows has none to raise.
 ///

@@ -21,6 +21,9 @@ pub(super) fn max_backlog() -> usize {
     *SOMAXCONN
 }
 
+/// Whether several sockets can listen at one port, to which the kernel spreads connections: with `SO_REUSEPORT`.
+pub const SHARES_PORTS: bool = true;
+
 /// What makes a stream socket one of several paths.
 pub(super) const MPTCP: Option<Protocol> = Some(Protocol::MPTCP);
 

@@ -17,6 +17,10 @@ pub(super) fn max_backlog() -> usize {
     65_535
 }
 
+/// Whether several sockets can listen at one port, to which the kernel spreads connections: no. Windows takes a second one
+/// with `SO_REUSEADDR`, and says of it that which of the two is given a connection is not defined.
+pub const SHARES_PORTS: bool = false;
+
 /// There is no TCP of several paths: the table refuses the option before.
 pub(super) const MPTCP: Option<Protocol> = None;
 

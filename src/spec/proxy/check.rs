@@ -370,6 +370,7 @@ impl Check {
                 raw::Driver::Auto => DriverChoice::Auto,
                 raw::Driver::Uring => DriverChoice::Uring,
                 raw::Driver::Epoll => DriverChoice::Epoll,
+                raw::Driver::Iocp => DriverChoice::Iocp,
             }),
             pool_min_bytes,
             pool_max_bytes,

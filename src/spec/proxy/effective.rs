@@ -154,6 +154,7 @@ fn runtime(runtime: &RuntimeSpec) -> raw::Runtime {
         DriverChoice::Auto => raw::Driver::Auto,
         DriverChoice::Uring => raw::Driver::Uring,
         DriverChoice::Epoll => raw::Driver::Epoll,
+        DriverChoice::Iocp => raw::Driver::Iocp,
     };
     raw::Runtime {
         cores: Some(u32::try_from(runtime.cores.unwrap_or(0)).unwrap_or(u32::MAX)),

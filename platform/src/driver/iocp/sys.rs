@@ -288,7 +288,7 @@ pub(super) fn skip_packets(fd: RawFd) -> bool {
 
 /// Whether the sockets of every provider are handles of the system: with others, packets must not be skipped. Microsoft
 /// Learn, `SetFileCompletionNotificationModes`.
-pub(super) fn all_are_ifs() -> bool {
+pub(in crate::driver) fn all_are_ifs() -> bool {
     let mut len = 0;
     // SAFETY: with no room the call only tells in `len` how many bytes it wants.
     unsafe { WSAEnumProtocolsW(ptr::null(), ptr::null_mut(), &raw mut len) };

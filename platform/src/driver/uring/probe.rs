@@ -19,21 +19,8 @@ use super::bufring::{FLAG_INC, GROUP, RingMemory};
 use super::queue::Queue;
 use super::setup::{Rung, UringError};
 use super::sqe::{self, SendStyle};
-use crate::driver::{Mechanism, Mechanisms, Wait};
+use crate::driver::{Feature, Mechanism, Mechanisms, Wait};
 use crate::stats::CoreStats;
-
-/// One mechanism of the kernel, as found by the self-test.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Feature {
-    /// Its name in logs and errors.
-    pub name: &'static str,
-    /// Whether it was seen working.
-    pub available: bool,
-    /// Whether the driver uses it.
-    pub enabled: bool,
-    /// What was seen instead, or what is special; often empty.
-    pub note: String,
-}
 
 /// What the kernel gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
