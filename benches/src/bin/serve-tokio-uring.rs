@@ -23,7 +23,7 @@ fn main() -> io::Result<()> {
 }
 
 async fn echo(stream: TcpStream) {
-    let mut buf = vec![0; ECHO_BUF];
+    let mut buf = Vec::with_capacity(ECHO_BUF);
     loop {
         let (read, filled) = stream.read(buf).await;
         let len = match read {
