@@ -92,6 +92,19 @@ pub fn of(kind: Kind) -> Vec<Peer> {
     peers
 }
 
+/// Those of them that are named; nobody when no name is given.
+///
+/// # Errors
+/// A name that none has, with those that there are.
+pub fn named(kind: Kind, names: &[String]) -> io::Result<Vec<Peer>> {
+    let peers = of(kind);
+    if let Some(unknown) = names.iter().find(|name| !peers.iter().any(|peer| peer.name == **name)) {
+        let known: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
+        return Err(io::Error::other(format!("{unknown} is not asked for {kind}: {}", known.join(", "))));
+    }
+    Ok(peers.into_iter().filter(|peer| names.contains(&peer.name)).collect())
+}
+
 /// ringport on each driver; a relay copies, and splices in a row of its own.
 pub fn ours(kind: Kind) -> Vec<Peer> {
     let peer = |name: String, driver: &'static str, disable: Mechanisms| {
@@ -362,6 +375,19 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+
+    /// A name with a slip in it used to be measured as nobody, with success.
+    #[test]
+    fn an_unknown_name_is_told() {
+        let names = |kind, names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            named(kind, &names).map(|peers| peers.into_iter().map(|peer| peer.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(Kind::Echo, &["tokio"]).expect("there is one"), ["tokio"]);
+        assert!(names(Kind::Echo, &[]).expect("nobody").is_empty());
+        let error = names(Kind::Hello, &["hyper-tokio", "tokio"]).expect_err("an echo's").to_string();
+        assert!(error.starts_with("tokio is not asked for hello: ringport-uring, "), "{error}");
+    }
 
     /// Servers used to outlive a run that was killed, and to share a core with the next one.
     #[test]

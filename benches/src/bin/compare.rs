@@ -1,6 +1,7 @@
 //! Some peers, and any servers by their command lines, in paired rounds of one load: a change beside what was before it.
 
 use std::io;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,20 +21,20 @@ struct Cli {
     #[arg(value_enum)]
     load: Kind,
     /// Connections, each with one request (or --pipeline many) in flight.
-    #[arg(short, long, default_value_t = 64)]
-    connections: usize,
+    #[arg(short, long, default_value = "64")]
+    connections: NonZeroUsize,
     /// Bytes of an echo, or of the origin's answer.
     #[arg(short, long)]
-    bytes: Option<usize>,
+    bytes: Option<NonZeroUsize>,
     /// Requests sent at once on each connection.
-    #[arg(short, long, default_value_t = 1)]
-    pipeline: usize,
+    #[arg(short, long, default_value = "1")]
+    pipeline: NonZeroUsize,
     /// How often each has its turn.
-    #[arg(short, long, default_value_t = 9)]
-    rounds: usize,
+    #[arg(short, long, default_value = "9")]
+    rounds: NonZeroUsize,
     /// How long a turn is.
-    #[arg(short, long, default_value_t = 300)]
-    millis: u64,
+    #[arg(short, long, default_value = "300")]
+    millis: NonZeroU64,
     /// Measures latency at a fixed rate, too.
     #[arg(long)]
     at_rate: bool,
@@ -64,17 +65,28 @@ fn run(cli: &Cli) -> io::Result<()> {
         cpu::go_first()?;
     }
     let config = Config {
-        name: format!("{}, {}", cli.load, bench::connections(cli.connections)),
+        name: format!("{}, {}", cli.load, bench::connections(cli.connections.get())),
         kind: cli.load,
-        connections: cli.connections,
-        pipeline: cli.pipeline,
-        bytes: cli.bytes.unwrap_or(if cli.load == Kind::Echo { 64 } else { 13 }),
+        connections: cli.connections.get(),
+        pipeline: cli.pipeline.get(),
+        bytes: cli.bytes.map_or(if cli.load == Kind::Echo { 64 } else { 13 }, NonZeroUsize::get),
         metered: false,
         open_loop: cli.at_rate,
     };
-    let pace =
-        Pace { rounds: cli.rounds, slice: Duration::from_millis(cli.millis), quick: true, first_only: false };
-    let report = bench::run("compare", "", &[config], |kind| chosen(cli, kind), pace)?;
+    let pace = Pace {
+        rounds: cli.rounds.get(),
+        slice: Duration::from_millis(cli.millis.get()),
+        quick: true,
+        first_only: false,
+    };
+    // Before anything is started.
+    if chosen(cli, cli.load)?.is_empty() {
+        return Err(io::Error::other("nobody to compare: name a --peer, or a command line behind --"));
+    }
+    let report = bench::run("compare", "", &[config], |kind| chosen(cli, kind).unwrap_or_default(), pace)?;
+    if report.rows.iter().all(|row| row.failed.is_some()) {
+        return Err(io::Error::other("nothing was measured"));
+    }
     for row in report.rows.iter().filter(|row| row.failed.is_none()) {
         if let Some(ratio) = row.ratio_to(&report.rows[0]) {
             println!(
@@ -91,11 +103,11 @@ fn run(cli: &Cli) -> io::Result<()> {
     Ok(())
 }
 
-fn chosen(cli: &Cli, kind: Kind) -> Vec<Peer> {
-    let named = peers::of(kind).into_iter().filter(|peer| cli.peer.contains(&peer.name));
+fn chosen(cli: &Cli, kind: Kind) -> io::Result<Vec<Peer>> {
+    let named = peers::named(kind, &cli.peer)?;
     let commands = cli.commands.iter().enumerate().map(|(at, line)| match line.split_once('=') {
         Some((name, line)) if !name.contains('/') => Peer::of_command(name, kind, line),
         Some(_) | None => Peer::of_command(&format!("command {}", at + 1), kind, line),
     });
-    commands.chain(named).collect()
+    Ok(commands.chain(named).collect())
 }

@@ -74,7 +74,9 @@ fn run(cli: &Cli) -> io::Result<bool> {
     if cli.write {
         return write(&path, &measured).map(|()| true);
     }
-    let limits: Limits = toml::from_str(&fs::read_to_string(&path)?).map_err(io::Error::other)?;
+    let faulty = |error: &dyn std::fmt::Display| io::Error::other(format!("{}: {error}", path.display()));
+    let text = fs::read_to_string(&path).map_err(|error| faulty(&error))?;
+    let limits: Limits = toml::from_str(&text).map_err(|error| faulty(&error))?;
     let mut passed = true;
     for (peer, metered) in &measured {
         let limit = limits.limit.iter().find(|limit| limit.load == peer.kind && limit.server == peer.name);
@@ -106,11 +108,12 @@ fn compare(peer: &Peer, metered: &Metered, limit: &Limit, slack: f64) -> bool {
     ];
     let mut passed = true;
     for (what, measured, limit, more) in rows {
-        let above = measured > limit * (1.0 + slack) + more;
+        let most = limit * (1.0 + slack) + more;
+        let above = measured > most;
         passed &= !above;
         let verdict = if above { "ABOVE" } else { "ok" };
         println!(
-            "{:<6} {:<15} {what:<13} {measured:>10.2}  limit {limit:>10.2}  {verdict}",
+            "{:<6} {:<22} {what:<13} {measured:>10.2}  limit {limit:>10.2}, up to {most:>10.2}  {verdict}",
             peer.kind, peer.name
         );
     }

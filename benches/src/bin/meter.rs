@@ -1,6 +1,7 @@
 //! User-space instructions, system calls and heap allocations per request, counted exactly by single-stepping a server.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -18,20 +19,20 @@ struct Cli {
     #[arg(value_enum)]
     load: Kind,
     /// Connections, each with one request (or --pipeline many) in flight.
-    #[arg(short, long, default_value_t = 64)]
-    connections: usize,
+    #[arg(short, long, default_value = "64")]
+    connections: NonZeroUsize,
     /// Rounds that are stepped and counted.
-    #[arg(short, long, default_value_t = 2)]
-    rounds: usize,
+    #[arg(short, long, default_value = "2")]
+    rounds: NonZeroUsize,
     /// Rounds before, not stepped.
     #[arg(short, long, default_value_t = 200)]
     warmup: usize,
     /// Bytes of an echo, or of the origin's answer.
     #[arg(short, long)]
-    bytes: Option<usize>,
+    bytes: Option<NonZeroUsize>,
     /// Requests sent at once on each connection.
-    #[arg(short, long, default_value_t = 1)]
-    pipeline: usize,
+    #[arg(short, long, default_value = "1")]
+    pipeline: NonZeroUsize,
     /// Only this peer; may be given several times.
     #[arg(long)]
     peer: Vec<String>,
@@ -65,11 +66,15 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> io::Result<()> {
     let plan = Plan {
         kind: cli.load,
-        connections: cli.connections,
-        rounds: cli.rounds,
+        connections: cli.connections.get(),
+        rounds: cli.rounds.get(),
         warmup: cli.warmup,
-        bytes: cli.bytes.unwrap_or(if cli.load == Kind::Echo { 64 } else { 13 }),
-        pipeline: cli.pipeline,
+        bytes: cli.bytes.map_or(if cli.load == Kind::Echo { 64 } else { 13 }, NonZeroUsize::get),
+        pipeline: cli.pipeline.get(),
+    };
+    let asked = match cli.peer.is_empty() {
+        true => peers::of(cli.load),
+        false => peers::named(cli.load, &cli.peer)?,
     };
     println!("{plan}");
     if !cli.command.is_empty() {
@@ -79,8 +84,7 @@ fn run(cli: &Cli) -> io::Result<()> {
     if !cli.no_build {
         programs::build()?;
     }
-    let wanted = |name: &str| cli.peer.is_empty() || cli.peer.iter().any(|peer| peer == name);
-    for peer in peers::of(cli.load).into_iter().filter(|peer| wanted(&peer.name)) {
+    for peer in asked {
         match metering::run(&plan, |origin| peer.start(origin)) {
             Ok(metered) => print(cli, &peer.name, &metered),
             Err(error) => println!("{:<18} not measured: {error}", peer.name),
