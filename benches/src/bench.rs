@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::cost::{self, Spent, SyscallWatch, Watch};
+use crate::cost::{LoadTime, Spent, SyscallWatch, Watch};
 use crate::cpu;
 use crate::load::{Kind, REQUEST};
 use crate::metering::{self, Plan};
@@ -62,7 +62,7 @@ pub fn run(
             rows.extend(peers.iter().map(|peer| Row::unreached(&config.name, &peer.name)));
             continue;
         }
-        println!("{question}: {}", config.name);
+        crate::tell(format_args!("{question}: {}", config.name));
         cpu::pin(load_cpu)?;
         let mut runners: Vec<Runner> =
             peers.iter().map(|peer| Runner::start(peer, config, server_cpu)).collect();
@@ -170,7 +170,7 @@ impl Runner {
 
     fn round(&mut self, slice: Duration) {
         match self.sample(|generator| generator.closed_loop(slice)) {
-            Some(Ok((sample, spent, waited))) => self.row.rounds.push(Round::of(&sample, spent, waited)),
+            Some(Ok((sample, spent, load))) => self.row.rounds.push(Round::of(&sample, spent, load)),
             Some(Err(error)) => self.fail(&error),
             None => {}
         }
@@ -178,25 +178,23 @@ impl Runner {
 
     fn round_at(&mut self, rate: f64, slice: Duration, pipeline: usize) {
         match self.sample(|generator| generator.open_loop(slice, rate / pipeline as f64)) {
-            Some(Ok((sample, spent, waited))) => {
-                self.row.at_rate.push(AtRate::of(rate, &sample, spent, waited))
-            }
+            Some(Ok((sample, spent, load))) => self.row.at_rate.push(AtRate::of(rate, &sample, spent, load)),
             Some(Err(error)) => self.fail(&error),
             None => {}
         }
     }
 
-    /// A run, what the server spent meanwhile, and how long the load waited for its core; `None` of who has failed.
+    /// A run, and what the server and the load spent meanwhile; `None` of who has failed.
     fn sample(
         &mut self,
         run: impl FnOnce(&mut Generator) -> io::Result<Sample>,
-    ) -> Option<io::Result<(Sample, Spent, Duration)>> {
+    ) -> Option<io::Result<(Sample, Spent, LoadTime)>> {
         let (generator, watch) = (self.generator.as_mut()?, self.watch.as_ref()?);
-        let load_before = cost::thread_waited();
+        let load = LoadTime::so_far();
         Some(watch.look().and_then(|before| {
             let sample = run(generator)?;
             let spent = watch.look()?.since(before);
-            Ok((sample, spent, cost::thread_waited().saturating_sub(load_before)))
+            Ok((sample, spent, LoadTime::since(load)))
         }))
     }
 
@@ -229,7 +227,7 @@ fn meter(config: &Config, peers: &[Peer], rows: &mut [Row]) {
         }
         match metering::run(&plan(config), |origin| peer.start(origin)) {
             Ok(metered) => row.metered = Some((metered.instructions, metered.allocations)),
-            Err(error) => println!("  {:<28} not metered: {error}", row.peer),
+            Err(error) => crate::tell(format_args!("  {:<28} not metered: {error}", row.peer)),
         }
     }
 }
@@ -273,11 +271,11 @@ pub fn connections(count: usize) -> String {
 /// A row as it is told while the others still run.
 pub(crate) fn print(row: &Row) {
     if let Some(failed) = &row.failed {
-        println!("  {:<28} not measured: {failed}", row.peer);
+        crate::tell(format_args!("  {:<28} not measured: {failed}", row.peer));
         return;
     }
     let median = |of: fn(&Round) -> f64| row.spread(of).map_or(f64::NAN, |spread| spread.median);
-    println!(
+    crate::tell(format_args!(
         "  {:<28} {:>9.0} /s  busy {:>5.1} %{}  {:>8.0} ns cpu  {:>6.3} calls  {:>8} ins  p99 {:>8.0} us{}",
         row.peer,
         median(|round| round.per_second),
@@ -288,5 +286,5 @@ pub(crate) fn print(row: &Row) {
         row.metered.map_or_else(|| "-".to_owned(), |(instructions, _)| format!("{instructions:.0}")),
         median(|round| round.latency_us[1]),
         if row.disturbed() { "  (others had the cores)" } else { "" },
-    );
+    ));
 }

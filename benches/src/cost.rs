@@ -164,9 +164,30 @@ fn waited_ns(folder: &str) -> u64 {
     text.split_whitespace().nth(1).and_then(|waited| waited.parse().ok()).unwrap_or(0)
 }
 
-/// How long the calling thread waited for a processor since it began.
-pub fn thread_waited() -> Duration {
-    Duration::from_nanos(waited_ns("/proc/thread-self"))
+/// What the calling thread, which is the load, had of its processor.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadTime {
+    /// It ran.
+    pub ran: Duration,
+    /// It could have run, and somebody else did.
+    pub waited: Duration,
+}
+
+impl LoadTime {
+    /// Since the thread began.
+    pub fn so_far() -> LoadTime {
+        LoadTime { ran: thread_time(), waited: Duration::from_nanos(waited_ns("/proc/thread-self")) }
+    }
+
+    /// Since then.
+    #[must_use]
+    pub fn since(earlier: LoadTime) -> LoadTime {
+        let now = LoadTime::so_far();
+        LoadTime {
+            ran: now.ran.saturating_sub(earlier.ran),
+            waited: now.waited.saturating_sub(earlier.waited),
+        }
+    }
 }
 
 fn ticks(pid: libc::pid_t) -> io::Result<(u64, u64)> {

@@ -18,3 +18,9 @@ pub mod ring;
 pub mod serve;
 pub mod stop;
 pub mod symbols;
+
+/// Prints a line about a run. Its results are files: a reader that has gone, or a full disk behind the standard output, is no
+/// reason to lose what takes twenty minutes.
+pub fn tell(line: std::fmt::Arguments<'_>) {
+    let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{line}\n"));
+}

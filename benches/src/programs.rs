@@ -14,7 +14,7 @@ pub fn build() -> io::Result<()> {
     let peers =
         cargo(&["build", "--quiet", "--release", "--keep-going", "--bins"], "benches/Cargo.toml").status()?;
     if !peers.success() {
-        println!("not every peer could be built; what is missing has a row that says so");
+        crate::tell(format_args!("not every peer could be built; what is missing has a row that says so"));
         build_ringport()?;
     }
     build_apart("serve-pingora");
@@ -40,7 +40,9 @@ fn build_apart(package: &str) {
     let arguments = ["build", "--quiet", "--release", "--package", package];
     let built = cargo(&arguments, "benches/Cargo.toml").stderr(Stdio::null()).status();
     if !built.is_ok_and(|status| status.success()) {
-        println!("{package} could not be built; `cargo build --package {package}` in benches/ says why");
+        crate::tell(format_args!(
+            "{package} could not be built; `cargo build --package {package}` in benches/ says why"
+        ));
     }
 }
 

@@ -39,7 +39,7 @@ const ALL: &[Question] = &[
 pub fn ask(question: &str, pace: Pace) -> io::Result<()> {
     let report = (find(question)?.ask)(pace)?;
     if report.rows.iter().all(|row| row.failed.is_some()) {
-        println!("{question}: nothing was measured; what is kept of it stays");
+        crate::tell(format_args!("{question}: nothing was measured; what is kept of it stays"));
         return Ok(());
     }
     report.keep()

@@ -47,9 +47,10 @@ Written by `cargo run --release --manifest-path benches/Cargo.toml --bin all`; t
 
 Cost is what the server spent on a request: cycles where the hardware counts them, else processor time. Peers ran one after
 the other in rounds; values are medians, and a ratio is the median of the rounds' ratios with its least and greatest: below
-1, the row that the column names is cheaper. A row whose server was busy less than 95 % of the time is marked ⚠: there the
-load was the limit, so that its requests per second say little, while its cost per request still holds. A row marked ◇ was
-disturbed: somebody else had the server's or the load's core for more than 2 % of the time. Instructions are those of user
+1, the row that the column names is cheaper. How busy the server's core was stands beside each row, and behind it how busy the
+load's was. A row whose server was busy less than 95 % of the time is marked ⚠: there the load was the limit or, with one
+connection, each waited for the other, so that its requests per second say little, while its cost per request still holds. A
+row marked ◇ was disturbed: somebody else had the server's or the load's core for more than 2 % of the time. Instructions are those of user
 space, allocations are entries into malloc and its like; both were counted exactly by stepping the server. Latency at a
 fixed rate counts from when a request was due, whether it could be sent then or not; the medians of the rounds.
 ";
@@ -133,7 +134,7 @@ fn table(out: &mut String, config: &str, rows: &[&Row]) {
     line(
         out,
         &format!(
-            "| | busy | requests/s | cost | user |{ratios} instructions | system calls | allocations | \
+            "| | busy: server, load | requests/s | cost | user |{ratios} instructions | system calls | allocations | \
              p50 / p99 / p99.9 µs, full load | at a fixed rate |"
         ),
     );
@@ -163,11 +164,13 @@ fn measured(row: &Row, references: &[&Row]) -> String {
         .map(|reference| format!(" {} |", reference.ratio_to(row).map_or_else(String::new, ratio)))
         .collect();
     format!(
-        "| {} | {:.0} %{}{} | {} | {} {} | {:.0} % |{ratios} {} | {} | {} | {} | {} |",
+        "| {} | {:.0} %{}{}{} | {} | {} {} | {:.0} % |{ratios} {} | {} | {} | {} | {} |",
         row.peer,
         100.0 * median(|round| round.busy),
         if row.counts() { "" } else { " ⚠" },
         if row.disturbed() { " ◇" } else { "" },
+        row.spread(|round| round.load_busy.unwrap_or(f64::NAN))
+            .map_or_else(String::new, |load| format!(", {:.0} %", 100.0 * load.median)),
         grouped(median(|round| round.per_second)),
         grouped(median(Row::cost)),
         if hardware { "cycles" } else { "ns" },
@@ -207,9 +210,18 @@ fn extra_table(out: &mut String, rows: &[&Row], extras: &[&str]) {
                 values[0] = format!("not measured: {failed}");
                 values
             }
-            None => row.extra.iter().map(|(_, value)| grouped(*value)).collect(),
+            None => row.extra.iter().map(|(_, values)| with_spread(values)).collect(),
         };
         line(out, &format!("| {} | {} |", row.peer, values.join(" | ")));
+    }
+}
+
+/// The median, and how far the rounds spread where there were several.
+pub(crate) fn with_spread(values: &[f64]) -> String {
+    let Some(Spread { median, min, max }) = Spread::of(values.iter().copied()) else { return String::new() };
+    match values {
+        [_] => grouped(median),
+        _ => format!("{} ({} to {})", grouped(median), grouped(min), grouped(max)),
     }
 }
 
@@ -217,7 +229,8 @@ fn picture(out: &mut String, report: &Report, config: &str, rows: &[&Row]) -> io
     let bars: Vec<plot::Bar> = rows
         .iter()
         .filter_map(|row| {
-            let spread = row.spread(Row::cost).or_else(|| Spread::of([row.extra.first()?.1]))?;
+            let spread =
+                row.spread(Row::cost).or_else(|| Spread::of(row.extra.first()?.1.iter().copied()))?;
             let marked = !row.rounds.is_empty() && !row.counts();
             Some(plot::Bar { name: row.peer.clone(), spread, ours: row.peer.starts_with("ringport"), marked })
         })
@@ -271,6 +284,35 @@ fn line(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::Round;
+
+    /// Questions with values of their own used to keep and show medians alone.
+    #[test]
+    fn values_show_how_far_they_spread() {
+        for (values, expected) in [(&[734.2][..], "734"), (&[1.0, 9.0, 2.0], "2.0 (1.0 to 9.0)"), (&[], "")] {
+            assert_eq!(with_spread(values), expected);
+        }
+    }
+
+    #[test]
+    fn a_row_tells_how_busy_both_cores_were() {
+        let mut row = Row::new("config", "peer");
+        let round = |load_busy| Round {
+            busy: 0.5,
+            per_second: 1.0,
+            cpu_ns: 1.0,
+            user_ns: 0.5,
+            hardware: None,
+            latency_us: [1.0; 3],
+            waited: [0.0; 2],
+            load_busy,
+        };
+        row.rounds = vec![round(Some(0.99))];
+        assert!(measured(&row, &[]).starts_with("| peer | 50 % ⚠, 99 % | 1.0 |"), "{}", measured(&row, &[]));
+        // Of a run in which it was not measured.
+        row.rounds = vec![round(None)];
+        assert!(measured(&row, &[]).starts_with("| peer | 50 % ⚠ | 1.0 |"), "{}", measured(&row, &[]));
+    }
 
     #[test]
     fn thousands_stand_apart() {

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cost::Spent;
+use crate::cost::{LoadTime, Spent};
 use crate::peers;
+use crate::render;
 use crate::ring::Sample;
 
 /// The answer to one question.
@@ -64,8 +65,8 @@ pub struct Row {
     /// Latency at a fixed rate, from when a request was due: each round's raw values.
     #[serde(default)]
     pub at_rate: Vec<AtRate>,
-    /// Values that only some questions have, by name.
-    pub extra: Vec<(String, f64)>,
+    /// Values that only some questions have, by name: each round's, or one that is measured once.
+    pub extra: Vec<(String, Vec<f64>)>,
     /// Why there is nothing.
     pub failed: Option<String>,
 }
@@ -88,6 +89,9 @@ pub struct Round {
     /// The parts of the time in which the server, or the load, could have run and somebody else had its core.
     #[serde(default)]
     pub waited: [f64; 2],
+    /// The part of the time in which the load's core was busy with the load.
+    #[serde(default)]
+    pub load_busy: Option<f64>,
 }
 
 /// One measurement of latency at a fixed rate.
@@ -145,6 +149,12 @@ impl Row {
         Row { failed: Some("the run was ended before".to_owned()), ..Row::new(config, peer) }
     }
 
+    /// What [`Row::extra`] says.
+    pub fn extra_text(&self) -> String {
+        let each = self.extra.iter().map(|(name, values)| format!("{name}: {}", render::with_spread(values)));
+        each.collect::<Vec<_>>().join(", ")
+    }
+
     /// A value of every round at a fixed rate.
     pub fn spread_at_rate(&self, of: impl Fn(&AtRate) -> f64) -> Option<Spread> {
         Spread::of(self.at_rate.iter().map(of))
@@ -190,8 +200,8 @@ pub const BUSY_ENOUGH: f64 = 0.95;
 pub const UNDISTURBED: f64 = 0.02;
 
 impl Round {
-    /// What a server spent on the requests of a sample.
-    pub fn of(sample: &Sample, spent: Spent, load_waited: Duration) -> Round {
+    /// What a server, and its load, spent on the requests of a sample.
+    pub fn of(sample: &Sample, spent: Spent, load: LoadTime) -> Round {
         let per_request = |value: u64| value as f64 / sample.requests as f64;
         let split = spent.user_ns as f64 / (spent.user_ns + spent.system_ns).max(1) as f64;
         Round {
@@ -208,15 +218,16 @@ impl Round {
                 ]
             }),
             latency_us: sample.latency_us(),
-            waited: waited(sample, spent, load_waited),
+            waited: waited(sample, spent, load.waited),
+            load_busy: Some(load.ran.as_secs_f64() / sample.elapsed.as_secs_f64()),
         }
     }
 }
 
 impl AtRate {
     /// What a sample at a rate says.
-    pub fn of(rate: f64, sample: &Sample, spent: Spent, load_waited: Duration) -> AtRate {
-        AtRate { rate, latency_us: sample.latency_us(), waited: waited(sample, spent, load_waited) }
+    pub fn of(rate: f64, sample: &Sample, spent: Spent, load: LoadTime) -> AtRate {
+        AtRate { rate, latency_us: sample.latency_us(), waited: waited(sample, spent, load.waited) }
     }
 }
 

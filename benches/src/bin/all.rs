@@ -23,7 +23,7 @@ struct Cli {
     #[arg(long, value_name = "QUESTION", value_parser = clap::builder::PossibleValuesParser::new(results::QUESTIONS))]
     only: Vec<String>,
     /// What the run may take: more rounds, or shorter ones, but never fewer than seven.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = minutes)]
     minutes: Option<f64>,
     /// Servers and load go before everything else that runs on the machine (SCHED_FIFO, which root may ask for). The kernel
     /// still leaves a part of each second to others.
@@ -61,7 +61,7 @@ fn main() -> io::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if !cli.no_build && !cli.estimate {
-        println!("building the servers");
+        ringport_benches::tell(format_args!("building the servers"));
         programs::build()?;
     }
     let Some(pace) = announce(&asked, usual, cli.minutes)? else { return Ok(ExitCode::FAILURE) };
@@ -88,24 +88,32 @@ fn announce(asked: &[&str], usual: Pace, minutes: Option<f64>) -> io::Result<Opt
             Some(pace) => pace,
             None => {
                 let shortest = Pace { rounds: Pace::LEAST_ROUNDS, slice: Pace::SHORTEST, ..usual };
-                println!(
+                ringport_benches::tell(format_args!(
                     "{minutes} minutes are too few: it takes at least {}",
                     minutes_of(all.takes(shortest))
-                );
+                ));
                 return Ok(None);
             }
         },
     };
     for (question, effort) in asked.iter().zip(&efforts) {
-        println!("{question:<12} about {}", minutes_of(effort.takes(pace)));
+        ringport_benches::tell(format_args!("{question:<12} about {}", minutes_of(effort.takes(pace))));
     }
-    println!(
+    ringport_benches::tell(format_args!(
         "{} rounds of {} ms of every peer: about {} in all",
         pace.rounds,
         pace.slice.as_millis(),
         minutes_of(all.takes(pace))
-    );
+    ));
     Ok(Some(pace))
+}
+
+/// Reads minutes; a week and more is a slip of the pen.
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(minutes) if (0.0..=10_000.0).contains(&minutes) => Ok(minutes),
+        _ => Err(format!("{text:?} is no number of minutes, 0 to 10000")),
+    }
 }
 
 fn minutes_of(time: Duration) -> String {
@@ -118,11 +126,14 @@ fn ask_all(asked: &[&str], pace: Pace, cli: &Cli) -> io::Result<bool> {
     let mut complete = true;
     for question in asked {
         if stop::asked() {
-            println!("{question}: not asked, since the run was ended");
+            ringport_benches::tell(format_args!("{question}: not asked, since the run was ended"));
             continue;
         }
         complete &= ask_apart(question, pace, cli)?;
-        println!("== {question}: done, {} since the start", minutes_of(started.elapsed()));
+        ringport_benches::tell(format_args!(
+            "== {question}: done, {} since the start",
+            minutes_of(started.elapsed())
+        ));
     }
     Ok(complete)
 }
@@ -145,7 +156,21 @@ fn ask_apart(question: &str, pace: Pace, cli: &Cli) -> io::Result<bool> {
     // `wait` goes on after a signal: the question ends by itself then, and keeps what it has.
     let status = child.wait()?;
     if !status.success() {
-        println!("{question}: {status}");
+        ringport_benches::tell(format_args!("{question}: {status}"));
     }
     Ok(status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::minutes;
+
+    /// What is no time used to end in a panic.
+    #[test]
+    fn minutes_are_read() {
+        assert_eq!((minutes("30"), minutes("0.5")), (Ok(30.0), Ok(0.5)));
+        for text in ["nan", "inf", "1e30", "-1", "x"] {
+            assert!(minutes(text).is_err(), "{text}");
+        }
+    }
 }

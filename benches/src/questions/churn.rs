@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::bench;
-use crate::cost::{self, SyscallWatch, Watch};
+use crate::cost::{LoadTime, SyscallWatch, Watch};
 use crate::cpu;
 use crate::load::{Kind, REQUEST, answer_len};
 use crate::pace::{Effort, Pace};
@@ -36,7 +36,7 @@ pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
         runners.iter_mut().for_each(|runner| runner.attempt(|churner, row| churner.round(pace.slice, row)));
     }
     let rows: Vec<Row> = runners.into_iter().map(Runner::into_row).collect();
-    println!("churn: {CONFIG}");
+    crate::tell(format_args!("churn: {CONFIG}"));
     rows.iter().for_each(bench::print);
     let about = "Connect from 127.0.0.2 to 127.0.0.20, one GET, its answer, close by RST: of the hello servers. Latency is \
                  from before the connect to the end of the answer. The client makes plain blocking calls, and the kernel \
@@ -165,10 +165,10 @@ impl Churner {
     }
 
     fn round(&mut self, slice: Duration, row: &mut Row) -> io::Result<()> {
-        let (before, load_before) = (self.watch.look()?, cost::thread_waited());
+        let (before, load) = (self.watch.look()?, LoadTime::so_far());
         let sample = self.run(slice)?;
-        let load_waited = cost::thread_waited().saturating_sub(load_before);
-        row.rounds.push(Round::of(&sample, self.watch.look()?.since(before), load_waited));
+        let load = LoadTime::since(load);
+        row.rounds.push(Round::of(&sample, self.watch.look()?.since(before), load));
         Ok(())
     }
 }

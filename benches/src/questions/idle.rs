@@ -5,13 +5,13 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::cost::Watch;
+use crate::cost::{LoadTime, Watch};
 use crate::cpu;
 use crate::load::{Kind, REQUEST};
 use crate::meter::descendants;
 use crate::pace::{Effort, Pace};
 use crate::peers::{self, Peer, Server};
-use crate::results::{Context, Report, Row, Spread};
+use crate::results::{Context, Report, Round, Row};
 use crate::ring::{Generator, LoadSpec};
 use crate::stop;
 
@@ -33,13 +33,19 @@ pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
             Ok(extra) => row.extra = extra,
             Err(error) => row.failed = Some(error.to_string()),
         }
-        println!("idle: {} {:<16} {:?} {:?}", peer.kind, row.peer, row.extra, row.failed);
+        crate::tell(format_args!(
+            "idle: {} {:<16} {} {:?}",
+            peer.kind,
+            row.peer,
+            row.extra_text(),
+            row.failed
+        ));
         rows.push(row);
     }
     let about = "Resident memory of the server for each connection that has been served once and is silent: the slope \
-                 between few and many; what it reserves for all of them when it starts is not in that. Then what a \
-                 request on one of 64 active connections costs beside the silent ones, and with none, in turn: the last \
-                 column is the median of the rounds' ratios.";
+                 between few and many; what it reserves for all of them when it starts is not in that, but in all that is resident. Then what a \
+                 request on one of 64 active connections costs beside the silent ones, and with none, in turn: what it is \
+                 more comes from the rounds' ratios. Busy is the server's core, of both the less busy one.";
     Ok(Report { question: "idle".to_owned(), about: about.to_owned(), context, rows, notes: Vec::new() })
 }
 
@@ -65,7 +71,7 @@ fn measure(
     few: usize,
     many: usize,
     pace: Pace,
-) -> io::Result<Vec<(String, f64)>> {
+) -> io::Result<Vec<(String, Vec<f64>)>> {
     let mut alone = Active::start(peer, server_cpu, pace)?;
     let mut beside = Active::start(peer, server_cpu, pace)?;
     let mut idle = Vec::with_capacity(many);
@@ -73,20 +79,22 @@ fn measure(
     let with_few = resident_bytes(beside.server.pid())?;
     open(&mut idle, &beside, many)?;
     let with_many = resident_bytes(beside.server.pid())?;
-    let mut costs = [Vec::new(), Vec::new(), Vec::new()];
+    let (mut none, mut some, mut more, mut busy) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..pace.rounds {
         stop::check()?;
-        let (none, some) = (alone.request_cost(pace)?, beside.request_cost(pace)?);
-        for (costs, value) in costs.iter_mut().zip([none, some, 100.0 * (some / none - 1.0)]) {
-            costs.push(value);
-        }
+        let (without, with) = (alone.round(pace)?, beside.round(pace)?);
+        none.push(without.cpu_ns);
+        some.push(with.cpu_ns);
+        more.push(100.0 * (with.cpu_ns / without.cpu_ns - 1.0));
+        busy.push(100.0 * without.busy.min(with.busy));
     }
-    let [none, some, more] = costs.map(|costs| Spread::of(costs).map_or(f64::NAN, |spread| spread.median));
     Ok(vec![
-        ("bytes per idle connection".to_owned(), (with_many - with_few) / (many - few) as f64),
+        ("bytes per idle connection".to_owned(), vec![(with_many - with_few) / (many - few) as f64]),
+        (format!("resident with {many}, MiB"), vec![with_many / (1 << 20) as f64]),
         ("ns per request, none idle".to_owned(), none),
         (format!("ns per request, {many} idle"), some),
         ("of it more, %".to_owned(), more),
+        ("busy, %".to_owned(), busy),
     ])
 }
 
@@ -120,11 +128,10 @@ impl Active {
         Ok(Active { generator, watch, server, request })
     }
 
-    /// Processor time per request in one round.
-    fn request_cost(&mut self, pace: Pace) -> io::Result<f64> {
-        let before = self.watch.look()?;
+    fn round(&mut self, pace: Pace) -> io::Result<Round> {
+        let (before, load) = (self.watch.look()?, LoadTime::so_far());
         let sample = self.generator.closed_loop(pace.slice)?;
-        Ok(self.watch.look()?.since(before).cpu_ns as f64 / sample.requests as f64)
+        Ok(Round::of(&sample, self.watch.look()?.since(before), LoadTime::since(load)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::cpu;
 use crate::pace::{Effort, Pace};
 use crate::peers;
-use crate::results::{Context, Report, Row, Spread};
+use crate::results::{Context, Report, Row};
 use crate::stop;
 
 const PENDING: usize = 1_000_000;
@@ -18,21 +18,31 @@ const PENDING: usize = 1_000_000;
 pub(crate) fn ask(pace: Pace) -> io::Result<Report> {
     let (server_cpu, _) = cpu::pair()?;
     let context = Context::here(pace.quick, false);
-    let mut rows = Vec::new();
-    for peer in PEERS {
-        let mut row = Row::new("1,000,000 deadlines pending", peer);
-        match measure(peer, server_cpu, pace) {
-            Ok(extra) => row.extra = extra,
-            Err(error) => row.failed = Some(error.to_string()),
+    let mut rows = PEERS.map(|peer| Row {
+        extra: NAMES.map(|name| (name.to_owned(), Vec::new())).to_vec(),
+        ..Row::new("1,000,000 deadlines pending", peer)
+    });
+    for _ in 0..rounds(pace) {
+        for row in rows.iter_mut().filter(|row| row.failed.is_none()) {
+            if let Err(error) = measure(row, server_cpu) {
+                row.failed = Some(error.to_string());
+            }
         }
-        println!("timers: {:<16} {:?} {:?}", row.peer, row.extra, row.failed);
-        rows.push(row);
+    }
+    for row in &rows {
+        crate::tell(format_args!("timers: {:<16} {} {:?}", row.peer, row.extra_text(), row.failed));
     }
     let about = "Each request reads the clock and moves its connection's deadline to 75 s from then, as a keep-alive does: \
-                 all pending ones in turn. Processor time of one thread, medians. Both note a later deadline and touch \
+                 all pending ones in turn. Processor time of one thread. Both note a later deadline and touch \
                  the wheel when the old one fires, which is not reached here. ringport's clock is read once a turn, \
                  tokio's at each move.";
-    Ok(Report { question: "timers".to_owned(), about: about.to_owned(), context, rows, notes: Vec::new() })
+    Ok(Report {
+        question: "timers".to_owned(),
+        about: about.to_owned(),
+        context,
+        rows: rows.to_vec(),
+        notes: Vec::new(),
+    })
 }
 
 /// What that takes.
@@ -46,18 +56,15 @@ fn rounds(pace: Pace) -> usize {
     if pace.quick { 3 } else { pace.rounds }
 }
 
-fn measure(peer: &str, server_cpu: usize, pace: Pace) -> io::Result<Vec<(String, f64)>> {
-    let mut all: Vec<Vec<f64>> = vec![Vec::new(); NAMES.len()];
-    for _ in 0..rounds(pace) {
-        stop::check()?;
-        let values = peers::run_timers(peer, server_cpu, PENDING)?;
-        if values.len() != NAMES.len() {
-            return Err(io::Error::other(format!("{peer} gives {} values", values.len())));
-        }
-        all.iter_mut().zip(values).for_each(|(all, value)| all.push(value));
+/// One round.
+fn measure(row: &mut Row, server_cpu: usize) -> io::Result<()> {
+    stop::check()?;
+    let values = peers::run_timers(&row.peer, server_cpu, PENDING)?;
+    if values.len() != NAMES.len() {
+        return Err(io::Error::other(format!("{} gives {} values", row.peer, values.len())));
     }
-    let median = |values: Vec<f64>| Spread::of(values).map_or(f64::NAN, |spread| spread.median);
-    Ok(NAMES.iter().zip(all).map(|(name, values)| ((*name).to_owned(), median(values))).collect())
+    row.extra.iter_mut().zip(values).for_each(|((_, rounds), value)| rounds.push(value));
+    Ok(())
 }
 
 /// In the order in which the programs print them.
