@@ -18,6 +18,7 @@ pub mod ring;
 pub mod serve;
 pub mod stop;
 pub mod symbols;
+mod targets;
 
 /// Prints a line about a run. Its results are files: a reader that has gone, or a full disk behind the standard output, is no
 /// reason to lose what takes twenty minutes.

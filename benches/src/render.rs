@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::plot;
 use crate::results::{QUESTIONS, Report, Row, Spread};
+use crate::targets;
 
 /// Writes `RESULTS.md` and a picture for each configuration.
 ///
@@ -15,6 +16,8 @@ use crate::results::{QUESTIONS, Report, Row, Spread};
 pub fn page(reports: &[Report]) -> io::Result<()> {
     remove_pictures()?;
     let mut out = String::from(HEAD);
+    out.push_str(&targets::table(reports));
+    out.push_str(HOW_TO_READ);
     unmeasured(&mut out, reports);
     for report in reports {
         section(&mut out, report)?;
@@ -44,15 +47,19 @@ const HEAD: &str = "\
 # Results
 
 Written by `cargo run --release --manifest-path benches/Cargo.toml --bin all`; the raw numbers are in `results/`.
+";
+
+const HOW_TO_READ: &str = "
+## How to read the tables
 
 Cost is what the server spent on a request: cycles where the hardware counts them, else processor time. Peers ran one after
 the other in rounds; values are medians, and a ratio is the median of the rounds' ratios with its least and greatest: below
 1, the row that the column names is cheaper. How busy the server's core was stands beside each row, and behind it how busy the
 load's was. A row whose server was busy less than 95 % of the time is marked ⚠: there the load was the limit or, with one
 connection, each waited for the other, so that its requests per second say little, while its cost per request still holds. A
-row marked ◇ was disturbed: somebody else had the server's or the load's core for more than 2 % of the time. Instructions are those of user
-space, allocations are entries into malloc and its like; both were counted exactly by stepping the server. Latency at a
-fixed rate counts from when a request was due, whether it could be sent then or not; the medians of the rounds.
+row marked ◇ was disturbed: somebody else had the server's or the load's core for more than 2 % of the time. Instructions are
+those of user space, allocations are entries into malloc and its like; both were counted exactly by stepping the server.
+Latency at a fixed rate counts from when a request was due, whether it could be sent then or not; the medians of the rounds.
 ";
 
 /// What a reader might look for in vain.
@@ -253,7 +260,7 @@ fn picture(out: &mut String, report: &Report, config: &str, rows: &[&Row]) -> io
     Ok(())
 }
 
-fn ratio(spread: Spread) -> String {
+pub(crate) fn ratio(spread: Spread) -> String {
     format!("{:.2} ({:.2} to {:.2})", spread.median, spread.min, spread.max)
 }
 

@@ -176,6 +176,13 @@ impl Row {
         Spread::of(pairs.map(|(a, b)| Row::cost(a) / Row::cost(b)))
     }
 
+    /// Its instructions in the kernel relative to the other's, of rounds as in [`Row::ratio_to`].
+    pub fn kernel_instructions_to(&self, other: &Row) -> Option<Spread> {
+        let kernel = |round: &Round| round.hardware.map_or(f64::NAN, |[_, kernel, ..]| kernel);
+        let pairs = self.rounds.iter().zip(&other.rounds);
+        Spread::of(pairs.map(|(a, b)| kernel(a) / kernel(b)))
+    }
+
     /// Whether others had the cores so often that its figures say little.
     pub fn disturbed(&self) -> bool {
         let waited = self.spread(|round| round.waited[0].max(round.waited[1]));
