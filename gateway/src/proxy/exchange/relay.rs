@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::StatusCode;
-use ringport::http::{ClientError, ServeError};
+use ringport::http::ClientError;
 use ringport::net::DeadlineError;
 use ringport::proto::http1::{BodyLen, ClientEvent, FieldWriter, RemainingBody, SendError, ServerEvent};
 use ringport::runtime::TxLevel;
@@ -187,14 +187,7 @@ impl Exchange<'_> {
                     ready!(self.poll_begin_request(cx, leg, relay));
                     continue;
                 }
-                Poll::Ready(Ok(event)) => event,
-                Poll::Ready(Err(ServeError::Protocol(error))) => {
-                    return Poll::Ready(Err(Trouble::BadRequest(error)));
-                }
-                Poll::Ready(Err(ServeError::Io(error))) => {
-                    return Poll::Ready(Err(Trouble::of_client(&error)));
-                }
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Trouble::ClientGone)),
+                Poll::Ready(event) => event.map_err(Trouble::of_request)?,
             };
             relay.progressed(self.session.shared.core.time());
             let mut sent = match event {

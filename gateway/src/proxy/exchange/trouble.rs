@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ringport::http::ClientError;
+use ringport::http::{ClientError, ServeError};
 use ringport::net::tls::{HandshakeError, TlsDialError};
 use ringport::net::{DeadlineError, DialError, DialErrorKind};
 use ringport::proto::http1::SendError;
@@ -47,6 +47,15 @@ impl Trouble {
             Some(DeadlineError::Write(_)) => Trouble::ClientStalled,
             Some(DeadlineError::Connection(_)) => Trouble::ClientDeadline,
             None => Trouble::ClientGone,
+        }
+    }
+
+    /// What a request that cannot be read to its end comes to.
+    pub(super) fn of_request(error: ServeError) -> Self {
+        match error {
+            ServeError::Protocol(error) => Trouble::BadRequest(error),
+            ServeError::Io(error) => Trouble::of_client(&error),
+            _ => Trouble::ClientGone,
         }
     }
 
