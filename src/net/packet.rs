@@ -94,14 +94,7 @@ impl<D: Datagram> PacketSocket<D> {
         let mode = file.and_then(|(_, file)| file.mode);
         let (datagram, effective) =
             runtime.open_datagram(&ends, &options, mode, spec.batch() as usize).map_err(PacketError::Open)?;
-        let mut socket = PacketSocket {
-            datagram,
-            waiting: RefCell::default(),
-            options,
-            effective,
-            file: None,
-            _place: None,
-        };
+        let mut socket = PacketSocket::over(datagram, options, effective);
         if let (Some((path, file)), Some((user, group))) = (file, owners) {
             let refused = |error| PacketError::File { path: path.into(), error };
             let bound = SocketFile::just_bound(path).map_err(refused)?;
@@ -136,28 +129,18 @@ impl<D: Datagram> PacketSocket<D> {
 
     /// A connection of a listener.
     pub(super) fn accepted(datagram: D, place: Place) -> Self {
-        PacketSocket {
-            datagram,
-            waiting: RefCell::default(),
-            options: OptSet::new(),
-            effective: Vec::new(),
-            file: None,
-            _place: Some(place),
-        }
+        PacketSocket { _place: Some(place), ..PacketSocket::over(datagram, OptSet::new(), Vec::new()) }
+    }
+
+    fn over(datagram: D, options: OptSet, effective: Vec<Effective>) -> Self {
+        PacketSocket { datagram, waiting: RefCell::default(), options, effective, file: None, _place: None }
     }
 
     fn with_ends<R: Runtime<Datagram = D>>(runtime: &R, ends: &PacketEnds) -> Result<Self, PacketError> {
         let options = OptSet::new();
         let opened = runtime.open_datagram(ends, &options, None, DEFAULT_BATCH);
         let (datagram, effective) = opened.map_err(PacketError::Open)?;
-        Ok(PacketSocket {
-            datagram,
-            waiting: RefCell::default(),
-            options,
-            effective,
-            file: None,
-            _place: None,
-        })
+        Ok(PacketSocket::over(datagram, options, effective))
     }
 
     fn join_all(&self, spec: &PacketSpec) -> Result<(), PacketError> {
@@ -656,6 +639,7 @@ impl std::error::Error for PacketError {
             PacketError::Resolve(error) => Some(error),
             PacketError::Spec(errors) => Some(errors),
             PacketError::File { error, .. }
+            | PacketError::InTheWay { found: InTheWay::Unknown(error), .. }
             | PacketError::Multicast(error)
             | PacketError::Group { error, .. }
             | PacketError::Receive(error)
