@@ -113,9 +113,9 @@ impl<R: Runtime> Listener<R> {
     /// Listens at an address, with every default.
     ///
     /// # Errors
-    /// What is wrong; nothing is left then.
+    /// [`ListenError::Spec`] for a network without connections, such as UDP; else as [`Listener::from_spec`].
     pub fn bind(address: NetAddr<Address>, runtime: &R) -> Result<Self, ListenError> {
-        let spec = ListenSpec::builder(address).build().expect("an address with defaults is in order");
+        let spec = ListenSpec::builder(address).build().map_err(ListenError::Spec)?;
         Listener::from_spec(&spec, runtime)
     }
 

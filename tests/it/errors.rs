@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use ringport::net::tls::{HandshakeError, TlsDialError, TlsListenError};
 use ringport::net::{
     self, AcceptError, AttemptError, AttemptFailure, DeadlineError, DialErrorKind, Dialer, FileFault,
     InheritFault, ListenError, PacketError, PacketSocket, Phase, RelayError, ResolveError, Resolver,
@@ -67,7 +68,7 @@ fn of_listeners() {
         (FileFault::NoSuchOwner("web".into()), "there is no user or group \"web\""),
     ] {
         let error = ListenError::File { path: "/run/a".into(), fault };
-        check(error, &format!("cannot listen on unix:/run/a: {words}"), false);
+        check(error, &format!("cannot listen on unix:/run/a: {words}"), true);
     }
     for (fault, words) in [
         (InheritFault::Unknown { others: vec![] }, "none was inherited"),
@@ -79,7 +80,7 @@ fn of_listeners() {
         check(
             ListenError::Inherited { name: "web".into(), fault },
             &format!("inherited socket web: {words}"),
-            false,
+            true,
         );
     }
     check(AcceptError::Closed, "the listener is closed", false);
@@ -90,6 +91,31 @@ fn of_listeners() {
     check(DeadlineError::Connection(second), "connection deadline: it has been open for 1s", false);
     check(RelayError::First(refused()), "the first stream: it said no", true);
     check(RelayError::Second(refused()), "the second stream: it said no", true);
+}
+
+/// Code that knows the standard library's errors alone finds what the kernel said.
+#[test]
+fn the_error_of_the_kernel_is_at_the_end_of_the_sources() {
+    for error in [
+        &ListenError::File { path: "/run/a".into(), fault: FileFault::Assign(refused()) } as &dyn Error,
+        &ListenError::Inherited { name: "web".into(), fault: InheritFault::System(refused()) },
+        &OpenError::Peer { addr: addr(), error: refused() },
+        &PacketError::Open(OpenError::LocalAddr { addr: addr(), error: refused() }),
+        &AttemptError::Open(OpenError::LocalAddr { addr: addr(), error: refused() }),
+        &AttemptError::Connect(refused()),
+        &TlsListenError::Listen(ListenError::Driver(refused())),
+        &TlsDialError::Handshake {
+            target: "tcp://a.test:1".parse().expect("a target"),
+            error: HandshakeError::Io(refused()),
+        },
+    ] {
+        let mut last = error;
+        while let Some(source) = last.source() {
+            last = source;
+        }
+        let kernel = last.downcast_ref::<io::Error>();
+        assert_eq!(kernel.map(io::Error::kind), Some(io::ErrorKind::ConnectionRefused), "{error:?}");
+    }
 }
 
 #[test]
@@ -128,7 +154,8 @@ fn of_packet_sockets() {
         (InTheWay::Unknown(refused()), "it said no"),
     ] {
         let path = std::path::Path::new("/run/a").into();
-        check(PacketError::InTheWay { path, found }, &format!("/run/a: {words}"), false);
+        let is_of_kernel = matches!(found, InTheWay::Unknown(_));
+        check(PacketError::InTheWay { path, found }, &format!("/run/a: {words}"), is_of_kernel);
     }
     let path = std::path::Path::new("/run/a").into();
     check(PacketError::File { path, error: refused() }, "/run/a: it said no", true);
@@ -222,6 +249,9 @@ fn of_dials_as_errors_of_io() {
             assert_eq!(error.target(), &target);
             assert!(error.to_string().starts_with(&format!("cannot dial {target}: ")), "{error}");
             assert_eq!((error.is_shortage(), error.untried()), (false, 0));
+            let is_resolved = !matches!(error.kind(), DialErrorKind::NotAStream | DialErrorKind::Resolve(_));
+            let source = error.source();
+            assert_eq!(source.is_some_and(|source| source.is::<AttemptError>()), is_resolved, "{error}");
             assert_eq!(io::Error::from(error).kind(), kind, "{target} as {yaml}");
         }
         let resolver = Resolver::new(&ResolverSpec::default(), &runtime);

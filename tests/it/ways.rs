@@ -143,6 +143,8 @@ fn a_listener_by_its_address_alone() {
         let error =
             Listener::bind("192.0.2.9:0".parse::<SocketAddr>().map(of).expect("an address"), &runtime);
         assert!(matches!(error.err(), Some(ListenError::Address { .. })), "not ours");
+        let error = Listener::bind("udp://127.0.0.1:0".parse().expect("an address"), &runtime);
+        assert!(matches!(error.err(), Some(ListenError::Spec(_))), "datagrams have no connections");
     });
 }
 

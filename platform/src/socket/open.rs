@@ -466,7 +466,18 @@ impl fmt::Display for OpenError {
     }
 }
 
-impl std::error::Error for OpenError {}
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            OpenError::Socket { error, .. }
+            | OpenError::LocalAddr { error, .. }
+            | OpenError::Listen { error, .. }
+            | OpenError::Peer { error, .. } => Some(error),
+            OpenError::Option(error) => Some(error),
+            OpenError::Faults { .. } | OpenError::Unsupported(_) | OpenError::FamilyMismatch { .. } => None,
+        }
+    }
+}
 
 /// As the kernel gave it, where it was the kernel.
 impl From<OpenError> for io::Error {

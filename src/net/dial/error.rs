@@ -240,8 +240,27 @@ impl fmt::Display for AttemptError {
     }
 }
 
-impl std::error::Error for DialError {}
-impl std::error::Error for AttemptError {}
+impl std::error::Error for DialError {
+    /// Why the name gave no address, else what the attempt met that the kind tells of.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        if let DialErrorKind::Resolve(error) = &self.kind {
+            return Some(error);
+        }
+        let told = self.failures.iter().find(|failure| failure.error.kind() == self.kind);
+        told.map(|failure| &failure.error as _)
+    }
+}
+
+impl std::error::Error for AttemptError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            AttemptError::Open(error) => Some(error),
+            AttemptError::Connect(error) => Some(error),
+            AttemptError::Connected(error) => Some(error),
+            AttemptError::Options { .. } | AttemptError::LocalNetwork { .. } | AttemptError::TimedOut => None,
+        }
+    }
+}
 
 /// Of the kind that comes nearest.
 impl From<DialError> for io::Error {

@@ -9,6 +9,7 @@ use ringport_platform::socket::OpenError;
 use ringport_platform::sockopt::{ApplyError, Kind, OptFault, Target};
 
 use crate::runtime::LocalAddr;
+use crate::spec::SpecErrors;
 
 /// Why a listener could not be made. Nothing of it is left: no descriptor, no file.
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub enum ListenError {
     /// Such a socket is taken by the other type: of packets by [`PacketListener`](crate::net::PacketListener), of streams by
     /// [`Listener`](crate::net::Listener). The caller's fault.
     Kind(Target),
+    /// The address is of a network without connections, such as UDP. The caller's fault.
+    Spec(SpecErrors),
     /// The spec asks for TLS, which a [`TlsListener`](crate::net::tls::TlsListener) speaks and this listener does not. The
     /// caller's fault.
     NeedsTls,
@@ -121,6 +124,7 @@ impl fmt::Display for ListenError {
                 write!(f, "a {target} has packets, which a stream would not keep whole")
             }
             ListenError::Kind(target) => write!(f, "a {target} has no packets"),
+            ListenError::Spec(errors) => errors.fmt(f),
             ListenError::NeedsTls => f.write_str("the spec asks for TLS, and this listener speaks none"),
         }
     }
@@ -159,11 +163,32 @@ impl std::error::Error for ListenError {
             | ListenError::Socket { error, .. }
             | ListenError::Driver(error) => Some(error),
             ListenError::Option(error) => Some(error),
-            ListenError::File { .. }
-            | ListenError::Inherited { .. }
-            | ListenError::Kind(_)
-            | ListenError::NeedsTls
-            | ListenError::Options { .. } => None,
+            ListenError::File { fault, .. } => Some(fault),
+            ListenError::Inherited { fault, .. } => Some(fault),
+            ListenError::Spec(errors) => Some(errors),
+            ListenError::Kind(_) | ListenError::NeedsTls | ListenError::Options { .. } => None,
+        }
+    }
+}
+
+impl std::error::Error for FileFault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            FileFault::Assign(error) | FileFault::Unknown(error) => Some(error),
+            FileFault::OtherFile
+            | FileFault::LiveSocket
+            | FileFault::StaleSocket
+            | FileFault::NoSuchOwner(_) => None,
+        }
+    }
+}
+
+impl std::error::Error for InheritFault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            InheritFault::Variables(error) => Some(error),
+            InheritFault::System(error) => Some(error),
+            InheritFault::Unknown { .. } | InheritFault::Taken | InheritFault::NotListening(_) => None,
         }
     }
 }

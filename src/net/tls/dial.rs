@@ -54,7 +54,15 @@ impl fmt::Display for TlsDialError {
     }
 }
 
-impl std::error::Error for TlsDialError {}
+impl std::error::Error for TlsDialError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            TlsDialError::Dial(error) => Some(error),
+            TlsDialError::Handshake { error, .. } => Some(error),
+            TlsDialError::NoServerName(_) => None,
+        }
+    }
+}
 
 impl TlsDialError {
     /// As [`DialError::is_shortage`].

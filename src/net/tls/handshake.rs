@@ -46,7 +46,15 @@ impl fmt::Display for HandshakeError {
     }
 }
 
-impl std::error::Error for HandshakeError {}
+impl std::error::Error for HandshakeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            HandshakeError::Tls(error) => Some(error),
+            HandshakeError::Io(error) => Some(error),
+            HandshakeError::TimedOut | HandshakeError::NoConfig(_) | HandshakeError::CrowdedOut => None,
+        }
+    }
+}
 
 /// Speaks TLS over a connection, as a client of `name`. Dropping the future drops the connection.
 ///

@@ -44,7 +44,14 @@ impl fmt::Display for TlsListenError {
     }
 }
 
-impl std::error::Error for TlsListenError {}
+impl std::error::Error for TlsListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            TlsListenError::Load(errors) => Some(errors),
+            TlsListenError::Listen(error) => Some(error),
+        }
+    }
+}
 
 /// One core's share of a listener: see [`ListenPart`]. TLS is loaded once for all of them.
 #[derive(Debug)]
