@@ -26,7 +26,9 @@ use crate::proto::proxy_protocol::{Header, Version};
 use crate::runtime::{ConnectAddr, LocalAddr, Runtime, Timer};
 use crate::spec::{Address, Carries, DialSpec, NetAddr, OriginAddress, PacketSpec, ProxyProtocolOut};
 
-/// Makes connections. Cheap to clone; the names that it has looked up are shared by its clones, on one core.
+/// Makes connections as a [`DialSpec`] says, on one core.
+///
+/// Cheap to clone. Clones share the spec and the names that were looked up.
 ///
 /// ```
 /// use ringport::net::Dialer;
@@ -64,39 +66,42 @@ impl<R: Runtime> Dialer<R> {
         Self::from_spec(&DialSpec::default(), runtime)
     }
 
-    /// As a spec says. Nothing is looked up and no socket is made.
+    /// As a spec says. Cannot fail, since the spec was checked: nothing is looked up and no socket is made yet.
     pub fn from_spec(spec: &DialSpec, runtime: &R) -> Self {
         let resolver = Resolver::new(spec.resolver(), runtime);
         let (spec, options) = (spec.clone(), OptionSets::default());
         Dialer(Rc::new(Inner { runtime: runtime.clone(), spec, resolver, options }))
     }
 
-    /// What looks names up for it.
+    /// The resolver of this dialer, which remembers names for all of its clones.
     pub fn resolver(&self) -> &Resolver<R> {
         &self.0.resolver
     }
 
-    /// What it was made of.
+    /// The spec that it was made from.
     pub fn spec(&self) -> &DialSpec {
         &self.0.spec
     }
 
-    /// Connects to a target, or to what the spec has in its place. The time limits of receives and sends that its options name
-    /// are kept by the stream. Where the spec asks for the PROXY protocol, the header says
-    /// that the connection is our own.
+    /// Connects to a target, or to the one that the spec has in its place.
     ///
-    /// Dropping the future cancels: whatever was under way is closed.
+    /// The stream itself keeps the time limits of `SO_RCVTIMEO` and `SO_SNDTIMEO`: the kernel ignores them on sockets that
+    /// do not block. Where the spec asks for the PROXY protocol, the header says that the connection is our own.
+    ///
+    /// Up to eight attempts run at a time, each with a descriptor. Dropping the future cancels the dial: every socket of an
+    /// attempt is closed. A look-up that others also wait for goes on.
     ///
     /// # Errors
-    /// Its kind, and every attempt with the address and what it met.
+    /// [`DialError::kind`] says what sort of failure it is, [`DialError::failures`] what each address met.
     pub async fn dial(&self, target: &NetAddr<OriginAddress>) -> Result<Stream<Bounded<R>>, DialError> {
         self.dial_for(target, &Header::Local).await
     }
 
-    /// As [`Dialer::dial`], for a client of ours: what a PROXY header says of it, where the spec asks for one.
+    /// As [`Dialer::dial`], on behalf of a client. Where the spec asks for the PROXY protocol, `client` is the header that
+    /// the connection begins with; otherwise it is not used.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Dialer::dial`].
     pub async fn dial_for(
         &self,
         target: &NetAddr<OriginAddress>,
@@ -109,10 +114,10 @@ impl<R: Runtime> Dialer<R> {
         self.race(target, &addrs, client, (begin, deadline)).await
     }
 
-    /// As [`Dialer::dial_for`], to addresses that [`Dialer::resolve`] gave, at least one, in this order. Nothing is looked up.
+    /// As [`Dialer::dial_for`], to addresses that [`Dialer::resolve`] gave, tried in this order. Nothing is looked up.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Dialer::dial`]. Without an address the dial fails with [`DialErrorKind::Other`].
     pub async fn dial_known(
         &self,
         target: &NetAddr<OriginAddress>,
@@ -125,11 +130,12 @@ impl<R: Runtime> Dialer<R> {
         self.race(target, addrs, client, (begin, deadline)).await
     }
 
-    /// Where a dial to this target would go, replaced or not, in the order of attempts; at least one address. A path, and an
-    /// address in the place of a name, is its own.
+    /// The addresses that a dial to this target would try, in that order; at least one.
+    ///
+    /// A replacement in the spec is followed first. A host that is an IP address, or a Unix socket, is not looked up.
     ///
     /// # Errors
-    /// The name gives no address that fits.
+    /// [`DialErrorKind::NotAStream`], [`DialErrorKind::Resolve`], or [`DialErrorKind::TimedOut`] with [`Phase::Resolve`].
     pub async fn resolve(&self, target: &NetAddr<OriginAddress>) -> Result<Vec<ConnectAddr>, DialError> {
         let Inner { runtime, spec, .. } = &*self.0;
         let deadline = spec.timeout().map(|timeout| later(runtime.now(), timeout));
@@ -198,12 +204,15 @@ impl<R: Runtime> Dialer<R> {
         Ok(stream)
     }
 
-    /// A socket of datagrams or packets that talks to a target alone: to the first address of its name that fits, within the
-    /// time limit of the spec, with its local address and options. Keep-alive and the PROXY protocol are of streams.
+    /// A socket of datagrams or packets that is connected to a target: it sends to that peer and hears no other.
+    ///
+    /// Of the addresses of a name the first that fits is taken; none is tried after it. The spec's time limit, local address
+    /// and options hold. Its keep-alive and PROXY protocol are not used: they are for streams. Dropping the future closes the
+    /// socket.
     ///
     /// # Errors
-    /// [`PacketError::Spec`]: the network is of streams, or the local address of another one; else as
-    /// [`PacketSocket::open_with`].
+    /// [`PacketError::Spec`] where the network carries streams, the local address is of another network, or the spec asks for
+    /// TLS; else as [`PacketSocket::open_with`].
     pub async fn dial_packets(
         &self,
         target: &NetAddr<OriginAddress>,

@@ -44,9 +44,10 @@ use crate::proto::proxy_protocol::Header;
 use crate::runtime::{Listener as _, LocalAddr, Runtime, Transport};
 use crate::spec::{Address, ListenSpec, NetAddr};
 
-/// Takes connections as a [`ListenSpec`] says. Dropping it stops listening on this core.
+/// Takes connections as a [`ListenSpec`] says, on one core.
 ///
-/// Connections that the kernel has taken and nobody has accepted are reset then.
+/// Dropping it stops listening on this core. Connections that the kernel has taken and nobody has accepted are then reset;
+/// [`Listener::poll_drain`] gives them out first.
 pub struct Listener<R: Runtime> {
     runtime: R,
     /// `None` once it is closed.
@@ -101,10 +102,10 @@ impl Rules {
 }
 
 impl<R: Runtime> Listener<R> {
-    /// Listens as the spec says, on this core alone.
+    /// Listens as the spec says, on this core alone. Blocks while the names of a file's user and group are looked up.
     ///
     /// # Errors
-    /// What is wrong; nothing is left then.
+    /// As [`ListenPart::open`] and [`Listener::new`]. No descriptor and no file is left.
     pub fn from_spec(spec: &ListenSpec, runtime: &R) -> Result<Self, ListenError> {
         let mut parts = ListenPart::open(spec, 1)?;
         Listener::new(parts.pop().expect("a part for each core"), runtime)
@@ -122,7 +123,8 @@ impl<R: Runtime> Listener<R> {
     /// Takes connections of this part on this core. Nothing is taken from the kernel before the first accept.
     ///
     /// # Errors
-    /// The part is of packets, or the driver cannot watch it; it is closed then.
+    /// [`ListenError::Kind`] for a part of packets, [`ListenError::Driver`] where the driver cannot watch it. The part is
+    /// closed.
     pub fn new(part: ListenPart, runtime: &R) -> Result<Self, ListenError> {
         packets::is_of(&part, Kind::Stream)?;
         let ListenPart { fd, index, local, backlog, plan, shared, file } = part;
@@ -147,7 +149,7 @@ impl<R: Runtime> Listener<R> {
         })
     }
 
-    /// Where it listens; with the port that the kernel chose. No system call.
+    /// Where it listens, with the port that the kernel chose. No system call.
     pub fn local_addr(&self) -> &LocalAddr {
         &self.local
     }
@@ -167,26 +169,28 @@ impl<R: Runtime> Listener<R> {
         &self.plan.refused
     }
 
-    /// To close the whole listener, and to look at its counters, from anywhere.
+    /// A handle that closes the whole listener, changes its rules and reads its counters, from any thread.
     pub fn handle(&self) -> ListenHandle {
         ListenHandle::new(&self.shared, &self.plan, self.file.as_ref())
     }
 
-    /// How many more connections it may take from the kernel beside those that wait here; no limit at first. Each that it
-    /// takes uses one up until the next accept, so tell it before each: for a limit that several listeners share.
+    /// Sets how many more connections it may take from the kernel, beside those that wait here. At first there is no limit.
+    ///
+    /// For a limit that several listeners share. The number does not count down by itself: set it before each accept.
     pub fn set_room(&mut self, room: usize) {
         self.room = room;
     }
 
-    /// Connections that were taken from the kernel and that accept has not given: in a queue, waiting for their header, or
-    /// held back by a limit. Each is a descriptor.
+    /// Connections that were taken from the kernel and not yet given out by accept. They wait in a queue, for their PROXY
+    /// header, or for a place below the limit. Each holds a descriptor.
     pub fn queued(&self) -> usize {
         let inner = self.inner.as_ref().map_or(0, |inner| inner.queued());
         inner + self.headers.pending() + usize::from(self.held.is_some())
     }
 
-    /// Closes the whole listener: what waits in accept, on any core, ends with [`AcceptError::Closed`]. Connections that were
-    /// accepted live on. The socket's file is removed with the last part.
+    /// Closes the whole listener, on every core. Whoever waits in accept gets [`AcceptError::Closed`].
+    ///
+    /// Connections that were accepted live on. The socket's file is removed with the last part.
     pub fn close(&mut self) {
         self.shared.close();
         self.stop();
@@ -200,13 +204,13 @@ impl<R: Runtime> Listener<R> {
         self.inner = None;
     }
 
-    /// The next connection that is let in and has a place, and who it is. Dropping the future loses none.
+    /// The next connection that the lists let in and the limits have a place for, and who it comes from.
     ///
-    /// One system call for each connection, for the peer's address. Running out of descriptors is no error: the listener
-    /// pauses and goes on when there are some.
+    /// Dropping the future loses no connection. Each costs one system call here, for the peer's address. Running out of
+    /// descriptors is no error: the listener pauses, and goes on when there are some.
     ///
     /// # Errors
-    /// [`AcceptError::Closed`] for good; after all others the next may work.
+    /// After [`AcceptError::Closed`] nothing more comes. After any other error the next accept may work.
     pub async fn accept(&mut self) -> Result<(Stream<Bounded<R>>, Peer), AcceptError> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
@@ -220,13 +224,13 @@ impl<R: Runtime> Listener<R> {
         })
     }
 
-    /// What still waits: in the kernel, behind a header that is to come, beyond a limit until another connection ends. `None`
-    /// once nothing is left: drop the listener then, at once; what comes in between is reset.
+    /// For the end of a listener: gives what still waits, and from the first call on takes only what has come already.
     ///
-    /// For the end of a listener: from the first call on it takes what has come, and arms nothing.
+    /// A connection may wait in the kernel, for its PROXY header, or beyond a limit until another connection ends. `None`
+    /// says that nothing is left. Drop the listener then at once: what comes in between is reset.
     ///
     /// # Errors
-    /// As [`Listener::accept`]; also that descriptors or memory are short.
+    /// As [`Listener::accept`]; here a shortage of descriptors or memory is an error too.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Candidate<R>>, AcceptError>> {
         self.draining = true;
         self.poll_one(cx)
@@ -331,7 +335,7 @@ impl<R: Runtime> Drop for Listener<R> {
     }
 }
 
-/// A whole listener, seen from anywhere.
+/// A handle on a whole listener, for any thread. It keeps no socket open.
 #[derive(Clone, Debug)]
 pub struct ListenHandle {
     shared: Arc<Shared>,
@@ -345,8 +349,9 @@ impl ListenHandle {
         ListenHandle { shared: shared.clone(), plan: plan.clone(), file }
     }
 
-    /// Removes the socket's file, where there is one and the spec does not keep it: for a process that ends without waiting
-    /// for its cores.
+    /// Removes the socket's file, unless the spec keeps it. For a process that ends without waiting for its cores.
+    ///
+    /// Does nothing where there is no file, or it is removed already.
     pub fn remove_file(&self) {
         if let Some(file) = self.file.upgrade() {
             file.remove();
@@ -358,11 +363,13 @@ impl ListenHandle {
         self.shared.close();
     }
 
-    /// Takes over what of another spec needs no new socket: lists of clients, limits, deadlines and the PROXY protocol. It holds
-    /// for connections that are accepted from now on; those that wait for their header keep what held before. What else the
-    /// spec says is not looked at: see [`ListenSpec::socket_changes`].
+    /// Takes over the parts of another spec that need no new socket: lists of clients, limits, deadlines, PROXY protocol.
     ///
-    /// A limit that is below what is open closes none of them. A limit for each address counts those accepted from then on.
+    /// They hold for connections that are accepted from now on. A connection that waits for its header keeps the old rules.
+    /// A new limit below the number of open connections closes none of them. A new limit for each address counts only
+    /// connections that are accepted later.
+    ///
+    /// The other fields are not looked at: [`ListenSpec::socket_changes`] says which of them differ.
     pub fn update(&self, spec: &ListenSpec) {
         self.shared.update(spec.limits(), Rules::new(spec, &self.plan));
     }

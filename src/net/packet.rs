@@ -24,10 +24,11 @@ use crate::spec::{
 
 /// A socket of datagrams or packets, with plain async methods.
 ///
-/// All methods take `&self`: one task may receive while another sends. A dropped future has lost nothing that was received
-/// and sent nothing by halves. Dropping the socket closes it, and removes its file where that is still its own.
+/// All methods take `&self`: one task may receive while another sends. A dropped future loses no datagram that was received
+/// and leaves none half sent. Dropping the socket closes it, and removes its file where the spec says so and the file is
+/// still its own.
 ///
-/// What the socket is asked for beyond an address is in its spec: options, a peer, groups. See [`PacketSpec`].
+/// Options, a peer and multicast groups come from a [`PacketSpec`].
 pub struct PacketSocket<D> {
     datagram: D,
     /// Received with others, and not taken yet; never more than a batch.
@@ -49,19 +50,21 @@ struct Waiting {
 impl<D: Datagram> PacketSocket<D> {
     /// Makes the socket that a spec asks for: options, bind or connect, groups.
     ///
-    /// What the spec lets be skipped is logged as a warning, as is an option of which the kernel made something else. A peer
-    /// that is a name is looked up by the system's resolver; of its addresses the first that fits is taken.
+    /// A peer's name is looked up by the system's resolver, and the first address that fits is taken. Options that the spec
+    /// lets be skipped are logged as warnings; so are those whose value the kernel changed.
+    ///
+    /// Dropping the future leaves no socket. Blocks while the names of a file's user and group are looked up.
     ///
     /// # Errors
-    /// Which step failed. Neither descriptor nor file is left.
+    /// Which step failed, and why. No descriptor and no file is left.
     pub async fn open<R: Runtime<Datagram = D>>(runtime: &R, spec: &PacketSpec) -> Result<Self, PacketError> {
         Self::open_with(runtime, spec, &Resolver::new(&ResolverSpec::default(), runtime)).await
     }
 
-    /// As [`PacketSocket::open`], with who looks the peer's name up.
+    /// As [`PacketSocket::open`], with a resolver of the caller's.
     ///
     /// # Errors
-    /// As there.
+    /// As [`PacketSocket::open`].
     pub async fn open_with<R: Runtime<Datagram = D>>(
         runtime: &R,
         spec: &PacketSpec,
@@ -111,18 +114,18 @@ impl<D: Datagram> PacketSocket<D> {
         Ok(socket)
     }
 
-    /// A UDP socket at an address, all else by default; at `[::]` it takes IPv4 too.
+    /// A UDP socket at an address, with every default. At `[::]` it takes IPv4 too.
     ///
     /// # Errors
-    /// Address in use, not available, not permitted.
+    /// [`PacketError::Open`]: the address is in use, not of this host, or not permitted.
     pub fn bind<R: Runtime<Datagram = D>>(runtime: &R, local: SocketAddr) -> Result<Self, PacketError> {
         Self::with_ends(runtime, &PacketEnds::Udp(Ends::Bound(local)))
     }
 
-    /// A UDP socket that talks to one peer alone, all else by default.
+    /// A UDP socket that talks to one peer alone, with every default.
     ///
     /// # Errors
-    /// No route, not permitted. That nobody listens there shows when something is sent.
+    /// [`PacketError::Open`]: no route, or not permitted. Whether anybody listens there shows only once something is sent.
     pub fn connect<R: Runtime<Datagram = D>>(runtime: &R, peer: SocketAddr) -> Result<Self, PacketError> {
         Self::with_ends(runtime, &PacketEnds::Udp(Ends::Connected { peer, local: None }))
     }
@@ -154,30 +157,30 @@ impl<D: Datagram> PacketSocket<D> {
         multicast.groups.iter().try_for_each(|group| self.join(group))
     }
 
-    /// Hears a multicast group from now on.
+    /// Joins a multicast group, from one source alone where that is named. ip(7), ipv6(7), RFC 4607.
     ///
     /// # Errors
-    /// [`PacketError::Group`]: no such interface, joined already, too many.
+    /// [`PacketError::Group`]: there is no such interface, the group is joined already, or there are too many.
     pub fn join(&self, group: &MulticastGroup) -> Result<(), PacketError> {
         self.datagram.join(&platform(group)).map_err(|error| PacketError::Group { group: group.group, error })
     }
 
-    /// Hears a multicast group no more.
+    /// Leaves a multicast group.
     ///
     /// # Errors
-    /// [`PacketError::Group`]: not joined.
+    /// [`PacketError::Group`]: the group was not joined.
     pub fn leave(&self, group: &MulticastGroup) -> Result<(), PacketError> {
         self.datagram
             .leave(&platform(group))
             .map_err(|error| PacketError::Group { group: group.group, error })
     }
 
-    /// The next datagram, with what is known of it. What the kernel joined (`UDP_GRO`) is given one by one.
+    /// The next datagram, with what the kernel told of it. Datagrams that the kernel joined (`UDP_GRO`) come one by one.
     ///
     /// # Errors
-    /// [`PacketError::Refused`] of a socket with a peer: nobody listens there, as far as an earlier datagram was answered;
-    /// said once, and the next call goes on. [`PacketError::Ended`] of a sequence of packets, for good.
-    /// [`PacketError::Receive`]: what else the kernel says.
+    /// [`PacketError::Refused`] on a socket with a peer: an earlier datagram came back, since nobody listens there. It is told
+    /// once, and the next call goes on. [`PacketError::Ended`] once the peer of a sequence of packets has ended, and from
+    /// then on. [`PacketError::Receive`] for what else the kernel says.
     pub async fn recv(&self) -> Result<Received, PacketError> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
@@ -204,8 +207,9 @@ impl<D: Datagram> PacketSocket<D> {
         self.recv().await.map(|received| (received.bytes, received.meta.peer))
     }
 
-    /// What waits, at most a batch, to the end of `into`, as the kernel gives it: what it joined is together, and
-    /// [`Received::segments`] are its datagrams. Returns how many.
+    /// Appends what waits to `into`, at most a batch, and returns how many entries came.
+    ///
+    /// Datagrams that the kernel joined (`UDP_GRO`) are one entry; [`Received::segments`] gives them one by one.
     ///
     /// # Errors
     /// As [`PacketSocket::recv`].
@@ -222,7 +226,7 @@ impl<D: Datagram> PacketSocket<D> {
         }
     }
 
-    /// Sends a datagram to the peer, and waits until the kernel has taken it. That it arrives nobody says.
+    /// Sends a datagram to the peer, and waits until the kernel has taken it. Nothing says whether it arrives.
     ///
     /// # Errors
     /// [`PacketError::NoPeer`] where the socket has none; else as [`PacketSocket::send_batch`].
@@ -230,7 +234,7 @@ impl<D: Datagram> PacketSocket<D> {
         self.send_one(Transmit::new(contents)).await
     }
 
-    /// As [`PacketSocket::send`], to somebody. IPv4 may be written as IPv4 on sockets of both families.
+    /// As [`PacketSocket::send`], to the address `dest`. On a socket of both families an IPv4 address needs no mapping.
     ///
     /// # Errors
     /// As [`PacketSocket::send_batch`].
@@ -242,8 +246,9 @@ impl<D: Datagram> PacketSocket<D> {
         self.send_one(Transmit::to(dest, contents)).await
     }
 
-    /// As [`PacketSocket::send_to`], to a host by its name: to the first of its addresses that this socket can reach. What the
-    /// resolver knows costs no look-up.
+    /// As [`PacketSocket::send_to`], to a host by its name: to the first of its addresses that is of the socket's family.
+    ///
+    /// A name that the resolver remembers costs no look-up.
     ///
     /// # Errors
     /// [`PacketError::Resolve`]; else as [`PacketSocket::send_batch`].
@@ -271,11 +276,13 @@ impl<D: Datagram> PacketSocket<D> {
         sent.map(|_| ()).map_err(|error| sent_error(error, &one[0]))
     }
 
-    /// Sends all of a batch from its front, and removes what the kernel has taken.
+    /// Sends a batch from its front, and removes each datagram that the kernel has taken.
+    ///
+    /// Dropping the future leaves in the batch what was not sent.
     ///
     /// # Errors
-    /// Why the one that is now in front was not taken; those before it are sent. [`PacketError::TooLong`],
-    /// [`PacketError::NoBuffers`], [`PacketError::NoPeer`]; [`PacketError::Send`]: what else the kernel says.
+    /// Why the datagram that is now in front was not taken; those before it are sent. [`PacketError::TooLong`],
+    /// [`PacketError::NoBuffers`], [`PacketError::NoPeer`], or [`PacketError::Send`] for what else the kernel says.
     pub async fn send_batch(&self, batch: &mut Vec<Transmit>) -> Result<(), PacketError> {
         while !batch.is_empty() {
             let sent = poll_fn(|cx| self.datagram.poll_send_batch(cx, batch)).await;
@@ -293,16 +300,18 @@ impl<D: Datagram> PacketSocket<D> {
         self.datagram.shutdown().map_err(PacketError::Send)
     }
 
-    /// Sends what `UDP_CORK` holds back, as one datagram, and holds back again. Nothing where the spec does not ask for it.
+    /// Sends what `UDP_CORK` holds back, as one datagram; later sends are held back again. Does nothing where the spec does not
+    /// ask for the option. Linux.
     ///
     /// # Errors
-    /// As of a send; what was held back is lost then.
+    /// [`PacketError::Send`]; what was held back is lost then.
     pub fn release_cork(&self) -> Result<(), PacketError> {
         self.datagram.release_cork(&self.options).map_err(PacketError::Send)
     }
 
-    /// What is received of a datagram at most, up to 1 MiB; the rest is lost and said to be. Default 64 KiB, which is above
-    /// every IP packet; Unix datagrams may be longer.
+    /// Sets how many bytes of a datagram are received, at most 1 MiB. The rest is lost, and its `is_truncated` says so.
+    ///
+    /// Default 64 KiB: no IP packet is longer, but a Unix datagram may be.
     pub fn set_max_len(&self, bytes: usize) {
         self.datagram.set_max_len(bytes);
     }
@@ -310,15 +319,15 @@ impl<D: Datagram> PacketSocket<D> {
     /// Our address. One system call.
     ///
     /// # Errors
-    /// The system's.
+    /// The kernel's.
     pub fn local_addr(&self) -> io::Result<LocalAddr> {
         self.datagram.local_addr()
     }
 
-    /// The only peer's address. One system call.
+    /// The address of the only peer. One system call.
     ///
     /// # Errors
-    /// `ENOTCONN` where there is no such.
+    /// `ENOTCONN` where the socket has no peer.
     pub fn peer_addr(&self) -> io::Result<LocalAddr> {
         self.datagram.peer_addr()
     }
@@ -533,7 +542,8 @@ pub enum PacketError {
     Resolve(ResolveError),
     /// Options that such a socket does not have, or that contradict each other. The spec's fault.
     Options(Vec<OptFault>),
-    /// The kernel does not keep such a time for a socket that does not block: race the call with a timer instead.
+    /// A time limit for receives or sends, which the kernel ignores on sockets that do not block, and packet sockets do not
+    /// keep. Race the call with a timer instead. The spec's fault.
     Untimed {
         /// The field of `sock_option.so_option`.
         field: &'static str,
@@ -568,20 +578,21 @@ pub enum PacketError {
         /// The kernel's: `ENODEV` for an interface that is not there, `EADDRINUSE` for a group that is joined already.
         error: io::Error,
     },
-    /// Nobody listens at the peer, as far as an earlier datagram was answered.
+    /// An earlier datagram came back, since nobody listens at the peer.
     Refused,
     /// The peer of a sequence of packets has ended.
     Ended,
     /// What else the kernel says to a receive.
     Receive(io::Error),
-    /// Longer than the protocol, or the path where it may not be cut, allows; nothing was sent. The caller's fault.
+    /// The datagram is longer than the protocol allows, or than the path where it may not be cut. It was not sent. The
+    /// caller's fault.
     TooLong {
         /// Its bytes.
         len: usize,
     },
     /// The interface's queue is full, or the system is out of memory for sending: send less, later.
     NoBuffers,
-    /// It was sent to no one, and the socket has no peer. The caller's fault.
+    /// The datagram names no destination, and the socket has no peer. The caller's fault.
     NoPeer,
     /// What else the kernel says to a send.
     Send(io::Error),

@@ -7,11 +7,12 @@ use crate::spec::PeerRange;
 
 /// Decides for an address whether it may connect. Knows no socket.
 ///
-/// Of the ranges that hold the peer's address and port, those with the longest prefix decide, and among these denial.
-/// A peer in no range may connect where nothing is allowed by name. IPv4-mapped addresses count as IPv4.
+/// Of the ranges that hold the peer's address and port, the one with the longest prefix decides; where several have the same
+/// prefix, denial wins. A peer in no range may connect only if nothing is allowed by name. IPv4-mapped addresses count as
+/// IPv4.
 ///
-/// A look-up costs a binary search over the ranges and a walk over those that enclose its end: at most one for each length
-/// of a prefix. A range takes 64 bytes.
+/// A look-up costs a binary search over the ranges, and a walk over those that enclose what it found: at most one for each
+/// length of a prefix. A range takes 64 bytes.
 #[derive(Clone, Debug)]
 pub struct PeerFilter {
     v4: Ranges,
@@ -21,7 +22,7 @@ pub struct PeerFilter {
 }
 
 impl PeerFilter {
-    /// Lets in those of `allowed`, all where it is empty, but for those of `denied`.
+    /// Lets in the peers of `allowed`, or everybody where that is empty, except those of `denied`.
     pub fn new(allowed: &[PeerRange], denied: &[PeerRange]) -> PeerFilter {
         let verdicts = allowed.iter().map(|range| (range, true));
         let verdicts: Vec<_> = verdicts.chain(denied.iter().map(|range| (range, false))).collect();
@@ -37,7 +38,7 @@ impl PeerFilter {
         self.allows_others && self.v4.prefixes.is_empty() && self.v6.prefixes.is_empty()
     }
 
-    /// Whether who is in no range is let in.
+    /// Whether a peer that is in no range is let in.
     pub fn allows_others(&self) -> bool {
         self.allows_others
     }

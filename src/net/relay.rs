@@ -18,10 +18,10 @@ use crate::runtime::{Moved, Splice, SpliceError, Transport, TxLevel};
 
 /// Unsent bytes above which no more is taken from the other side.
 const HIGH_WATER: usize = 256 * 1024;
-/// So much at once, so much more often than less, and a way goes on by splice.
+/// A way changes to splicing once it has brought `MUCH` at once `OFTEN` times more than less.
 const MUCH: usize = 16 * 1024;
 const OFTEN: u8 = 4;
-/// So little at once, so often in a row, and it goes on by copying.
+/// It changes back to copying once it has brought no more than `LITTLE` at once, `SELDOM` times in a row.
 const LITTLE: u64 = 4 * 1024;
 const SELDOM: u8 = 16;
 
@@ -61,15 +61,15 @@ impl std::error::Error for RelayError {
     }
 }
 
-/// Passes bytes both ways, and each end on to the other side, until both have ended; what either stream has received
-/// already goes first.
+/// Passes bytes both ways until both streams have ended. What either has received already goes first; the end of one is
+/// passed on to the other.
 ///
-/// What comes in bulk goes from socket to socket past user space where the runtime can (splice(2) on Linux). Dropping the
-/// future in the middle may lose bytes that are under way; the stream that they were for is reset when it closes then.
-/// There is no timeout inside: see [`Relay`].
+/// Bulk goes from socket to socket past user space, where the runtime can do that (splice(2) on Linux). Dropping the future
+/// may lose bytes that are under way; the stream that they were meant for is then reset when it closes. There is no timeout:
+/// race it with one, or use [`Relay`].
 ///
 /// # Errors
-/// Which stream failed. What the other has been given is sent.
+/// Which stream failed. What the other was given before is still sent.
 pub async fn relay<T: Transport>(
     first: &mut Stream<T>,
     second: &mut Stream<T>,
@@ -79,7 +79,7 @@ pub async fn relay<T: Transport>(
     Ok(relay.relayed())
 }
 
-/// [`relay`] as a state to be polled, for who races it with a timer or wants to know how far it is.
+/// [`relay`] as a state to be polled, for callers that race it with a timer or want to know how far it is.
 #[derive(Default)]
 pub struct Relay {
     up: Way,
@@ -92,7 +92,8 @@ impl Relay {
         Relay::default()
     }
 
-    /// Passes on what there is. Always with the same two streams, and nobody else may send to them or receive meanwhile.
+    /// Passes on what there is. Call it with the same two streams each time; nothing else may send to them or receive from
+    /// them meanwhile.
     ///
     /// # Errors
     /// In the `Poll`: which stream failed.
@@ -113,7 +114,7 @@ impl Relay {
         if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// What has been passed on so far, handed to the system at least.
+    /// How many bytes were passed on so far. They were handed to the kernel; the peer may have read none of them.
     pub fn relayed(&self) -> Relayed {
         Relayed { to_second: self.up.passed, to_first: self.down.passed }
     }

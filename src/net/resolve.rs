@@ -40,13 +40,13 @@ pub enum ResolveError {
     NotFound,
     /// It has addresses, none of them of the network's family, or of that of the local address.
     NoSuitableAddress,
-    /// The name is another's alias, and that one another's, without an end in sight.
+    /// The name is an alias of an alias, and so on, beyond what is followed. Whoever keeps the zone is at fault.
     Aliases,
     /// No name server could answer.
     NoServer,
-    /// Nothing was known in time.
+    /// No answer came within the time of the resolver's spec.
     TimedOut,
-    /// Too many look-ups wait already.
+    /// Too many look-ups wait already, of this core or of the threads that ask the system. Try again later.
     Busy,
     /// Something else, as the system says it.
     Other(String),
@@ -92,7 +92,7 @@ impl From<LookupFault> for ResolveError {
 /// The addresses of a name, with port 0, in the order in which they are tried; at least one.
 type Answer = Result<Rc<[SocketAddr]>, ResolveError>;
 
-/// Looks names up, and remembers them. Cheap to clone; clones share what they know, on one core.
+/// Looks names up and remembers them, on one core. Cheap to clone; clones share what they know.
 ///
 /// ```
 /// use ringport::net::Resolver;
@@ -123,11 +123,13 @@ impl<R: Runtime> Resolver<R> {
         Resolver { runtime: runtime.clone(), names: Names::new(spec) }
     }
 
-    /// The addresses of a host, in the order in which to try them; at least one, at most 64. An address is its own. Dropping the
-    /// future loses nothing of what others wait for.
+    /// The addresses of a host, in the order in which to try them: 1 to 64. A host that is an IP address is not looked up.
+    ///
+    /// Never blocks the core. Dropping the future does not stop the look-up: others may wait for it, and its answer is
+    /// remembered.
     ///
     /// # Errors
-    /// There is none, or it could not be found out.
+    /// Why there is no address: see [`ResolveError`].
     pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, port)]);

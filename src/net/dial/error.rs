@@ -11,7 +11,7 @@ use crate::net::resolve::ResolveError;
 use crate::runtime::{LocalAddr, OpenError};
 use crate::spec::{NetAddr, Network, OriginAddress};
 
-/// Why a dial failed: what sort of failure it is, of which target, and what each address that was tried said.
+/// Why a dial failed: the target, the sort of failure, and what each address met that was tried.
 #[derive(Debug)]
 pub struct DialError {
     pub(super) target: NetAddr<OriginAddress>,
@@ -20,8 +20,10 @@ pub struct DialError {
     pub(super) untried: usize,
 }
 
-/// The sort of failure, for a caller to act on. Of several failed attempts it is the one that tells most: what the caller's
-/// own options or local address did, then what got furthest.
+/// The sort of failure, for a caller to act on.
+///
+/// Of several failed attempts the one that tells most decides: first a refused option, then the local address, a refused
+/// connection, a time limit, no route, and last anything else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DialErrorKind {
@@ -33,15 +35,16 @@ pub enum DialErrorKind {
     Resolve(ResolveError),
     /// A socket option was refused, or does not fit. The spec's fault, or the process lacks a privilege.
     Option,
-    /// The local address is not to be had: in use, not ours, of another family, or its range of ports is used up.
+    /// The local address cannot be used: it is taken, not of this host, or of another family; or no port of its range is free.
+    /// The spec's fault, or the machine is short of ports.
     LocalAddr,
-    /// Nobody listens there.
+    /// Nobody listens there, or the queue of a Unix listener is full.
     Refused,
-    /// The time was over.
+    /// The time limit of the spec, or the kernel's for a connection, passed in this phase.
     TimedOut(Phase),
-    /// There is no way there: no route, no such host, or no such Unix socket.
+    /// There is no way there: no route to the host, a network that is down, or no such Unix socket.
     Unreachable,
-    /// Something else, such as no descriptors left.
+    /// Something else, such as no descriptors left: see [`DialError::failures`] and [`DialError::is_shortage`].
     Other,
 }
 

@@ -1,4 +1,4 @@
-//! A connection with deadlines, and of a listener with its place among those that that one may have.
+//! A connection with deadlines; an accepted one also counts against the limits of its listener.
 
 use std::fmt;
 use std::io;
@@ -17,9 +17,9 @@ use crate::spec::Deadlines;
 /// A deadline has passed. Errors of a [`Bounded`] transport that are [`io::ErrorKind::TimedOut`] carry it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeadlineError {
-    /// Nothing came for so long while it was waited for. The next receive has as long again.
+    /// A receive waited for so long and nothing came. The next receive has as long again.
     Read(Duration),
-    /// The peer took too little for so long while it was waited for. The next send has as long again.
+    /// A send waited for so long and the peer took too little. The next send has as long again.
     Write(Duration),
     /// The connection is as old as it may become. Nothing works any more.
     Connection(Duration),
@@ -60,10 +60,11 @@ pub(in crate::net) struct Bounds {
     pub(in crate::net) rearmed: Option<(Arc<OptSet>, Target)>,
 }
 
-/// A transport with the deadlines of a spec; one of a listener's connection is counted until it is dropped.
+/// A transport with the deadlines of a spec. An accepted connection counts against the limits of its listener until this is
+/// dropped.
 ///
-/// A deadline is looked at by whoever waits: without a receive or a send that waits, nothing is cut. A wait that was given up
-/// and is taken up long after its deadline begins anew.
+/// Deadlines are watched only while a receive or a send waits: an idle connection that nobody waits on is not cut. A wait
+/// that was dropped, and is taken up again long after its deadline, begins anew.
 pub struct Bounded<R: Runtime> {
     inner: R::Stream,
     /// `None` without deadlines and options to set again, which is usual: each call then costs one comparison more.

@@ -15,21 +15,21 @@ use crate::spec::SpecErrors;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// The address: in use, not available here, not permitted. The system's answer.
+    /// bind(2) or listen(2) refused the address: in use, not of this host, or not permitted.
     Address {
         /// The address.
         addr: LocalAddr,
-        /// The system's.
+        /// The kernel's.
         error: io::Error,
     },
-    /// The socket's file: something is in the way, or its mode or owner cannot be had.
+    /// The socket's file: something is in the way, or its mode or owner cannot be set.
     File {
         /// Where it is.
         path: PathBuf,
         /// What is wrong.
         fault: FileFault,
     },
-    /// The socket that was to be inherited.
+    /// The socket that was to be inherited cannot be used.
     Inherited {
         /// Its name.
         name: String,
@@ -45,17 +45,17 @@ pub enum ListenError {
         /// Every fault.
         faults: Vec<OptFault>,
     },
-    /// No socket is to be had: out of descriptors, or the machine lacks the family.
+    /// socket(2) gave none: out of descriptors, or the machine lacks the family.
     Socket {
         /// The sort of socket.
         target: Target,
-        /// The system's.
+        /// The kernel's.
         error: io::Error,
     },
     /// The driver cannot watch it.
     Driver(io::Error),
-    /// Such a socket is taken by the other type: of packets by [`PacketListener`](crate::net::PacketListener), of streams by
-    /// [`Listener`](crate::net::Listener). The caller's fault.
+    /// The socket is for the other type: a [`PacketListener`](crate::net::PacketListener) takes those of packets, a
+    /// [`Listener`](crate::net::Listener) those of streams. The caller's fault.
     Kind(Target),
     /// The address is of a network without connections, such as UDP. The caller's fault.
     Spec(SpecErrors),

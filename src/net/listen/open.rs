@@ -21,9 +21,11 @@ use crate::net::PeerFilter;
 use crate::runtime::{ConnectAddr, ListenOptions, LocalAddr};
 use crate::spec::{Address, ListenSockets, ListenSource, ListenSpec, OnUnsupported, Owner, UnixFile};
 
-/// One core's share of a listener: bound and listening. It may cross threads; [`Listener::new`](super::Listener::new) takes it.
+/// One core's share of a listener, bound and listening. It may cross threads; [`Listener::new`](super::Listener::new) takes
+/// it.
 ///
-/// Dropping all of them closes the sockets and removes the socket's file, where the spec says so and it is still ours.
+/// Dropping the last part closes the sockets. It also removes the socket's file, where the spec says so and the file is
+/// still ours.
 #[derive(Debug)]
 pub struct ListenPart {
     pub(super) fd: OwnedFd,
@@ -36,13 +38,16 @@ pub struct ListenPart {
 }
 
 impl ListenPart {
-    /// Makes the sockets of a listener for so many cores, at least one: one for each, to which the kernel spreads connections,
-    /// or one that all take from, as the spec says; also one where it has `SO_REUSEPORT` off, or the socket is inherited.
+    /// Makes the sockets of a listener, a part for each core; 0 cores count as one.
     ///
-    /// Port 0 becomes one port for all of them. Names of users and groups are looked up, which may take a while.
+    /// As the spec says, each core has a socket of its own, over which the kernel spreads connections, or all take from one.
+    /// It is one also for Unix sockets, for inherited ones, and where the spec has `SO_REUSEPORT` off. Port 0 becomes the
+    /// same port for all of them.
+    ///
+    /// Blocks while the names of a file's user and group are looked up.
     ///
     /// # Errors
-    /// What is wrong; nothing is left of the listener then.
+    /// Which step failed, and why. No descriptor and no file of the listener is left.
     pub fn open(spec: &ListenSpec, cores: usize) -> Result<Vec<ListenPart>, ListenError> {
         if spec.tls().is_some() {
             // Nobody may take plain connections for safe ones.
@@ -77,12 +82,12 @@ impl ListenPart {
         Ok(made.fds.into_iter().enumerate().map(part).collect())
     }
 
-    /// Where it listens; with the port that the kernel chose.
+    /// Where it listens, with the port that the kernel chose. No system call.
     pub fn local_addr(&self) -> &LocalAddr {
         &self.local
     }
 
-    /// To close the whole listener, and to look at its counters, from anywhere.
+    /// A handle that closes the whole listener, changes its rules and reads its counters, from any thread.
     pub fn handle(&self) -> ListenHandle {
         ListenHandle::new(&self.shared, &self.plan, self.file.as_ref())
     }

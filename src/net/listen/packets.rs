@@ -14,11 +14,10 @@ use crate::net::PacketSocket;
 use crate::runtime::{Datagram as _, Listener as _, LocalAddr, Runtime};
 use crate::spec::ListenSpec;
 
-/// Takes connections of a `unixpacket` listener, each a [`PacketSocket`], which keeps every packet whole. Dropping it stops
-/// listening on this core.
+/// Takes connections of a `unixpacket` listener, on one core. Each is a [`PacketSocket`], which keeps every packet whole.
 ///
-/// Clients of Unix sockets have no address, so there are no lists of them, no PROXY protocol and no limit for each; a spec that
-/// asks for these, or for deadlines, is refused by its check.
+/// Clients of Unix sockets have no address, so there are no lists of clients, no PROXY protocol and no limit for each
+/// address. The check refuses a spec that asks for these, or for deadlines. Dropping it stops listening on this core. Linux.
 pub struct PacketListener<R: Runtime> {
     /// `None` once it is closed.
     inner: Option<R::Listener>,
@@ -37,7 +36,7 @@ impl<R: Runtime> PacketListener<R> {
     /// Listens as the spec says, on this core alone.
     ///
     /// # Errors
-    /// What is wrong; nothing is left then.
+    /// As [`ListenPart::open`] and [`PacketListener::new`]. No descriptor and no file is left.
     pub fn from_spec(spec: &ListenSpec, runtime: &R) -> Result<Self, ListenError> {
         let mut parts = ListenPart::open(spec, 1)?;
         PacketListener::new(parts.pop().expect("a part for each core"), runtime)
@@ -46,7 +45,8 @@ impl<R: Runtime> PacketListener<R> {
     /// Takes connections of this part on this core. Nothing is taken from the kernel before the first accept.
     ///
     /// # Errors
-    /// The part is of streams, or the driver cannot watch it; it is closed then.
+    /// [`ListenError::Kind`] for a part of streams, [`ListenError::Driver`] where the driver cannot watch it. The part is
+    /// closed.
     pub fn new(part: ListenPart, runtime: &R) -> Result<Self, ListenError> {
         is_of(&part, Kind::Seqpacket)?;
         let handle = part.handle();
@@ -70,12 +70,12 @@ impl<R: Runtime> PacketListener<R> {
         &self.local
     }
 
-    /// To close the whole listener, and to look at its counters, from anywhere.
+    /// A handle that closes the whole listener, changes its rules and reads its counters, from any thread.
     pub fn handle(&self) -> ListenHandle {
         self.handle.clone()
     }
 
-    /// Closes the whole listener: what waits in accept, on any core, ends with [`AcceptError::Closed`]. Connections that were
+    /// Closes the whole listener, on every core. Whoever waits in accept gets [`AcceptError::Closed`]. Connections that were
     /// accepted live on.
     pub fn close(&mut self) {
         self.shared.close();
@@ -89,10 +89,10 @@ impl<R: Runtime> PacketListener<R> {
         self.inner = None;
     }
 
-    /// The next connection that has a place. Dropping the future loses none.
+    /// The next connection that the limit has a place for. Dropping the future loses no connection.
     ///
     /// # Errors
-    /// [`AcceptError::Closed`] for good; after all others the next may work.
+    /// After [`AcceptError::Closed`] nothing more comes. After any other error the next accept may work.
     pub async fn accept(&mut self) -> Result<PacketSocket<R::Datagram>, AcceptError> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
