@@ -19,8 +19,9 @@ use super::read::{Format, parse, read_and_check};
 use super::sockopt::SockOptions;
 use super::tls::TlsClientSpec;
 
-/// How to dial, in which ranges hold, nothing contradicts itself and every default is filled in. It says nothing of where
-/// to: one spec serves many targets.
+/// How to dial, as checked: every value is in its range, nothing contradicts itself, and every default is filled in.
+///
+/// It does not say where to: one spec serves many targets.
 ///
 /// Made by [`DialSpec::from_text`], `TryFrom<&raw::DialConfig>` or [`DialSpec::builder`], which obey the same rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +38,8 @@ pub struct DialSpec {
 }
 
 impl Default for DialSpec {
-    /// The kernel's address, no limit of time, the next address after 300 ms, keep-alive, the system's resolver.
+    /// The kernel chooses the local address, no time limit, the next address is tried after 300 ms, keep-alive is on, the
+    /// system's resolver is asked, no TLS.
     fn default() -> Self {
         DialSpec {
             local: None,
@@ -72,13 +74,13 @@ impl DialSpec {
         DialSpecBuilder { spec: self }
     }
 
-    /// As this one, but that a whole dial takes at most so long.
+    /// This spec with a time limit of a whole dial that is `limit`, or its own where that is shorter.
     pub fn within(mut self, limit: Duration) -> DialSpec {
         self.timeout = Some(self.timeout.map_or(limit, |timeout| timeout.min(limit)));
         self
     }
 
-    /// As this one, but that no name is kept: for who keeps them.
+    /// This spec without a cache of names, for callers that keep the addresses themselves.
     pub fn without_cache(mut self) -> DialSpec {
         self.resolver.cache_entries = 0;
         self
@@ -100,22 +102,23 @@ impl DialSpec {
         self.replacements.iter().find(|rule| rule.from == *target).map_or(target, |rule| &rule.to)
     }
 
-    /// For a whole dial: look-up and all attempts; `None` = no limit.
+    /// For a whole dial, look-up and all attempts: 1 ms to 24 days. Default `None`: no limit.
     pub fn timeout(&self) -> Option<Duration> {
         self.timeout
     }
 
-    /// After how long an attempt is joined by one to the next address (RFC 8305); `None` = one after the other.
+    /// After how long an attempt is joined by one to the next address: 10 ms to 24 days. Default 300 ms; `None`: each waits
+    /// for the end of the one before. RFC 8305 5.
     pub fn fallback_delay(&self) -> Option<Duration> {
         self.fallback_delay
     }
 
-    /// Keep-alive of TCP connections.
+    /// Keep-alive of TCP connections. Default: on, see [`KeepAlive::default`].
     pub fn keep_alive(&self) -> KeepAlive {
         self.keep_alive
     }
 
-    /// Options of every socket, without those of keep-alive.
+    /// Options of every socket, without those that [`DialSpec::keep_alive`] stands for. Default: none.
     pub fn sock_options(&self) -> &SockOptions {
         &self.sock_options
     }
@@ -125,12 +128,13 @@ impl DialSpec {
         &self.resolver
     }
 
-    /// Whether connections begin with the PROXY protocol.
+    /// The form of the PROXY protocol that connections begin with. Default `None`: they begin without.
     pub fn proxy_protocol(&self) -> Option<ProxyProtocolOut> {
         self.proxy_protocol
     }
 
-    /// TLS over the connections: [`crate::net::tls::TlsDialer`] speaks it, a [`crate::net::Dialer`] refuses to dial with it.
+    /// TLS over the connections; default `None`: they are plain. A [`crate::net::tls::TlsDialer`] speaks it; a
+    /// [`crate::net::Dialer`] refuses to dial where it is asked for.
     pub fn tls(&self) -> Option<&TlsClientSpec> {
         self.tls.as_ref()
     }
@@ -142,7 +146,7 @@ impl DialSpec {
         self
     }
 
-    /// The same for plain connections.
+    /// This spec without its TLS.
     #[must_use]
     pub fn without_tls(&self) -> DialSpec {
         DialSpec { tls: None, ..self.clone() }
@@ -157,11 +161,11 @@ impl DialSpec {
         check.or(())
     }
 
-    /// Every option of a socket that dials on such a target, keep-alive and defaults included, and what is skipped because
-    /// it lacks it.
+    /// Every option of a socket of this sort, keep-alive and defaults included; and the options that are skipped because such
+    /// a socket lacks them.
     ///
     /// # Errors
-    /// What is unsupported and may not be skipped. The writer of the spec is at fault.
+    /// The options that such a socket lacks and the spec does not let be skipped. The writer of the spec is at fault.
     pub fn socket_options(&self, target: Target) -> Result<(OptSet, Vec<OptFault>), Vec<OptFault>> {
         let mut options = self.sock_options.clone();
         if target.kind == Kind::Stream && target.family != Family::Unix {
@@ -214,7 +218,7 @@ impl Replacement {
     /// `to` is dialled instead of `from`.
     ///
     /// # Errors
-    /// They carry different things, or are the same, in words; the caller is at fault.
+    /// In words: the two networks carry different things, or the targets are the same. The caller is at fault.
     pub fn new(from: NetAddr<OriginAddress>, to: NetAddr<OriginAddress>) -> Result<Replacement, String> {
         if from == to {
             return Err("the target is replaced by itself".to_owned());
@@ -262,7 +266,8 @@ impl std::fmt::Display for Replacement {
     }
 }
 
-/// A text at the first `) > (`, with any blanks or arrows between: what is before, and the rest from the bracket on.
+/// Cuts a text at the first `) > (`, with any blanks and arrows between the brackets: what is before it, and the rest from
+/// the opening bracket on.
 fn split_target(text: &str) -> Option<(&str, &str)> {
     text.match_indices(')').find_map(|(at, _)| {
         let rest = &text[at + 1..];
@@ -273,34 +278,38 @@ fn split_target(text: &str) -> Option<(&str, &str)> {
 
 /// How names are looked up.
 ///
-/// Without servers, search domains, dots and a hosts file of one's own the system's resolver is asked, as the system is configured;
-/// it has `timeout` times `attempts` for a whole look-up, and tells no time to live, so what it says is kept 30 s at most.
-/// With any of them names are looked up by ourselves: in the hosts file, then at the servers, by UDP, and by TCP what does not fit
-/// into a datagram.
+/// By default the system's resolver is asked (getaddrinfo(3)), as the system is configured. A whole look-up has `timeout`
+/// times `attempts`. It tells no time to live, so its answers are kept for 30 s at most.
+///
+/// Where any of `servers`, `search`, `ndots` and `hosts_file` differs from the default, names are looked up by ourselves: in
+/// the hosts file, then at the servers by UDP, and by TCP where the answer does not fit into a datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolverSpec {
-    /// For one question to one server.
+    /// For one question to one server: 1 ms to 24 days. Default 5 s.
     pub timeout: Duration,
-    /// Rounds over the servers, 1 to 10.
+    /// Rounds over the servers: 1 to 10. Default 2.
     pub attempts: u32,
-    /// At most 8, asked in this order, but first who has answered last; none = those of `/etc/resolv.conf`.
+    /// Name servers, at most 8. They are asked in this order, but the one that answered last comes first. Empty, the
+    /// default: those of `/etc/resolv.conf`.
     pub servers: Vec<SocketAddr>,
-    /// Domains that short names are tried in, at most 8, in lower case; none = those of `/etc/resolv.conf`.
+    /// Domains that short names are tried in, at most 8, in lower case. Empty, the default: those of `/etc/resolv.conf`.
     pub search: Vec<String>,
-    /// Names with fewer dots are tried in the search domains first, others as they are; at most 15. `None` = what
-    /// `/etc/resolv.conf` says, or 1.
+    /// Names with fewer dots than this are tried in the search domains first, others as they are. At most 15. Default
+    /// `None`: what `/etc/resolv.conf` says, else 1.
     pub ndots: Option<u32>,
-    /// A file of names that is asked before any server; looked at for each look-up, and read when it has changed. It has to be
-    /// there, but for those in `/etc`.
+    /// A file of names that is asked before any server; `None`: no file. Default `/etc/hosts`.
+    ///
+    /// Each look-up looks whether the file has changed, and reads it again if so. A look-up fails where the file is missing,
+    /// unless it is in `/etc`.
     pub hosts_file: Option<PathBuf>,
-    /// Names kept, each for as long as its answer says, at most 65,536; 0 = none.
+    /// How many names are kept, each for as long as its answer says: at most 65,536; 0 keeps none. Default 1,024.
     pub cache_entries: u32,
-    /// The longest that an answer is kept; 1 s to 30 days in whole seconds.
+    /// The longest time that an answer is kept: 1 s to 30 days, in whole seconds. Default 1 hour.
     pub cache_max_ttl: Duration,
 }
 
 impl Default for ResolverSpec {
-    /// The system's servers, asked twice for 5 s, and 1,024 names kept for an hour at most.
+    /// The system's resolver, 10 s for a look-up, and 1,024 names kept for an hour at most.
     fn default() -> Self {
         ResolverSpec {
             timeout: Duration::from_secs(5),
@@ -423,7 +432,7 @@ impl DialSpecBuilder {
 }
 
 impl Check {
-    /// How to dial; `targets` are the sockets that it is for, where those are known.
+    /// How to dial; `target` is the sort of socket that it is for, where that is known.
     pub(super) fn dial_config(
         &mut self,
         raw: &raw::DialConfig,
@@ -487,7 +496,7 @@ impl Check {
         self.parsed(&join(path, "local_address"), parsed)
     }
 
-    /// A port that is given is not chosen.
+    /// Refuses the options that choose a port where the local address has one already.
     fn local_ports(&mut self, local: Option<&NetAddr<Address>>, options: &SockOptions, path: &str) {
         let Some(Address::Inet(inet)) = local.map(NetAddr::address) else { return };
         if inet.port() == 0 {

@@ -111,8 +111,9 @@ impl Spec {
         }
     }
 
-    /// What in a file that can be read is likely not meant: times without a unit, which count what the schema says. None for
-    /// protobuf, and for a file that [`Spec::from_file`] cannot read.
+    /// What a file says that its writer may not have meant: times without a unit, which count in the unit of the schema.
+    ///
+    /// Empty for protobuf, and for a file that [`Spec::from_file`] cannot read.
     pub fn notices(bytes: &[u8], path: &Path, kind: Option<SpecKind>) -> Vec<Fault> {
         let (Ok(format), Ok(text)) = (Format::from_path(path), std::str::from_utf8(bytes)) else {
             return Vec::new();
@@ -131,8 +132,8 @@ impl Spec {
     /// Reads and checks a message in protobuf's binary form; `file_name` is only quoted in faults.
     ///
     /// # Errors
-    /// Every fault, by path; lines there are none. A message that is malformed is told by the byte. The writer of the
-    /// message is at fault.
+    /// Every fault, by path: a binary message has no lines. A malformed message is one fault, with the position of its byte.
+    /// The writer of the message is at fault.
     pub fn from_protobuf(bytes: &[u8], file_name: &str, kind: SpecKind) -> Result<Spec, SpecErrors> {
         match kind {
             SpecKind::Dial => check_protobuf(bytes, file_name, check::<raw::DialConfig>),

@@ -19,7 +19,7 @@ use super::sockopt::{OnUnsupported, SockOptions};
 use super::tls::TlsServerSpec;
 use super::unix_file::UnixFile;
 
-/// A listener in which ranges hold, nothing contradicts itself and every default is filled in.
+/// A listener, as checked: every value is in its range, nothing contradicts itself, and every default is filled in.
 ///
 /// Made by [`ListenSpec::from_text`], `TryFrom<&raw::ListenConfig>` or [`ListenSpec::builder`], which obey the same rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +46,13 @@ impl ListenSpec {
         read_and_check(&parse(text, format, file_name)?, file_name, |raw| ListenSpec::try_from(raw))
     }
 
-    /// Begins a spec in code: this address, all else by default.
+    /// Begins a spec in code: this address, with every other field at its default.
     pub fn builder(address: NetAddr<Address>) -> ListenSpecBuilder {
         ListenSpecBuilder { spec: ListenSpec::of(ListenSource::Address(address)) }
     }
 
-    /// Begins a spec in code: a socket by its name in `LISTEN_FDNAMES`, all else by default.
+    /// Begins a spec in code: the inherited socket of this name in `LISTEN_FDNAMES`, with every other field at its default.
+    /// Not on Windows. sd_listen_fds(3).
     pub fn inherited(name: impl Into<String>) -> ListenSpecBuilder {
         ListenSpecBuilder { spec: ListenSpec::of(ListenSource::Inherited(name.into())) }
     }
@@ -98,23 +99,24 @@ impl ListenSpec {
         self.deadlines
     }
 
-    /// Keep-alive of TCP connections; `None` for other networks. For an inherited socket that says nothing, the default
-    /// holds where it is TCP.
+    /// Keep-alive of TCP connections. Default: on, see [`KeepAlive::default`]. `None` for other networks; also for an
+    /// inherited socket where the spec says nothing, and then the default holds if it turns out to be TCP.
     pub fn keep_alive(&self) -> Option<KeepAlive> {
         self.keep_alive
     }
 
-    /// Options of the sockets, without those of keep-alive.
+    /// Options of the sockets, without those that [`ListenSpec::keep_alive`] stands for. Default: none.
     pub fn sock_options(&self) -> &SockOptions {
         &self.sock_options
     }
 
-    /// Connections that wait in the kernel for accept: 1 to 65,535.
+    /// Connections that may wait in the kernel for accept: 1 to 65,535. Default 4,096. Linux caps it at
+    /// `net.core.somaxconn`. listen(2).
     pub fn backlog(&self) -> u32 {
         self.backlog
     }
 
-    /// How cores share the address.
+    /// How cores share the address. Default: a socket for each core; Unix addresses always have one.
     pub fn sockets(&self) -> ListenSockets {
         self.sockets
     }
@@ -124,12 +126,13 @@ impl ListenSpec {
         self.unix.as_ref()
     }
 
-    /// Whether connections begin with the PROXY protocol.
+    /// The PROXY protocol that connections begin with. Default `None`: they begin without.
     pub fn proxy_protocol(&self) -> Option<&ProxyProtocol> {
         self.proxy_protocol.as_ref()
     }
 
-    /// TLS with the clients: [`crate::net::tls::TlsListener`] speaks it, a [`crate::net::Listener`] refuses to listen with it.
+    /// TLS with the clients; default `None`: connections are plain. A [`crate::net::tls::TlsListener`] speaks it; a
+    /// [`crate::net::Listener`] refuses to listen where it is asked for.
     pub fn tls(&self) -> Option<&TlsServerSpec> {
         self.tls.as_ref()
     }
@@ -141,7 +144,7 @@ impl ListenSpec {
         self
     }
 
-    /// The same for plain connections.
+    /// This spec without its TLS.
     #[must_use]
     pub fn without_tls(&self) -> ListenSpec {
         ListenSpec { tls: None, ..self.clone() }
@@ -152,11 +155,11 @@ impl ListenSpec {
         self.source.target()
     }
 
-    /// Every option of the listening socket, keep-alive and defaults included, and what is skipped because such a socket
-    /// lacks it. `target` is [`ListenSpec::target`], or what an inherited socket turns out to be.
+    /// Every option of the listening socket, keep-alive and defaults included; and the options that are skipped because such
+    /// a socket lacks them. `target` is [`ListenSpec::target`], or what an inherited socket turns out to be.
     ///
     /// # Errors
-    /// What is unsupported and may not be skipped; never for the spec's own target.
+    /// The options that such a socket lacks and the spec does not let be skipped; never for the spec's own target.
     pub fn socket_options(&self, target: Target) -> Result<(OptSet, Vec<OptFault>), Vec<OptFault>> {
         let mut options = self.sock_options.clone();
         let is_tcp = is_tcp(target);
@@ -169,8 +172,10 @@ impl ListenSpec {
         options.for_target(target)
     }
 
-    /// Fields in which another spec differs that a listener of this one cannot take over while it listens: it needs another. All
-    /// else [`ListenHandle::update`](crate::net::ListenHandle::update) takes over.
+    /// The fields in which `other` differs and that need another socket, by their names in the schema.
+    ///
+    /// A listener cannot take these over while it listens. [`ListenHandle::update`](crate::net::ListenHandle::update) takes
+    /// over all others.
     pub fn socket_changes(&self, other: &ListenSpec) -> Vec<&'static str> {
         let changes = [
             ("addr", self.source != other.source),
@@ -269,14 +274,14 @@ pub struct PeerRules {
     pub denied: Vec<PeerRange>,
 }
 
-/// How many connections of a listener there may be at a time.
+/// How many connections of a listener there may be at a time. By default there is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ConnectionLimits {
-    /// All of them, 1 to 16,777,216; `None` = no limit.
+    /// Of all peers together: 1 to 16,777,216; `None`: no limit.
     pub total: Option<u32>,
-    /// Those from one address, 1 to 16,777,216; `None` = no limit.
+    /// From one address: 1 to 16,777,216; `None`: no limit. What is beyond is closed at once, whatever the policy.
     pub per_address: Option<u32>,
-    /// What happens at `total`.
+    /// What happens to connections beyond `total`.
     pub policy: LimitPolicy,
 }
 
@@ -290,12 +295,12 @@ pub enum LimitPolicy {
     Reject,
 }
 
-/// How long a connection may take; `None` = no limit, else 1 ms to 30 days.
+/// How long a connection may take: 1 ms to 24 days each. Default `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Deadlines {
-    /// For one receive.
+    /// For one receive; begins anew with each.
     pub read: Option<Duration>,
-    /// For one send.
+    /// For one send; begins anew with each.
     pub write: Option<Duration>,
     /// From accept to the end, whatever happens.
     pub connection: Option<Duration>,
@@ -313,16 +318,18 @@ pub enum ListenSockets {
 /// The PROXY protocol before a connection's first byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyProtocol {
-    /// Which forms are taken.
+    /// Which forms are taken. Default: both.
     pub version: ProxyProtocolVersion,
-    /// From accept to the end of the header.
+    /// From accept to the end of the header: 1 ms to 24 days. Default 5 s.
     pub timeout: Duration,
-    /// Peers whose header is taken; others are refused. None for Unix sockets, whose peers have no address.
+    /// Peers whose header is taken, at most 1,000; connections of others are closed. Empty for Unix sockets, whose peers have
+    /// no address.
     pub trusted: Vec<PeerRange>,
-    /// The longest binary header, with its extras; 232 to 65,551.
+    /// The longest binary header in bytes, with its extras: 232 to 65,551. Default 4,096.
     pub max_header_bytes: u32,
-    /// Connections of a core that may wait for their header, or behind it for accept; at the limit the one that waits longest for
-    /// its header is closed, since a proxy sends it with the first packet. 1 to 1,048,576.
+    /// Connections of a core that may wait for their header, or behind it for accept: 1 to 1,048,576. Default 1,024.
+    ///
+    /// At the limit the connection that has waited longest for its header is closed: a proxy sends it with the first packet.
     pub max_pending: u32,
 }
 
@@ -339,7 +346,7 @@ pub enum ProxyProtocolVersion {
 }
 
 impl ProxyProtocol {
-    /// Any form within 5 s, from these peers, at most 4 KiB; 1,024 of them may wait.
+    /// The PROXY protocol from these peers, with every other field at its default.
     pub fn new(trusted: impl IntoIterator<Item = PeerRange>) -> Self {
         ProxyProtocol {
             version: ProxyProtocolVersion::Any,
@@ -513,7 +520,7 @@ impl Check {
         Some(spec)
     }
 
-    /// Connections of packets are sockets of packets, which have none of these.
+    /// Connections of `unixpacket` are packet sockets, which keep no deadlines and read no PROXY header.
     fn no_bounds_of_packets(&mut self, raw: &raw::ListenConfig, path: &str, options: &OptSet) {
         let is_limit = |limit: Option<i32>| limit.is_some_and(|limit| limit > 0);
         for (field, is_written) in [

@@ -15,7 +15,7 @@ use super::read::{Format, parse, read_and_check};
 use super::sockopt::SockOptions;
 use super::unix_file::UnixFile;
 
-/// A packet socket in which ranges hold, nothing contradicts itself and every default is filled in.
+/// A packet socket, as checked: every value is in its range, nothing contradicts itself, and every default is filled in.
 ///
 /// Made by [`PacketSpec::from_text`], `TryFrom<&raw::PacketConnConfig>` or [`PacketSpec::builder`], which obey the same
 /// rules.
@@ -40,7 +40,8 @@ impl PacketSpec {
         read_and_check(&parse(text, format, file_name)?, file_name, |raw| PacketSpec::try_from(raw))
     }
 
-    /// Begins a spec in code: a socket of this network of datagrams or packets, all else by default.
+    /// Begins a spec in code: a socket of this network, with every other field at its default. [`PacketSpecBuilder::build`]
+    /// refuses a network of streams.
     pub fn builder(network: Network) -> PacketSpecBuilder {
         let spec = PacketSpec {
             network,
@@ -65,12 +66,13 @@ impl PacketSpec {
         self.network
     }
 
-    /// Where datagrams come in; `None` for a Unix socket without a name.
+    /// Where datagrams come in. Default: every address, at a port that the kernel chooses; `None` for a Unix socket without a
+    /// name.
     pub fn local(&self) -> Option<&NetAddr<Address>> {
         self.local.as_ref()
     }
 
-    /// The only peer, if any.
+    /// The only peer that is sent to and heard. Default `None`: any.
     pub fn peer(&self) -> Option<&NetAddr<OriginAddress>> {
         self.peer.as_ref()
     }
@@ -80,17 +82,17 @@ impl PacketSpec {
         &self.sock_options
     }
 
-    /// Datagrams of one receive or send at most: 1 to 1,024.
+    /// Datagrams of one receive or send at most: 1 to 1,024. Default 64.
     pub fn batch(&self) -> u32 {
         self.batch
     }
 
-    /// Whether the ECN bits of what comes are told.
+    /// Whether each received datagram tells its ECN bits (RFC 3168). Default no.
     pub fn receives_ecn(&self) -> bool {
         self.receive_ecn
     }
 
-    /// Groups, and what is sent to them.
+    /// Multicast groups that are joined, and how far what is sent to groups goes.
     pub fn multicast(&self) -> &Multicast {
         &self.multicast
     }
@@ -105,10 +107,10 @@ impl PacketSpec {
         target(self.network, self.local.as_ref(), self.peer.is_some())
     }
 
-    /// Every option of the socket, and what is skipped because it lacks it.
+    /// Every option of the socket, and the options that are skipped because such a socket lacks them.
     ///
     /// # Errors
-    /// What is unsupported and may not be skipped; never for a spec that was checked.
+    /// The options that such a socket lacks and the spec does not let be skipped; never for a spec that was checked.
     pub fn socket_options(&self) -> Result<(OptSet, Vec<OptFault>), Vec<OptFault>> {
         self.sock_options.for_target(self.target())
     }
@@ -152,9 +154,10 @@ impl TryFrom<&raw::PacketConnConfig> for PacketSpec {
 pub struct Multicast {
     /// Groups that are joined, at most 64, none twice.
     pub groups: Vec<MulticastGroup>,
-    /// Hops of what is sent to groups.
+    /// How many hops datagrams to groups may go: 0 to 255. Default 1, the network of the interface. `IP_MULTICAST_TTL`,
+    /// `IPV6_MULTICAST_HOPS`.
     pub hops: u8,
-    /// Whether what is sent to groups is heard on this machine.
+    /// Whether this machine hears what it sends to groups that it has joined. Default yes. `IP_MULTICAST_LOOP`.
     pub is_heard_here: bool,
 }
 
@@ -170,7 +173,7 @@ impl Default for Multicast {
 pub struct MulticastGroup {
     /// A multicast address of the socket's family.
     pub group: IpAddr,
-    /// Name of the interface, 1 to 15 bytes; `None` = by route.
+    /// Name of the interface: 1 to 15 bytes. `None`: the kernel chooses by its routes.
     pub interface: Option<String>,
     /// Only packets from this address (RFC 4607).
     pub source: Option<IpAddr>,

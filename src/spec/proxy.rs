@@ -19,7 +19,7 @@ mod effective;
 
 use effective::{lost, to_raw, unwritable};
 
-/// A reverse proxy in which names refer to something, ranges hold and every default is filled in.
+/// A reverse proxy, as checked: every name refers to something, every value is in its range, and every default is filled in.
 ///
 /// Made by [`ProxySpec::from_text`], [`ProxySpec::check`] or [`ProxySpec::builder`], which obey the same rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +38,8 @@ impl ProxySpec {
     /// Reads and checks a text; `file_name` is only quoted in faults.
     ///
     /// # Errors
-    /// Every fault of the text, with line and column of what is written: also what is wrong with those parts that
-    /// could be read beside others that could not. The writer of the text is at fault.
+    /// Every fault of the text, with line and column of what is written. Where a part cannot be read, the other parts are
+    /// checked all the same. The writer of the text is at fault.
     pub fn from_text(text: &str, format: Format, file_name: &str) -> Result<ProxySpec, SpecErrors> {
         read_and_check(&parse(text, format, file_name)?, file_name, ProxySpec::check)
     }
@@ -80,7 +80,7 @@ impl ProxySpec {
         &self.listeners
     }
 
-    /// Which requests go where; at least one, in the order written, which has no meaning.
+    /// Which requests go where; at least one. Their order has no meaning: the most specific route wins.
     pub fn routes(&self) -> &[RouteSpec] {
         &self.routes
     }
@@ -221,7 +221,7 @@ pub struct ListenerSpec {
 /// Sends the requests that match to a pool; the most specific route wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSpec {
-    /// Any of them; none = every host.
+    /// The hosts that it takes; empty: every host.
     pub hosts: Vec<HostPattern>,
     /// Begins with `/`; compared at segment borders.
     pub path_prefix: String,
@@ -278,24 +278,24 @@ pub struct OriginPoolSpec {
     pub origins: Vec<OriginSpec>,
     /// How a request chooses its origin.
     pub balance: Balance,
-    /// Idle connections kept to each origin by each core, at most 65,536; 0 = none is kept.
+    /// Idle connections kept to each origin by each core, at most 65,536; 0 keeps none. Default 64.
     pub max_idle_per_core: usize,
-    /// How long an idle connection is kept.
+    /// How long an idle connection is kept. Default 55 s, less than the 60 s or more of most origins.
     pub idle_timeout: Duration,
-    /// For one attempt to connect.
+    /// For one attempt to connect. Default 5 s.
     pub connect_timeout: Duration,
-    /// From the end of the request to the head of the final response.
+    /// From the end of the request to the head of the final response. Default 60 s.
     pub response_timeout: Duration,
-    /// How often host names are resolved again; `None` = only at start.
+    /// How often host names are resolved again. Default 30 s; `None`: only at start.
     pub resolve_interval: Option<Duration>,
-    /// Attempts after the first, at most 10.
+    /// Attempts after the first, at most 10. Default 1.
     pub retries: u32,
     /// When an origin is left out after failures.
     pub health: HealthSpec,
 }
 
 impl OriginPoolSpec {
-    /// A pool with all else by default; idle connections end before the 60 s or more that most origins keep them.
+    /// A pool of these origins, with every other field at its default.
     pub fn new(name: impl Into<String>, origins: impl IntoIterator<Item = OriginAddress>) -> Self {
         OriginPoolSpec {
             name: name.into(),
@@ -382,9 +382,9 @@ pub struct RuntimeSpec {
     pub affinity: bool,
     /// Bytes still to come from which on a body of known length goes from socket to socket; at least 4 KiB.
     ///
-    /// Default 64 KiB, by the processor time of the proxy for a response over loopback, spliced to copied, on both drivers,
-    /// with 1 and 8 connections (at most 64 KiB come with a head, and are copied): 96 KiB 0.80 to 1.02, 128 KiB 0.71 to
-    /// 0.89, 256 KiB 0.51 to 0.74, 1 MiB 0.25 to 0.53.
+    /// Default 64 KiB, which is also what at most comes with a head and is copied. Measured as the proxy's processor time for a
+    /// response over loopback, spliced to copied. Over both drivers, with 1 and 8 connections: 96 KiB 0.80 to 1.02, 128 KiB
+    /// 0.71 to 0.89, 256 KiB 0.51 to 0.74, 1 MiB 0.25 to 0.53.
     pub splice_min_bytes: u64,
 }
 
@@ -418,17 +418,18 @@ pub enum DriverChoice {
 /// What a client may make the gateway hold or do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Method, target and version of a request with the end of the line, 256 to 65,535 bytes.
+    /// Method, target and version of a request, with the end of the line: 256 to 65,535 bytes. Default 8 KiB.
     pub request_line_bytes: usize,
-    /// The whole head of a request: first line, field lines and the empty line, 256 to 65,535 bytes.
+    /// The whole head of a request, from its first line to the empty line: 256 to 65,535 bytes. Default 32 KiB.
     pub header_bytes: usize,
-    /// Field lines of a request, 1 to 256.
+    /// Field lines of a request: 1 to 256. Default 100.
     pub header_count: usize,
-    /// Body of one request, at least 1; `None` = no limit.
+    /// Bytes of the body of one request, at least 1. Default `None`: no limit.
     pub body_bytes: Option<u64>,
-    /// Requests on one connection, at least 1; `None` = no limit.
+    /// Requests on one connection, at least 1. Default `None`: no limit.
     pub requests_per_connection: Option<u64>,
-    /// Client connections of the process, at least 1; `None` = half of the descriptors that it may open, less a reserve.
+    /// Client connections of the process, at least 1. Default `None`: half of the descriptors that it may open, less a
+    /// reserve.
     pub max_connections: Option<usize>,
 }
 
@@ -448,17 +449,17 @@ impl Default for Limits {
 /// How long the gateway waits; 1 ms to 30 days each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// From the first byte of a request to the end of its head.
+    /// From the first byte of a request to the end of its head. Default 30 s.
     pub header: Duration,
-    /// Between two pieces of a body that is received.
+    /// Between two pieces of a body that is received. Default 60 s.
     pub body_idle: Duration,
-    /// While a peer takes nothing of what is sent.
+    /// While a peer takes nothing of what is sent. Default 60 s.
     pub write_idle: Duration,
-    /// Between two requests on one connection.
+    /// Between two requests on one connection. Default 75 s.
     pub keep_alive_idle: Duration,
-    /// Without a byte in either direction of an upgraded connection; `None` = no limit.
+    /// Without a byte in either direction of an upgraded connection. Default 1 hour; `None`: no limit.
     pub tunnel_idle: Option<Duration>,
-    /// For requests in flight when the process is asked to stop; zero = they are cut at once.
+    /// For requests in flight when the process is asked to stop; zero cuts them at once. Default 30 s.
     pub drain: Duration,
 }
 

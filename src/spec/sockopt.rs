@@ -1,4 +1,4 @@
-//! Socket options of a spec: which field is which option is said by the platform's table, and so is what each takes.
+//! Socket options of a spec. The platform's table says which field is which option, and what each option takes.
 
 use std::time::Duration;
 
@@ -29,7 +29,9 @@ pub enum OnUnsupported {
 }
 
 impl SockOptions {
-    /// These options. What is off by a value that the option also takes, such as zero, becomes that value.
+    /// These options, and what happens to those that a target lacks.
+    ///
+    /// An option that is off, and whose off is a value that it also takes, such as zero, becomes that value.
     pub fn new(mut set: OptSet, on_unsupported: OnUnsupported) -> Self {
         let off = set.iter().filter(|(_, setting)| **setting == Setting::Off).map(|(opt, _)| opt);
         for opt in off.collect::<Vec<_>>() {
@@ -49,7 +51,7 @@ impl SockOptions {
         SockOptions { set, on_unsupported }
     }
 
-    /// Every option that is written, or is on by default for what it is written for.
+    /// Every option that is written, and those that are on by default for the sort of socket.
     pub fn set(&self) -> &OptSet {
         &self.set
     }
@@ -62,7 +64,8 @@ impl SockOptions {
     /// The options for such a socket, and those that are skipped because it lacks them.
     ///
     /// # Errors
-    /// What is unsupported and may not be skipped, and what contradicts each other. The writer of the spec is at fault.
+    /// The options that such a socket lacks and that may not be skipped, and those that contradict each other. The writer of
+    /// the spec is at fault.
     pub fn for_target(&self, target: Target) -> Result<(OptSet, Vec<OptFault>), Vec<OptFault>> {
         let (set, skipped) = match self.on_unsupported {
             OnUnsupported::Refuse => (self.set.clone(), Vec::new()),
@@ -79,7 +82,7 @@ impl SockOptions {
         if faults.is_empty() { Ok((set, skipped)) } else { Err(faults) }
     }
 
-    /// The option's setting becomes this one where it has none. The setting must be one that the option takes.
+    /// Sets the option where it is not set. The setting must be one that the option takes.
     pub(super) fn default_to(&mut self, opt: Opt, setting: impl Into<Setting>) {
         if self.set.find(opt).is_none() {
             self.set.insert(opt, setting).expect("a default is a value that its option takes");
@@ -177,7 +180,7 @@ fn opt_of(group: &FieldDescriptor, field: &FieldDescriptor) -> Option<Opt> {
     Opt::by_field(&format!("{}.{}", group.json_name(), field.json_name()))
 }
 
-/// Where an option is written, in the schema's names: `tcp_option.no_delay`.
+/// The path of an option's field, in the schema's names: `tcp_option.no_delay`.
 fn path_of(opt: Opt) -> String {
     match place(opt.row().fields.first().copied().unwrap_or_default()) {
         Some((group, field)) => format!("{}.{}", group.name(), field.name()),
