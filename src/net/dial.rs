@@ -9,7 +9,7 @@ mod attempt;
 mod error;
 
 use std::future::{Future, poll_fn};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -250,16 +250,12 @@ impl<R: Runtime> Dialer<R> {
     ) -> Result<Vec<ConnectAddr>, DialErrorKind> {
         let Inner { runtime, spec, resolver, .. } = &*self.0;
         let local = spec.local().map(NetAddr::address);
-        let (host, port) = match to.address() {
-            OriginAddress::Unix(path) => {
-                return Ok(vec![ConnectAddr::Unix(path.as_os_str().as_encoded_bytes().to_vec())]);
-            }
-            OriginAddress::UnixAbstract(name) => return Ok(vec![abstract_name(name)]),
-            OriginAddress::Host { host, port } => (host, *port),
-        };
-        if let Ok(ip) = host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, port).into()]);
+        if let Some(known) = to.address().connect_addr() {
+            return Ok(vec![known]);
         }
+        let OriginAddress::Host { host, port } = to.address() else {
+            unreachable!("only names need a look-up");
+        };
         let resolving = resolver.resolve(host);
         let found = match deadline {
             None => resolving.await,
@@ -276,7 +272,7 @@ impl<R: Runtime> Dialer<R> {
         let found = interleaved(found.map_err(DialErrorKind::Resolve)?);
         let with_port = |addr: SocketAddr| {
             let mut addr = addr;
-            addr.set_port(port);
+            addr.set_port(*port);
             addr.into()
         };
         Ok(found.into_iter().map(with_port).collect())
@@ -428,12 +424,6 @@ async fn until<R: Runtime, T>(runtime: &R, deadline: Instant, future: impl Futur
         Poll::Pending => timer.poll_elapsed(cx).map(|()| None),
     })
     .await
-}
-
-fn abstract_name(name: &[u8]) -> ConnectAddr {
-    let mut bytes = vec![0];
-    bytes.extend_from_slice(name);
-    ConnectAddr::Unix(bytes)
 }
 
 fn local(addr: &ConnectAddr) -> LocalAddr {

@@ -16,7 +16,9 @@ use ringport_platform::sockopt::{Effective, Family, Kind, Opt, OptFault, OptSet,
 
 use super::listen::Place;
 use super::resolve::{ResolveError, Resolver, suitable};
-use crate::runtime::{Datagram, Ends, Group, LocalAddr, OpenError, PacketEnds, Received, Runtime, Transmit};
+use crate::runtime::{
+    ConnectAddr, Datagram, Ends, Group, LocalAddr, OpenError, PacketEnds, Received, Runtime, Transmit,
+};
 use crate::spec::{
     Address, IpProtocol, MulticastGroup, Network, OriginAddress, Owner, PacketSpec, ResolverSpec, SpecErrors,
     UnixFile,
@@ -444,32 +446,26 @@ fn map_ends<A, B>(ends: Ends<A>, each: impl Fn(A) -> B) -> Ends<B> {
 }
 
 fn unix_name(address: &Address) -> Option<Vec<u8>> {
-    match address {
-        Address::Unix(path) => Some(path.as_os_str().as_encoded_bytes().to_vec()),
-        Address::UnixAbstract(name) => Some(abstract_name(name)),
-        Address::Inet(_) => None,
+    match ConnectAddr::from(address) {
+        ConnectAddr::Unix(name) => Some(name),
+        ConnectAddr::Inet(_) => None,
     }
 }
 
 fn unix_peer(address: &OriginAddress) -> Vec<u8> {
-    match address {
-        OriginAddress::Unix(path) => path.as_os_str().as_encoded_bytes().to_vec(),
-        OriginAddress::UnixAbstract(name) => abstract_name(name),
-        OriginAddress::Host { .. } => Vec::new(),
+    match address.connect_addr() {
+        Some(ConnectAddr::Unix(name)) => name,
+        Some(ConnectAddr::Inet(_)) | None => Vec::new(),
     }
-}
-
-fn abstract_name(name: &[u8]) -> Vec<u8> {
-    [&[0], name].concat()
 }
 
 /// The sort of socket that these ends make.
 fn target(ends: &PacketEnds) -> Target {
     let of =
         |peer: bool, kind, addr| Target::at(&addr, kind, if peer { Role::Dialled } else { Role::Packet });
-    let inet = |addr: &SocketAddr| ringport_platform::driver::ConnectAddr::Inet(*addr);
+    let inet = |addr: &SocketAddr| ConnectAddr::Inet(*addr);
     let raw = |addr: &IpAddr| inet(&SocketAddr::new(*addr, 0));
-    let unix = |path: &Vec<u8>| ringport_platform::driver::ConnectAddr::Unix(path.clone());
+    let unix = |path: &Vec<u8>| ConnectAddr::Unix(path.clone());
     match ends {
         PacketEnds::Udp(Ends::Bound(addr)) => of(false, Kind::Datagram, inet(addr)),
         PacketEnds::Udp(Ends::Connected { peer, .. }) => of(true, Kind::Datagram, inet(peer)),

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use ringport_platform::driver::ConnectAddr;
+
 use super::nearest::quoted;
 
 /// The address of a socket, which needs no look-up.
@@ -55,6 +57,17 @@ impl fmt::Display for Address {
     }
 }
 
+/// As the kernel takes it. unix(7).
+impl From<&Address> for ConnectAddr {
+    fn from(address: &Address) -> Self {
+        match address {
+            Address::Inet(address) => ConnectAddr::Inet(*address),
+            Address::Unix(path) => ConnectAddr::Unix(path.as_os_str().as_encoded_bytes().to_vec()),
+            Address::UnixAbstract(name) => ConnectAddr::Unix([b"\0", name.as_slice()].concat()),
+        }
+    }
+}
+
 /// What follows `unix:`, or the network of a spec's addresses.
 fn after_unix(text: &str) -> Option<&str> {
     text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:"))
@@ -77,6 +90,19 @@ pub enum OriginAddress {
 }
 
 impl OriginAddress {
+    /// The address as the kernel takes it; `None` where the host is a name, which needs a look-up. unix(7).
+    pub fn connect_addr(&self) -> Option<ConnectAddr> {
+        match self {
+            OriginAddress::Host { host, port } => {
+                host.parse::<IpAddr>().ok().map(|ip| ConnectAddr::Inet(SocketAddr::new(ip, *port)))
+            }
+            OriginAddress::Unix(path) => Some(ConnectAddr::from(&Address::Unix(path.clone()))),
+            OriginAddress::UnixAbstract(name) => {
+                Some(ConnectAddr::from(&Address::UnixAbstract(name.clone())))
+            }
+        }
+    }
+
     /// `name:80`, `192.0.2.1:80`, `[::1]:80`, `unix:/path` or `unix:@name`, the latter also with `unix://`.
     pub(super) fn parse(text: &str) -> Result<OriginAddress, String> {
         if let Some(unix) = after_unix(text) {

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -308,7 +307,7 @@ impl Origin {
         let target = NetAddr::of_origin(spec.address.clone());
         // Names are kept here, and looked up again as often as the pool says.
         let dial = spec.dial.clone().within(pool.connect_timeout).without_cache();
-        let addrs = fixed_addr(dial.replaced(&target).address());
+        let addrs = dial.replaced(&target).address().connect_addr();
         Origin {
             name,
             host,
@@ -338,7 +337,7 @@ impl Origin {
 
     /// Whether it is found by a name, which is looked up from time to time.
     pub(crate) fn has_name(&self) -> bool {
-        fixed_addr(self.dialer.spec().replaced(&self.target).address()).is_none()
+        self.dialer.spec().replaced(&self.target).address().connect_addr().is_none()
     }
 
     /// Replaces the addresses after a look-up.
@@ -411,18 +410,6 @@ impl ActiveRequest {
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.0.active.set(self.0.active.get() - 1);
-    }
-}
-
-/// The address of what is no name.
-fn fixed_addr(address: &OriginAddress) -> Option<ConnectAddr> {
-    match address {
-        OriginAddress::Host { host, port } => {
-            let ip = host.parse::<IpAddr>().ok()?;
-            Some(ConnectAddr::Inet((ip, *port).into()))
-        }
-        OriginAddress::Unix(path) => Some(ConnectAddr::Unix(path.as_os_str().as_encoded_bytes().to_vec())),
-        OriginAddress::UnixAbstract(name) => Some(ConnectAddr::Unix([b"\0", name.as_slice()].concat())),
     }
 }
 

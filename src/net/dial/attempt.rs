@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ringport_platform::sockopt::{Kind, OptSet, Role, Stage, Target};
 
 use super::error::AttemptError;
-use super::{Attempt, Inner, abstract_name};
+use super::{Attempt, Inner};
 use crate::net::listen::bounded::{Bounded, Bounds};
 use crate::runtime::{ConnectAddr, DialOptions, OpenError, Opened, Runtime, Transport, open_dialled};
 use crate::spec::{Address, Deadlines, DialSpec, NetAddr, OnUnsupported, OriginAddress};
@@ -62,11 +62,7 @@ fn open<R: Runtime>(
     target: Target,
     addr: &ConnectAddr,
 ) -> Result<(Opened, Arc<OptSet>, Option<BoundFile>), AttemptError> {
-    let bound = dialer.spec.local().map(|local| match local.address() {
-        Address::Inet(local) => ConnectAddr::Inet(*local),
-        Address::Unix(path) => ConnectAddr::Unix(path.as_os_str().as_encoded_bytes().to_vec()),
-        Address::UnixAbstract(name) => abstract_name(name),
-    });
+    let bound = dialer.spec.local().map(|local| ConnectAddr::from(local.address()));
     let file = dialer.spec.local().and_then(BoundFile::to_come);
     let (key, mut options) = dialer.options.of(&dialer.spec, to, target)?;
     loop {

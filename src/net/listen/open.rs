@@ -160,11 +160,7 @@ fn options(spec: &ListenSpec, target: Target) -> Result<(OptSet, Vec<OptFault>),
 fn at_address(spec: &ListenSpec, address: &Address, cores: usize) -> Result<Made, ListenError> {
     let target = spec.target().expect("an address has a sort of socket");
     let (set, skipped) = options(spec, target)?;
-    let addr = match address {
-        Address::Inet(addr) => ConnectAddr::Inet(*addr),
-        Address::Unix(path) => ConnectAddr::Unix(path.as_os_str().as_encoded_bytes().to_vec()),
-        Address::UnixAbstract(name) => ConnectAddr::Unix([b"\0", name.as_slice()].concat()),
-    };
+    let addr = ConnectAddr::from(address);
     let skips = spec.sock_options().on_unsupported() == OnUnsupported::Warn;
     let mut maker =
         Maker { addr, kind: target.kind, backlog: spec.backlog(), set, skips, refused: Vec::new() };
