@@ -94,7 +94,7 @@ impl Spec {
     /// Reads and checks a text, as [`Spec::from_file`]; `file_name` is only quoted in faults.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Spec::from_file`].
     pub fn from_text(
         text: &str,
         format: Format,

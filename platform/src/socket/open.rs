@@ -62,7 +62,7 @@ pub enum PacketEnds {
     },
 }
 
-/// Where a packet socket is, and whether it talks to one peer alone.
+/// The local address of a packet socket, and its only peer where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ends<A> {
     /// Bound here; takes packets from everybody.
@@ -127,11 +127,13 @@ impl Target {
     }
 }
 
-/// A listening socket at `addr`, of [`Kind::Stream`] or, of Unix, [`Kind::Seqpacket`].
+/// A listening socket at `addr`: of [`Kind::Stream`], or for Unix also of [`Kind::Seqpacket`].
 ///
-/// Of IP, unless the options say otherwise: `SO_REUSEADDR` is set, so that a restart does not wait for old connections (on
-/// Windows, where it would let others take the port, `SO_EXCLUSIVEADDRUSE` is set instead);
-/// `TCP_NODELAY` is set, which connections inherit; and `[::]` takes IPv4 too.
+/// Unless the options say otherwise, on IP:
+/// - `SO_REUSEADDR` is set, so that a restart does not wait for old connections. On Windows that option would let others take
+///   the port, so `SO_EXCLUSIVEADDRUSE` is set instead.
+/// - `TCP_NODELAY` is set, which connections inherit.
+/// - `[::]` takes IPv4 too.
 ///
 /// # Errors
 /// Every fault of the options, or the first call that failed.
@@ -144,11 +146,11 @@ pub fn open_listener(
     open_listener_with(addr, kind, options, set, || Ok(()))
 }
 
-/// As [`open_listener`], with something to be done when the address is taken and no connection can come yet: a Unix
-/// socket's file gets its mode and owner then.
+/// As [`open_listener`], and calls `when_bound` once the address is taken and no connection can come yet. A Unix socket's file
+/// gets its mode and owner there.
 ///
 /// # Errors
-/// As there, or what that failed with, as [`OpenError::LocalAddr`].
+/// As [`open_listener`]; an error of `when_bound` comes as [`OpenError::LocalAddr`].
 pub fn open_listener_with(
     addr: &ConnectAddr,
     kind: Kind,
@@ -221,11 +223,13 @@ pub fn open_packet(ends: &PacketEnds, set: &OptSet) -> Result<Opened, OpenError>
     open_packet_with(ends, set, None)
 }
 
-/// As [`open_packet`]; a Unix socket's file has at most the permissions of `mode` from the moment that it is there. Unlike
-/// a listener a socket of datagrams takes them as soon as it is bound, so it would be too late afterwards.
+/// As [`open_packet`]; the file of a Unix socket never has more permissions than `mode`.
+///
+/// A socket of datagrams takes them as soon as it is bound, unlike a listener, so to set the mode afterwards would be too
+/// late.
 ///
 /// # Errors
-/// As there.
+/// As [`open_packet`].
 pub fn open_packet_with(ends: &PacketEnds, set: &OptSet, mode: Option<u32>) -> Result<Opened, OpenError> {
     let (kind, protocol, ends) = match ends {
         PacketEnds::Udp(ends) => (Kind::Datagram, None, ends.map(|addr| ConnectAddr::Inet(*addr))),

@@ -25,8 +25,9 @@ impl OptSet {
         OptSet { settings: Vec::new() }
     }
 
-    /// Adds a setting or replaces the one of the same option. No system call. A value that is the option's "off", as a mark of
-    /// 0 is, becomes [`Setting::Off`].
+    /// Adds a setting, or replaces the one of the same option. No system call.
+    ///
+    /// A value that is what the option writes for "off", such as a mark of 0, becomes [`Setting::Off`].
     ///
     /// # Errors
     /// [`OptFault::Value`]; the set is then unchanged.
@@ -55,13 +56,13 @@ impl OptSet {
     /// [`OptSet::insert`] for a chain of calls.
     ///
     /// # Errors
-    /// As there.
+    /// As [`OptSet::insert`]; the set is dropped.
     pub fn with(mut self, opt: Opt, setting: impl Into<Setting>) -> Result<Self, OptFault> {
         self.insert(opt, setting)?;
         Ok(self)
     }
 
-    /// Takes a setting out.
+    /// Removes an option from the set, and returns its setting where it had one.
     pub fn remove(&mut self, opt: Opt) -> Option<Setting> {
         let at = self.settings.binary_search_by_key(&opt, |(opt, _)| *opt).ok()?;
         Some(self.settings.remove(at).1)
@@ -83,12 +84,14 @@ impl OptSet {
         self.settings.is_empty()
     }
 
-    /// How long a receive may wait, for the one who reads to enforce; `None` without limit.
+    /// The limit of `SO_RCVTIMEO`; `None` where there is none. Whoever receives must keep it: the kernel ignores it on sockets
+    /// that do not block.
     pub fn receive_timeout(&self) -> Option<Duration> {
         self.timeout(Opt::SoRcvtimeo)
     }
 
-    /// How long a send may wait, for the one who writes to enforce; `None` without limit.
+    /// The limit of `SO_SNDTIMEO`; `None` where there is none. Whoever sends must keep it: the kernel ignores it on sockets that
+    /// do not block.
     pub fn send_timeout(&self) -> Option<Duration> {
         self.timeout(Opt::SoSndtimeo)
     }
@@ -105,7 +108,7 @@ impl OptSet {
         matches!(self.find(opt), Some(Setting::Value(_)))
     }
 
-    /// Every fault of the set on such a socket here, by the table alone: no system call.
+    /// Every fault of the set on such a socket, on this operating system. The table is asked, not the kernel: no system call.
     ///
     /// A [`Family::Dual`] target is taken as IPv6 alone where `IPV6_V6ONLY` is on.
     pub fn check(&self, target: Target) -> Vec<OptFault> {
@@ -128,11 +131,11 @@ impl OptSet {
         faults
     }
 
-    /// What of the set such a socket has, and why the rest was left out: other families, kinds or systems
-    /// ([`OptFault::is_unsupported`]).
+    /// The part of the set that such a socket has, and why each other option was left out: it is of another family, kind or
+    /// system ([`OptFault::is_unsupported`]).
     ///
-    /// For one set that serves mixed targets: dialling to the addresses of a name, or where a spec says to warn about what
-    /// is not supported. Other faults stay in and are found by [`OptSet::check`].
+    /// For one set that serves mixed targets, such as the addresses of a name. Options with other faults stay in the set;
+    /// [`OptSet::check`] finds them.
     pub fn fitting(&self, target: Target) -> (OptSet, Vec<OptFault>) {
         let narrowed = self.narrowed(target);
         let mut left_out = Vec::new();
@@ -183,19 +186,19 @@ impl OptSet {
         faults
     }
 
-    /// Whether anything is to be set at a stage: where not, [`OptSet::apply`] makes no system call.
+    /// Whether any option is to be set at this stage. If not, [`OptSet::apply`] makes no system call.
     pub fn has_stage(&self, stage: Stage, target: Target) -> bool {
         self.at_stage(stage, target).next().is_some()
     }
 
-    /// Sets on a socket what belongs to a stage, in the table's order, and reads each back. Options that such a socket
-    /// does not have are left out: [`OptSet::check`] has told of them.
+    /// Sets the options of a stage on a socket, in the table's order, and reads each back.
     ///
-    /// Two system calls for each option, one where nothing can be read. It stops at the first that is refused; what was
-    /// set before it stays, so the caller closes the socket.
+    /// Options that such a socket does not have are left out: [`OptSet::check`] tells of them. Two system calls for each
+    /// option, one where nothing can be read. It stops at the first option that the kernel refuses. Those before it stay set,
+    /// so close the socket.
     ///
     /// # Errors
-    /// The option, the errno, and what would help.
+    /// The option that was refused, the errno, and what would help.
     pub fn apply(
         &self,
         fd: BorrowedFd<'_>,
@@ -211,11 +214,11 @@ impl OptSet {
         Ok(applied)
     }
 
-    /// [`OptSet::apply`] without reading back: one system call for each option. For what is done on each connection, after
-    /// the same set was read back once.
+    /// [`OptSet::apply`] without reading back: one system call for each option. For every connection after the first, on which
+    /// the same set was read back.
     ///
     /// # Errors
-    /// As there.
+    /// As [`OptSet::apply`].
     pub fn apply_unread(&self, fd: BorrowedFd<'_>, stage: Stage, target: Target) -> Result<(), ApplyError> {
         for (opt, setting) in self.at_stage(stage, target) {
             os::set(fd, opt, setting).map_err(|error| ApplyError::new(opt, setting, target, &error))?;
@@ -223,11 +226,11 @@ impl OptSet {
         Ok(())
     }
 
-    /// Sends what `TCP_CORK` or `UDP_CORK` of this set holds back on a socket, and holds back again. Two system calls, none
-    /// where neither is on.
+    /// Sends what `TCP_CORK` or `UDP_CORK` of this set holds back on a socket; later sends are held back again. Two system
+    /// calls, none where neither option is on.
     ///
     /// # Errors
-    /// The kernel's, as of a send.
+    /// The kernel's, as for a send.
     pub fn release_cork(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         for cork in [Opt::TcpCork, Opt::UdpCork].into_iter().filter(|cork| self.is_on(*cork)) {
             os::set(fd, cork, &Setting::Off)?;
@@ -317,8 +320,8 @@ impl OptFault {
         }
     }
 
-    /// Whether the setting is good in itself and only this family, kind or system lacks the option: what a spec may ask to
-    /// be warned about instead of refused.
+    /// Whether the setting is good in itself, and only this family, kind or system lacks the option. A spec may ask to be
+    /// warned about such an option instead of being refused.
     pub const fn is_unsupported(&self) -> bool {
         matches!(self, OptFault::WrongSocket { .. } | OptFault::WrongOs { .. })
     }

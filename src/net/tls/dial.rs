@@ -130,7 +130,7 @@ impl<R: Runtime> TlsDialer<R> {
     /// As [`Dialer::dial_packets`].
     ///
     /// # Errors
-    /// As there; also [`PacketError::Spec`] where the spec asks for TLS, which needs a stream.
+    /// As [`Dialer::dial_packets`]; [`PacketError::Spec`] too where the spec asks for TLS, which needs a stream.
     pub async fn dial_packets(
         &self,
         target: &NetAddr<OriginAddress>,
@@ -139,10 +139,11 @@ impl<R: Runtime> TlsDialer<R> {
         self.dialer.dial_packets(target).await
     }
 
-    /// As [`TlsDialer::dial`], for a client of ours: what a PROXY header, which comes before TLS, says of it.
+    /// As [`TlsDialer::dial`], on behalf of a client. Where the spec asks for the PROXY protocol, `client` is the header; it is
+    /// sent before TLS begins.
     ///
     /// # Errors
-    /// As there.
+    /// As [`TlsDialer::dial`].
     pub async fn dial_for(
         &self,
         target: &NetAddr<OriginAddress>,
@@ -167,7 +168,7 @@ impl<R: Runtime> TlsDialer<R> {
     /// As [`Dialer::resolve`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`Dialer::resolve`].
     pub async fn resolve(&self, target: &NetAddr<OriginAddress>) -> Result<Vec<ConnectAddr>, DialError> {
         self.dialer.resolve(target).await
     }
