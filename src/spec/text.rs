@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::{raw, units};
 
-/// YAML with the names of the schema, in its order, that is read back to the same message. Times say their unit.
+/// YAML with the names of the schema in camelCase, in its order, that is read back to the same message. Times say their unit.
 pub(super) fn to_yaml<M: Message + Name>(raw: &M) -> String {
     // Strings in quotes all, so that none is taken for a number or a word by another reader.
     let options = serde_saphyr::ser_options! { quote_all: true, prefer_block_scalars: false };
@@ -26,7 +26,7 @@ impl Serialize for AsText<'_> {
         }
         let mut map = serializer.serialize_map(None)?;
         for (field, value) in self.0.fields() {
-            map.serialize_entry(field.name(), &Field { field: &field, value })?;
+            map.serialize_entry(field.json_name(), &Field { field: &field, value })?;
         }
         map.end()
     }

@@ -204,7 +204,7 @@ fn check_prints_the_config_with_its_defaults() {
     let path = folder.file("c.yaml", &listener(&taken.local_addr().expect("an address").to_string()));
     let first = run(&mut ringport(&["check", path.to_str().expect("a plain path")]));
     assert_eq!((first.code(), first.err.as_str()), (Some(0), ""), "{first:?}");
-    assert!(first.out.contains("keep_alive_idle: '75s'"), "{first:?}");
+    assert!(first.out.contains("keepAliveIdle: '75s'"), "{first:?}");
     let again = folder.file("again.yaml", &first.out);
     let second = run(&mut ringport(&["check", again.to_str().expect("a plain path")]));
     assert_eq!(second.out, first.out);
@@ -279,13 +279,13 @@ fn check_takes_every_kind_of_spec() {
     let told = run(ringport(&["check"]).arg(bare));
     assert_eq!(told.code(), Some(0), "{told:?}");
     assert!(told.err.contains("bare.yaml:1:44: listen_config.read_deadline: 30 without a unit"), "{told:?}");
-    assert!(told.out.contains("read_deadline: '30ms'"), "{told:?}");
+    assert!(told.out.contains("readDeadline: '30ms'"), "{told:?}");
     // Several are told apart, and one that is broken does not hide the others.
     let (good, bad) = (folder.file("good.yaml", rows[0].2), folder.file("bad.yaml", "a: 1\n"));
     let missing = folder.path().join("missing.yaml");
     let ended = run(ringport(&["check"]).args([&missing, &good, &bad]));
     assert_eq!(ended.code(), Some(2), "{ended:?}");
-    assert!(ended.out.starts_with(&format!("--- # {}\ndial_config:", good.display())), "{ended:?}");
+    assert!(ended.out.starts_with(&format!("--- # {}\ndialConfig:", good.display())), "{ended:?}");
     assert!(ended.err.contains("bad.yaml:1:1: unknown key \"a\""), "{ended:?}");
     assert!(
         ended.err.contains("ringport: cannot read ") && ended.err.contains("missing.yaml: No such file"),

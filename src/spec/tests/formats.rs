@@ -55,13 +55,13 @@ fn integers_with_units() {
         ("soOption: {linger", "2m}", "linger: '120s'"),
         ("soOption: {linger", "'75s'}", "linger: '75s'"),
         ("soOption: {linger", "'7'}", "linger: '7s'"),
-        ("soOption: {receiveTimeout", "1.5s}", "receive_timeout: '1500ms'"),
-        ("soOption: {receiveTimeout", "2e3}", "receive_timeout: '2s'"),
-        ("soOption: {busyPoll", "1ms}", "busy_poll: '1ms'"),
-        ("soOption: {receiveBuffer", "64KiB}", "receive_buffer: 65536"),
-        ("soOption: {receiveBuffer", "0.5MiB}", "receive_buffer: 524288"),
-        ("soOption: {receiveBuffer", "100B}", "receive_buffer: 100"),
-        ("tcpOption: {userTimeout", "1h}", "user_timeout: '3600s'"),
+        ("soOption: {receiveTimeout", "1.5s}", "receiveTimeout: '1500ms'"),
+        ("soOption: {receiveTimeout", "2e3}", "receiveTimeout: '2s'"),
+        ("soOption: {busyPoll", "1ms}", "busyPoll: '1ms'"),
+        ("soOption: {receiveBuffer", "64KiB}", "receiveBuffer: 65536"),
+        ("soOption: {receiveBuffer", "0.5MiB}", "receiveBuffer: 524288"),
+        ("soOption: {receiveBuffer", "100B}", "receiveBuffer: 100"),
+        ("tcpOption: {userTimeout", "1h}", "userTimeout: '3600s'"),
     ] {
         let found = row(field, text).unwrap_or_else(|errors| panic!("{text}: {errors}"));
         assert!(found.contains(expected), "{text}: {found}");
