@@ -1,5 +1,6 @@
 //! `ringport check`: what a config says, or everything that is wrong with it.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ringport::spec::{Fault, ProxySpec, Spec, SpecErrors, SpecKind};
@@ -22,9 +23,9 @@ pub(crate) struct Check {
 pub(crate) fn run(check: &Check) -> Result<u8, String> {
     let mut code = 0;
     for path in &check.files {
-        match read(path, check.kind) {
-            Ok(spec) => {
-                notices(path, check.kind).iter().for_each(|notice| eprintln!("{notice}"));
+        match File::read(path).and_then(|file| Ok((file.spec(check.kind)?, file))) {
+            Ok((spec, file)) => {
+                file.notices(check.kind).iter().for_each(|notice| eprintln!("{notice}"));
                 say(&effective(path, &spec, check))?;
             }
             Err(failure) => {
@@ -34,12 +35,6 @@ pub(crate) fn run(check: &Check) -> Result<u8, String> {
         }
     }
     Ok(code)
-}
-
-/// What of a file that was read is likely not meant, each with its file and line.
-fn notices(path: &Path, kind: Option<SpecKind>) -> Vec<Fault> {
-    // It was readable a moment ago; what has changed meanwhile is no news of this one.
-    Spec::notices(&std::fs::read(path).unwrap_or_default(), path, kind)
 }
 
 /// A text that `check` reads back to the same with the same options. Several are the documents of a stream.
@@ -57,9 +52,10 @@ fn effective(path: &Path, spec: &Spec, check: &Check) -> String {
 /// # Errors
 /// What keeps it from being read, or every fault.
 pub(crate) fn read_proxy(path: &Path) -> Result<ProxySpec, Failure> {
-    let kind = match read(path, None)? {
+    let file = File::read(path)?;
+    let kind = match file.spec(None)? {
         Spec::Proxy(spec) => {
-            notices(path, None).iter().for_each(|notice| tracing::warn!("{notice}"));
+            file.notices(None).iter().for_each(|notice| tracing::warn!("{notice}"));
             return Ok(*spec);
         }
         other @ (Spec::Dial(_) | Spec::Listen(_) | Spec::Packet(_)) => other.kind(),
@@ -67,21 +63,72 @@ pub(crate) fn read_proxy(path: &Path) -> Result<ProxySpec, Failure> {
     Err(Failure::Sentence(format!("{} holds a {kind} spec, no proxy", path.display())))
 }
 
-/// Reads and checks a file.
+/// As [`read_proxy`], for who may not wait: to open a pipe takes until somebody writes into it.
 ///
 /// # Errors
-/// What keeps it from being read, or every fault.
-fn read(path: &Path, kind: Option<SpecKind>) -> Result<Spec, Failure> {
-    let bytes = std::fs::read(path)
-        .map_err(|error| Failure::Sentence(format!("cannot read {}: {error}", path.display())))?;
-    Spec::from_file(&bytes, path, kind).map_err(|errors| match (kind, other_kind(&bytes, path, &errors)) {
-        (None, Some(other)) => Failure::Sentence(format!(
-            "{} holds a {other} spec, no proxy, and does not say so; put it under the key {}, or use `ringport check --as {other}`",
-            path.display(),
-            keys(other)[0],
-        )),
-        (Some(_), _) | (None, None) => Failure::Faults(errors.into_faults()),
-    })
+/// As there; and it is no regular file.
+pub(crate) fn read_proxy_at_once(path: &Path) -> Result<ProxySpec, Failure> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            Err(Failure::Sentence(format!("cannot read {}: it is no regular file", path.display())))
+        }
+        // Where there is none, the attempt to read it says why.
+        Ok(_) | Err(_) => read_proxy(path),
+    }
+}
+
+/// Reads and checks a file that holds such a spec, unless it names another itself.
+///
+/// # Errors
+/// As [`read_proxy`].
+pub(crate) fn read_as(path: &Path, kind: SpecKind) -> Result<Spec, Failure> {
+    let file = File::read(path)?;
+    file.spec(if Spec::names_its_kind(&file.bytes, path) { None } else { Some(kind) })
+}
+
+/// What a file held when it was read. All that is told of it is told of the same bytes: it may be a pipe, or change.
+struct File<'a> {
+    path: &'a Path,
+    bytes: Vec<u8>,
+}
+
+impl<'a> File<'a> {
+    /// Reads a file, of one that is too long no more than shows that.
+    ///
+    /// # Errors
+    /// What keeps it from being read.
+    fn read(path: &'a Path) -> Result<Self, Failure> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(Spec::MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
+            .map_err(|error| Failure::Sentence(format!("cannot read {}: {error}", path.display())))?;
+        if bytes.len() > Spec::MAX_BYTES {
+            let sentence = format!("{} is longer than {} bytes", path.display(), Spec::MAX_BYTES);
+            return Err(Failure::Sentence(sentence));
+        }
+        Ok(File { path, bytes })
+    }
+
+    /// What it holds.
+    ///
+    /// # Errors
+    /// Every fault.
+    fn spec(&self, kind: Option<SpecKind>) -> Result<Spec, Failure> {
+        let File { path, bytes } = self;
+        Spec::from_file(bytes, path, kind).map_err(|errors| match (kind, other_kind(bytes, path, &errors)) {
+            (None, Some(other)) => Failure::Sentence(format!(
+                "{} holds a {other} spec, no proxy, and does not say so; put it under the key {}, or use `ringport check --as {other}`",
+                path.display(),
+                key(other),
+            )),
+            (Some(_), _) | (None, None) => Failure::Faults(errors.into_faults()),
+        })
+    }
+
+    /// What of a file that can be read is likely not meant, each with its line.
+    fn notices(&self, kind: Option<SpecKind>) -> Vec<Fault> {
+        Spec::notices(&self.bytes, self.path, kind)
+    }
 }
 
 /// Of what other kind a file is whose keys are not those of the kind that it was read as.
@@ -98,21 +145,11 @@ fn other_kind(bytes: &[u8], path: &Path, errors: &SpecErrors) -> Option<SpecKind
 }
 
 /// Under which a file holds such a spec.
-fn keys(kind: SpecKind) -> [&'static str; 2] {
+fn key(kind: SpecKind) -> &'static str {
     match kind {
-        SpecKind::Dial => ["dialConfig", "dial_config"],
-        SpecKind::Listen => ["listenConfig", "listen_config"],
-        SpecKind::Packet => ["packetConnConfig", "packet_conn_config"],
-        SpecKind::Proxy => ["proxyConfig", "proxy_config"],
+        SpecKind::Dial => "dialConfig",
+        SpecKind::Listen => "listenConfig",
+        SpecKind::Packet => "packetConnConfig",
+        SpecKind::Proxy => "proxyConfig",
     }
-}
-
-/// Reads and checks a file that holds such a spec, unless it names another itself.
-///
-/// # Errors
-/// As [`read`].
-pub(crate) fn read_as(path: &Path, kind: SpecKind) -> Result<Spec, Failure> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let names_itself = keys(kind).iter().any(|key| text.contains(key));
-    read(path, if names_itself { None } else { Some(kind) })
 }

@@ -149,7 +149,7 @@ fn a_spec_that_cannot_be_is_refused(driver: &'static str) {
     let rows = [
         ("timeout: -3\n", "timeout"),
         ("resolver: { servers: [192.0.2.53:0] }\n", "resolver.servers"),
-        ("listenConfig: { addr: ':0' }\n", "listenConfig"),
+        ("listenConfig: { addr: ':0' }\n", "holds a listen spec, none of a dialer"),
     ];
     for (yaml, part) in rows {
         let file = folder.file("dial.yaml", yaml);

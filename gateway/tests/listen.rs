@@ -323,6 +323,10 @@ fn what_cannot_listen_is_told_in_one_sentence(driver: &'static str) {
     let why = if is_windows() { "not to be had on Windows" } else { "not a socket" };
     run(&mut listen(driver, &[&path])).assert_refused(&["note", why]);
     assert_eq!(std::fs::read_to_string(&note).expect("it stays"), "a note");
+    // A comment with the key of a keyed file does not make it one.
+    let spec = folder.file("bare.yaml", "# a listenConfig\naddr: '192.0.2.1:0'\n");
+    let ended = run(&mut listen(driver, &["--spec", spec.to_str().expect("UTF-8")]));
+    ended.assert_refused(&["cannot listen on 192.0.2.1:0"]);
     let spec = folder.file("broken.yaml", "addr: ':0'\nbacklog: 0\nconnectionLimit: -7\n");
     let spec = spec.to_str().expect("UTF-8");
     let ended = run(&mut listen(driver, &["--spec", spec]));

@@ -14,7 +14,7 @@ use super::packet::PacketSpec;
 use super::protobuf::check_protobuf;
 use super::proxy::ProxySpec;
 use super::raw;
-use super::read::{Format, notices, parse, read_and_check};
+use super::read::{Format, MAX_BYTES, notices, parse, read_and_check};
 use super::text::to_yaml;
 use super::tree::{Node, Value};
 
@@ -71,6 +71,18 @@ impl fmt::Display for SpecKind {
 }
 
 impl Spec {
+    /// The longest file that is read, in bytes.
+    pub const MAX_BYTES: usize = MAX_BYTES;
+
+    /// Whether a file is a `SpecFile`, which says by a key at its top which spec it holds. Protobuf never is, nor what is no
+    /// YAML, JSON or TOML.
+    pub fn names_its_kind(bytes: &[u8], path: &Path) -> bool {
+        let (Ok(format), Ok(text)) = (Format::from_path(path), std::str::from_utf8(bytes)) else {
+            return false;
+        };
+        parse(text, format, &path.to_string_lossy()).is_ok_and(|root| is_spec_file(&root))
+    }
+
     /// Reads and checks what a file holds, by the ending of its name: `.yaml`, `.yml`, `.json`, `.toml`, or `.binpb` or
     /// `.pb` for protobuf.
     ///

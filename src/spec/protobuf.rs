@@ -11,6 +11,7 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use super::check::join;
 use super::error::{Fault, SpecErrors};
 use super::raw;
+use super::read::MAX_BYTES;
 
 /// Reads a message and checks it; `file_name` is only quoted in faults.
 pub(super) fn check_protobuf<T: Message + Name + Default, S>(
@@ -209,6 +210,5 @@ fn varint(kind: &Kind, number: u64) -> Result<(), &'static str> {
     if fits { Ok(()) } else { Err("a number too wide for its field") }
 }
 
-const MAX_BYTES: usize = 16 << 20;
 /// As deep as a YAML text may be.
 const MAX_DEPTH: usize = 16;

@@ -145,8 +145,8 @@ pub(super) fn read_dynamic(
 
 /// The tree of a text.
 pub(super) fn parse(text: &str, format: Format, file_name: &str) -> Result<Node, SpecErrors> {
-    if text.len() > MAX_TEXT_BYTES {
-        let message = format!("the text is longer than {MAX_TEXT_BYTES} bytes");
+    if text.len() > MAX_BYTES {
+        let message = format!("the text is longer than {MAX_BYTES} bytes");
         return Err(SpecErrors::one(file_name, None, message));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -322,4 +322,4 @@ impl Reader<'_> {
 }
 
 /// Bounds the memory of a tree; the largest spec that the limits allow is well below.
-const MAX_TEXT_BYTES: usize = 16 << 20;
+pub(super) const MAX_BYTES: usize = 16 << 20;

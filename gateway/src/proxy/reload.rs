@@ -49,7 +49,7 @@ enum AdminChange {
 impl Running {
     /// Reads the file anew and takes what it says, or tells why it stays with what it has.
     pub(super) fn reload(&mut self, path: &Path) {
-        let outcome = match check::read_proxy(path) {
+        let outcome = match check::read_proxy_at_once(path) {
             Ok(spec) => self.replace(spec),
             Err(Failure::Sentence(sentence)) => Err(vec![sentence]),
             Err(Failure::Faults(faults)) => Err(faults.iter().map(ToString::to_string).collect()),

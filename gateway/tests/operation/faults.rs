@@ -101,7 +101,32 @@ fn a_file_that_cannot_be_read_is_named() {
         with(latin1).assert_fault(&[latin1, ":1:3: ", "cannot read it", "UTF-8"]);
         let dir = folder.path().to_str().expect("a plain path");
         with(dir).assert_refused(&["cannot read", dir]);
+        // What never ends is not read until memory is used up.
+        let endless = folder.path().join("endless.yaml");
+        if !endless.exists() {
+            std::os::unix::fs::symlink("/dev/zero", &endless).expect("a link");
+        }
+        with(endless.to_str().expect("a plain path"))
+            .assert_refused(&["endless.yaml", "longer than 16777216 bytes"]);
     }
+}
+
+/// A pipe can be read once. It was opened a second time for what is told beside the config, where nobody writes any more.
+#[test]
+fn a_config_is_read_once() {
+    let folder = Folder::new();
+    let pipe = folder.path().join("pipe.yaml");
+    assert_eq!(run(std::process::Command::new("mkfifo").arg(&pipe)).code(), Some(0));
+    let writer = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || {
+            std::fs::write(pipe, "listenConfig: { addr: \":80\", readDeadline: 30 }\n")
+        })
+    };
+    let ended = run(ringport(&["check"]).arg(&pipe));
+    writer.join().expect("no panic").expect("it is read");
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(ended.err.contains("30 without a unit"), "{ended:?}");
 }
 
 /// A value that is not even text was once taken for none at all.

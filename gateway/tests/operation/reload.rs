@@ -162,6 +162,11 @@ fn a_config_with_faults_changes_nothing(driver: &'static str) {
     proxy.signal(Signal::HUP);
     proxy.await_log("cannot read");
     assert_eq!(client.ask(GET).text(), "one");
+    // Who opened a pipe would wait for its writer, and hear no signal any more.
+    assert_eq!(run(Command::new("mkfifo").arg(&path)).code(), Some(0));
+    proxy.signal(Signal::HUP);
+    proxy.await_log("is no regular file");
+    std::fs::remove_file(&path).expect("it is there");
     std::fs::write(&path, &good).expect("a file");
     assert!(reloads(&proxy, |text| text.to_owned()), "the good one is taken again");
     eventually("no descriptor is left", || proxy.open_fds() <= fds);
