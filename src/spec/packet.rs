@@ -261,59 +261,86 @@ impl Check {
         path: &str,
     ) -> Option<PacketSpec> {
         let at = |field: &str| join(path, field);
-        let (network, local) = self.packet_address(raw, path)?;
-        let peer = raw.peer.as_deref().filter(|peer| !peer.is_empty());
-        let peer = peer.and_then(|text| {
-            let parsed = NetAddr::<OriginAddress>::parse(text, Some(network));
-            let peer = self.parsed(&at("peer"), parsed)?;
-            if peer.network() != network {
-                self.fault(at("peer"), format!("{peer} is not of the socket's network, {network}"));
-            }
-            Some(peer)
-        });
-        if network == Network::UnixPacket && peer.is_none() && raw.peer.as_deref().is_none_or(str::is_empty) {
-            self.fault(at("peer"), "unixpacket needs a peer; to take connections is what a listener does");
-        }
-        let target = target(network, local.as_ref(), peer.is_some());
-        let has_file = matches!(local.as_ref().map(NetAddr::address), Some(Address::Unix(_)));
-        if network.is_unix() && raw.receive_ecn == Some(true) {
+        // What cannot be read says nothing of the rest, which is looked at all the same.
+        let (network, local) = self.packet_address(raw, path);
+        let known_local = local.as_ref().and_then(Option::as_ref);
+        let peer = self.packet_peer(raw, &at("peer"), network);
+        let target =
+            network.filter(|_| local.is_some()).map(|network| target(network, known_local, peer.is_some()));
+        let has_file = local.is_none() || matches!(known_local.map(NetAddr::address), Some(Address::Unix(_)));
+        if network.is_some_and(Network::is_unix) && raw.receive_ecn == Some(true) {
             self.fault(at("receive_ecn"), "a Unix socket has no ECN");
         }
+        let sock_options = self.sock_option(raw.sock_option.as_ref(), &at("sock_option"), target);
+        let batch = self.range(at("batch"), raw.batch, 1..=1_024).unwrap_or(DEFAULT_BATCH);
+        let multicast = self.multicast(raw, path, network, known_local);
+        let unix = self.unix_file(raw.unix.as_ref(), &at("unix"), has_file);
+        let receive_ecn = raw.receive_ecn.unwrap_or(false);
         Some(PacketSpec {
-            sock_options: self.sock_option(raw.sock_option.as_ref(), &at("sock_option"), Some(target)),
-            batch: self.range(at("batch"), raw.batch, 1..=1_024).unwrap_or(DEFAULT_BATCH),
-            receive_ecn: raw.receive_ecn.unwrap_or(false),
-            multicast: self.multicast(raw, path, network, local.as_ref()),
-            unix: self.unix_file(raw.unix.as_ref(), &at("unix"), has_file),
-            network,
-            local,
+            network: network?,
+            local: local?,
             peer,
+            sock_options,
+            batch,
+            receive_ecn,
+            multicast,
+            unix,
         })
     }
 
+    fn packet_peer(
+        &mut self,
+        raw: &raw::PacketConnConfig,
+        path: &str,
+        network: Option<Network>,
+    ) -> Option<NetAddr<OriginAddress>> {
+        let network = network?;
+        let Some(text) = raw.peer.as_deref().filter(|peer| !peer.is_empty()) else {
+            if network == Network::UnixPacket {
+                self.fault(path, "unixpacket needs a peer; to take connections is what a listener does");
+            }
+            return None;
+        };
+        let peer = self.parsed(path, NetAddr::<OriginAddress>::parse(text, Some(network)))?;
+        if peer.network() != network {
+            self.fault(path, format!("{peer} is not of the socket's network, {network}"));
+        }
+        Some(peer)
+    }
+
+    /// Each is `None` where what is written is none, which has been told then.
     fn packet_address(
         &mut self,
         raw: &raw::PacketConnConfig,
         path: &str,
-    ) -> Option<(Network, Option<NetAddr<Address>>)> {
+    ) -> (Option<Network>, Option<Option<NetAddr<Address>>>) {
         let network_path = join(path, "network");
         let written = match raw.network.as_deref() {
             None | Some("") => None,
-            Some(name) => Some(self.parsed(&network_path, name.parse::<Network>())?),
+            Some(name) => match self.parsed(&network_path, name.parse::<Network>()) {
+                Some(network) => Some(network),
+                None => return (None, None),
+            },
         };
         let default = written.unwrap_or(Network::Udp);
         let local = match raw.address.as_deref() {
-            None | Some("") if default.is_unix() => None,
+            None | Some("") if default.is_unix() => Some(None),
             None | Some("") => {
                 let any = if default.has_ports() { ":0" } else { "" };
-                self.parsed(&network_path, NetAddr::<Address>::parse(any, Some(default), AnyHost::Allowed))
+                let parsed = NetAddr::<Address>::parse(any, Some(default), AnyHost::Allowed);
+                Some(self.parsed(&network_path, parsed))
             }
             Some(text) => {
                 let parsed = NetAddr::<Address>::parse(text, Some(default), AnyHost::Allowed);
-                Some(self.parsed(&join(path, "address"), parsed)?)
+                self.parsed(&join(path, "address"), parsed).map(Some)
             }
         };
-        let network = local.as_ref().map_or(default, NetAddr::network);
+        let network = match &local {
+            Some(local) => local.as_ref().map_or(default, NetAddr::network),
+            // It may have meant another one.
+            None if written.is_none() => return (None, None),
+            None => default,
+        };
         if written.is_some_and(|written| written != network) {
             self.fault(network_path, format!("address is of another network, {network}"));
         } else if network.carries() == Carries::Stream {
@@ -323,19 +350,19 @@ impl Check {
                 format!("{network} has no packets; write udp, unixgram, unixpacket or ip:PROTOCOL"),
             );
         }
-        Some((network, local))
+        (Some(network), local)
     }
 
     fn multicast(
         &mut self,
         raw: &raw::PacketConnConfig,
         path: &str,
-        network: Network,
+        network: Option<Network>,
         local: Option<&NetAddr<Address>>,
     ) -> Multicast {
         let at = |field: &str| join(path, field);
         let defaults = Multicast::default();
-        if network.is_unix() {
+        if network.is_some_and(Network::is_unix) {
             let written = [
                 ("multicast_groups", !raw.multicast_groups.is_empty()),
                 ("multicast_hops", raw.multicast_hops.is_some()),
@@ -369,12 +396,14 @@ impl Check {
         &mut self,
         raw: &raw::MulticastGroup,
         path: &str,
-        network: Network,
+        network: Option<Network>,
         local: Option<&NetAddr<Address>>,
     ) -> Option<MulticastGroup> {
         let address = |text: &str, fits: &dyn Fn(&IpAddr) -> bool, what: &str| {
-            let found = text.parse::<IpAddr>().ok().filter(|ip| fits(ip) && network.takes(*ip));
-            found.ok_or_else(|| format!("{} is no {what} address of {network}", quoted(text)))
+            let is_taken = |ip: &IpAddr| network.is_none_or(|network| network.takes(*ip));
+            let found = text.parse::<IpAddr>().ok().filter(|ip| fits(ip) && is_taken(ip));
+            let of = network.map_or_else(String::new, |network| format!(" of {network}"));
+            found.ok_or_else(|| format!("{} is no {what} address{of}", quoted(text)))
         };
         let group = raw.group.as_deref().unwrap_or_default();
         let group = self.parsed(&join(path, "group"), address(group, &IpAddr::is_multicast, "multicast"));

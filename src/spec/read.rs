@@ -207,14 +207,12 @@ impl Reader<'_> {
             if matches!(child.value, tree::Value::Null) {
                 continue;
             }
-            if let Some(oneof) = field.containing_oneof()
-                && oneof.fields().any(|other| other != field && message.has_field(&other))
-            {
-                self.fault(
-                    key.position,
-                    &child_path,
-                    format!("only one field of `{}` may be written", oneof.name()),
-                );
+            let beside = field
+                .containing_oneof()
+                .and_then(|oneof| oneof.fields().find(|other| *other != field && message.has_field(other)));
+            if let Some(other) = beside {
+                let sentence = format!("cannot be beside {}, which is written already", other.json_name());
+                self.fault(key.position, &child_path, sentence);
                 continue;
             }
             match self.value(child, &field, &child_path) {

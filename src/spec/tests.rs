@@ -316,7 +316,7 @@ fn other_kinds_of_fields() {
             "{sub: {a.b: {by_nam: x}}}",
             "f:1:14: sub[\"a.b\"]: unknown key \"by_nam\"; did you mean `by_name`?",
         ),
-        ("{byName: x, by_number: 1}", "f:1:13: by_number: only one field of `how` may be written"),
+        ("{byName: x, by_number: 1}", "f:1:13: by_number: cannot be beside byName, which is written already"),
         ("weight: 0.5", "weight:0.5"),
         ("weight: 1e300", "f:1:9: weight: out of range"),
         ("flags: {1: true, x: true}", "f:1:18: flags[\"x\"]: expected an integer, found \"x\""),
