@@ -78,7 +78,7 @@ pub struct Found {
 pub enum LookupFault {
     /// There is no such name, or it has no address; that may be kept for so long.
     NotFound(Duration),
-    /// Servers answered, and none could say.
+    /// Servers were heard, or could not be asked, and none could say.
     NoServer,
     /// No server answered in time.
     TimedOut,
@@ -111,7 +111,8 @@ struct Track {
     ttl: Duration,
     /// Questions to servers that came to nothing.
     tries: usize,
-    was_answered: bool,
+    /// Whether all of them came to nothing because time was up.
+    is_silent: bool,
     state: State,
 }
 
@@ -174,9 +175,9 @@ impl Lookup {
         let (was_tcp, ttl) = (*is_tcp, ttl.min(track.ttl));
         track.aliases += aliases;
         match said {
-            Said::Truncated if was_tcp => track.next_server(&self.spec, true),
+            Said::Truncated if was_tcp => track.next_server(&self.spec, false),
             Said::Truncated => track.state = State::Due { is_tcp: true },
-            Said::Failed => track.next_server(&self.spec, true),
+            Said::Failed => track.next_server(&self.spec, false),
             Said::TooManyAliases => track.state = State::Failed(LookupFault::Aliases),
             Said::Alias(name) => {
                 track.name = name;
@@ -215,7 +216,7 @@ impl Lookup {
             if let State::Asked { deadline, .. } = track.state
                 && deadline <= now
             {
-                track.next_server(&self.spec, false);
+                track.next_server(&self.spec, true);
             }
         }
         self.settle(now);
@@ -297,22 +298,22 @@ impl Lookup {
 impl Track {
     fn new(family: Family, name: Name) -> Self {
         let state = State::Due { is_tcp: false };
-        Track { family, name, aliases: 0, ttl: Duration::MAX, tries: 0, was_answered: false, state }
+        Track { family, name, aliases: 0, ttl: Duration::MAX, tries: 0, is_silent: true, state }
     }
 
     fn server(&self, spec: &LookupSpec) -> usize {
         (spec.first_server + self.tries) % spec.server_count.max(1)
     }
 
-    fn next_server(&mut self, spec: &LookupSpec, was_answered: bool) {
+    fn next_server(&mut self, spec: &LookupSpec, was_silent: bool) {
         self.tries += 1;
-        self.was_answered |= was_answered;
+        self.is_silent &= was_silent;
         self.state = if self.tries < spec.server_count.saturating_mul(spec.attempts as usize) {
             State::Due { is_tcp: false }
-        } else if self.was_answered {
-            State::Failed(LookupFault::NoServer)
-        } else {
+        } else if self.is_silent {
             State::Failed(LookupFault::TimedOut)
+        } else {
+            State::Failed(LookupFault::NoServer)
         };
     }
 }
