@@ -20,7 +20,7 @@ use ringport_platform::sockopt::Kind;
 
 use crate::bench::positive_duration;
 use crate::proxy::DriverSettings;
-use crate::stdio::{converse, converse_in_packets};
+use crate::stdio::{MAX_PACKET, converse, converse_in_packets};
 use crate::{Failure, check};
 
 /// What is listened on, and for whom.
@@ -237,7 +237,11 @@ async fn serve_packets(runtime: &Native, mut listener: PacketListener<Native>, a
     loop {
         match listener.accept().await {
             Ok(socket) => runtime.spawn(async move {
+                socket.set_max_len(MAX_PACKET);
                 while let Ok(packet) = socket.recv().await {
+                    if packet.meta.is_truncated {
+                        tracing::warn!("a packet was longer than {MAX_PACKET} bytes: its end is lost");
+                    }
                     if let Answer::Echo = answer
                         && let Err(error) = socket.send(packet.bytes).await
                     {

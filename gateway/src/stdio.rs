@@ -24,12 +24,18 @@ pub(crate) async fn converse<T: Transport>(stream: Stream<T>) -> u8 {
 
 /// As [`converse`]: each read of standard input is sent as a packet.
 pub(crate) async fn converse_in_packets<D: Datagram>(socket: PacketSocket<D>) -> u8 {
+    socket.set_max_len(MAX_PACKET);
     let send = async |bytes: Vec<u8>| {
         let sent = if bytes.is_empty() { socket.shutdown() } else { socket.send(bytes).await };
         sent.map_err(std::io::Error::other)
     };
     let receive = async || match socket.recv().await {
-        Ok(packet) => Ok(Some(packet.bytes.to_vec())),
+        Ok(packet) => {
+            if packet.meta.is_truncated {
+                eprintln!("ringport: a packet was longer than {MAX_PACKET} bytes: its end is lost");
+            }
+            Ok(Some(packet.bytes.to_vec()))
+        }
         Err(PacketError::Ended) => Ok(None),
         Err(error) => Err(std::io::Error::other(error)),
     };
@@ -135,3 +141,5 @@ async fn done<T>(job: Result<BlockingJob<std::io::Result<T>>, PoolFull>) -> Resu
 
 /// For one read of standard input.
 const BUF_LEN: usize = 64 * 1024;
+/// As long as a packet of a Unix socket may be without a larger send buffer, and more.
+pub(crate) const MAX_PACKET: usize = 1 << 20;

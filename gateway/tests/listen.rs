@@ -177,6 +177,17 @@ fn packets_go_both_ways(driver: &'static str) {
         dialled.tell(word);
         dialled.wait_for(|line| (line == word).then_some(()));
     }
+    // Unix sockets take longer packets than IP has: of this one 65,536 bytes came back.
+    let client =
+        rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::SEQPACKET, None);
+    let client = client.expect("a socket");
+    let path = rustix::net::SocketAddrUnix::new(folder.path().join("a.sock")).expect("a short path");
+    rustix::net::connect(&client, &path).expect("it listens");
+    rustix::net::send(&client, &[7; 100_000], rustix::net::SendFlags::empty()).expect("it is taken");
+    let mut long = vec![0; 200_000];
+    let (len, _) =
+        rustix::net::recv(&client, &mut long[..], rustix::net::RecvFlags::empty()).expect("an echo");
+    assert_eq!(len, 100_000);
     echo.signal(Signal::TERM);
     assert_eq!(echo.exit().code(), Some(0), "{}", echo.log());
 }
