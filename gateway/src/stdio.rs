@@ -9,7 +9,7 @@ use std::task::Poll;
 use ringport::net::{PacketError, PacketSocket, Stream};
 use ringport::runtime::{Datagram, Transport};
 use ringport_platform::blocking::{BlockingJob, BlockingPool, PoolFull};
-use ringport_platform::stdio::input_would_wait;
+use ringport_platform::stdio::{input_still_waits, input_would_wait};
 
 /// Passes bytes both ways until the peer ends, and after that what standard input has without waiting; returns the exit
 /// code.
@@ -47,8 +47,8 @@ async fn join(
     send: impl AsyncFnMut(Vec<u8>) -> std::io::Result<()>,
     receive: impl AsyncFnMut() -> std::io::Result<Option<Vec<u8>>>,
 ) -> u8 {
-    let reading = Cell::new(false);
-    let mut sending = Some(Box::pin(send_input(send, &reading)));
+    let waiting = Cell::new(false);
+    let mut sending = Some(Box::pin(send_input(send, &waiting)));
     let mut receiving = pin!(write_output(receive));
     let (mut received, mut taken) = (None, true);
     poll_fn(|cx| {
@@ -69,7 +69,7 @@ async fn join(
         }
         match received {
             None => Poll::Pending,
-            Some(0) if sending.is_some() && !(reading.get() && input_would_wait()) => Poll::Pending,
+            Some(0) if sending.is_some() && !(waiting.get() && input_still_waits()) => Poll::Pending,
             Some(0) if !taken => {
                 eprintln!("ringport: the peer did not take all of standard input");
                 Poll::Ready(1)
@@ -81,25 +81,27 @@ async fn join(
 }
 
 /// Sends standard input, then tells the peer its end. Reading blocks, so a thread does it; there is no more in memory than
-/// one read and what the stream takes. Returns whether the peer took all; `reading` is true while a read is under way.
+/// one read and what the stream takes. Returns whether the peer took all; `waiting` is true while a read is under way that had
+/// nothing to read when it began.
 ///
 /// # Errors
 /// It could not be read.
 async fn send_input(
     mut send: impl AsyncFnMut(Vec<u8>) -> std::io::Result<()>,
-    reading: &Cell<bool>,
+    waiting: &Cell<bool>,
 ) -> Result<bool, String> {
     let reader = BlockingPool::new(1, 1);
     loop {
+        // A thread's work, too: while a read is under way the system may not answer.
+        waiting.set(done(reader.submit(|| std::io::Result::Ok(input_would_wait()))).await?);
         let read = reader.submit(|| {
             let mut buf = vec![0; BUF_LEN];
             let count = std::io::stdin().lock().read(&mut buf)?;
             buf.truncate(count);
             std::io::Result::Ok(buf)
         });
-        reading.set(true);
         let buf = done(read).await?;
-        reading.set(false);
+        waiting.set(false);
         let is_end = buf.is_empty();
         let sent = send(buf).await;
         // The other direction tells what a peer that has gone met.

@@ -6,6 +6,6 @@ mod linux;
 mod windows;
 
 #[cfg(target_os = "linux")]
-pub use linux::{input_would_wait, is_reader_gone};
+pub use linux::{input_still_waits, input_would_wait, is_reader_gone};
 #[cfg(windows)]
-pub use windows::{input_would_wait, is_reader_gone};
+pub use windows::{input_still_waits, input_would_wait, is_reader_gone};

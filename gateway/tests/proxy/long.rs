@@ -172,6 +172,10 @@ fn a_body_goes_both_ways_at_once(driver: &'static str) {
 
 fn a_response_that_ends_too_early_is_cut(driver: &'static str) {
     for reset in [false, true] {
+        // Windows drops what it received when the reset comes, the head too.
+        if reset && is_windows() {
+            continue;
+        }
         let origin = move || {
             Origin::script(move |mut conn| {
                 conn.request();

@@ -509,6 +509,7 @@ const NOT_FOR_WINDOWS: &[(&str, &[&str])] = &[
         &[
             "case_67_d21_it_survives_without_descriptors",
             "crowd::a_burst_takes_no_more_than_there_is_room_for",
+            "crowd::a_crowd_that_waits_at_the_end_is_answered",
             "crowd::a_core_that_sleeps_hears_that_the_room_is_used_up",
             "crowd::accepting_waits_while_descriptors_are_short",
             "crowd::an_origin_is_not_blamed_for_our_descriptors",

@@ -9,7 +9,8 @@ use windows_sys::Win32::Storage::FileSystem::{FILE_TYPE_CHAR, FILE_TYPE_PIPE, Ge
 use windows_sys::Win32::System::Pipes::PeekNamedPipe;
 use windows_sys::Win32::System::Threading::WaitForSingleObject;
 
-/// Whether a read of standard input would wait now. Of a pipe `PeekNamedPipe`, of a console whether it is signalled: there
+/// Whether a read of standard input would wait now; to be asked while none is under way, since operations on a handle without
+/// overlapped ones come one after the other. Of a pipe `PeekNamedPipe`, of a console whether it is signalled: there
 /// is then some event, perhaps one that brings no character. A file never waits.
 pub fn input_would_wait() -> bool {
     let handle = io::stdin().as_raw_handle();
@@ -17,7 +18,7 @@ pub fn input_would_wait() -> bool {
     match unsafe { GetFileType(handle) } {
         FILE_TYPE_PIPE => {
             let mut available = 0;
-            // SAFETY: with no buffer the call writes `available` only. It fails at the end of the pipe, which a read tells.
+            // SAFETY: with no buffer the call writes `available` only.
             let is_open = unsafe {
                 PeekNamedPipe(
                     handle,
@@ -28,12 +29,19 @@ pub fn input_would_wait() -> bool {
                     ptr::null_mut(),
                 )
             };
-            is_open != 0 && available == 0
+            // The end of the pipe is what a read tells. Wine cannot look into a pipe of Linux: nothing is known of it.
+            if is_open == 0 { !is_reader_gone(&io::Error::last_os_error()) } else { available == 0 }
         }
         // SAFETY: as above.
         FILE_TYPE_CHAR => unsafe { WaitForSingleObject(handle, 0) == WAIT_TIMEOUT },
         _ => false,
     }
+}
+
+/// Whether a read of standard input that is under way, and found nothing, waits still. Yes: it returns with the first byte, and
+/// until then nobody may ask.
+pub fn input_still_waits() -> bool {
+    true
 }
 
 /// Whether a write failed because nobody reads any more: the pipe is closed, or its other end was disconnected.
