@@ -56,7 +56,15 @@ fn all_is_back(pool: &Pool) -> bool {
 
 /// All that waits in a queue, and in how many pieces.
 fn waiting(tx: &TxQueue) -> (Vec<u8>, usize) {
-    (tx.slices().flatten().copied().collect(), tx.slices().count())
+    (tx.slices().collect::<Vec<_>>().concat(), tx.slices().count())
+}
+
+fn write_one(tx: &mut TxQueue, bytes: &[u8]) {
+    let put = tx.put_with(|out| {
+        out.put(bytes);
+        Ok::<_, ()>(())
+    });
+    assert_eq!(put, Ok(()));
 }
 
 #[test]
@@ -95,6 +103,23 @@ fn what_is_written_in_place_joins_what_was_written_before() {
     });
     assert_eq!(both, Ok(()));
     assert_eq!((waiting(&tx).0, waiting(&other).0), (b"abcdefg".to_vec(), b"xy".to_vec()));
+    drop((tx, other));
+    assert!(all_is_back(&pool));
+}
+
+/// Queues of one core write into one chunk in turn: what another wrote in between is no part of the last view.
+#[test]
+fn queues_that_share_a_chunk_keep_apart() {
+    let pool = Pool::new(SMALL);
+    let (mut tx, mut other) = (TxQueue::new(pool.clone()), TxQueue::new(pool.clone()));
+    for _ in 0..3 {
+        for (queue, text) in [(&mut tx, b"ab"), (&mut other, b"xy")] {
+            for byte in text {
+                write_one(queue, &[*byte]);
+            }
+        }
+    }
+    assert_eq!((waiting(&tx), waiting(&other)), ((b"ababab".to_vec(), 3), (b"xyxyxy".to_vec(), 3)));
     drop((tx, other));
     assert!(all_is_back(&pool));
 }
@@ -142,6 +167,114 @@ fn a_writer_of_its_own_gives_a_vector() {
     assert_eq!(out.len(), 4000);
     assert_eq!(out.written(3996), 999u32.to_le_bytes());
     assert_eq!(out.into_vec(), (0..1000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
+}
+
+/// A writer into a chunk may be taken away, put in the place of another, and let go of: it is still the only one that
+/// fills its chunk, and what it wrote is given out once or not at all.
+#[test]
+fn a_writer_that_is_carried_off_does_no_harm() {
+    let (pool, other) = (Pool::new(SMALL), Pool::new(SMALL));
+    let mut tx = TxQueue::new(pool.clone());
+    tx.put_slice(b"a");
+    let mut stolen = tx
+        .put_with(|out| {
+            out.put(b"stolen");
+            let stolen = std::mem::take(out);
+            out.put(b"b");
+            Ok::<_, ()>(stolen)
+        })
+        .expect("no fault");
+    tx.put_slice(b"c");
+    assert_eq!(waiting(&tx).0, b"abc");
+    stolen.put(b" and more");
+    assert_eq!(stolen.written(0), b"stolen and more");
+
+    // Both ways between two queues of two pools: each gives out what the writer it ends with has written.
+    let mut far = TxQueue::new(other.clone());
+    far.put_slice(b"x");
+    let swapped = tx.put_with(|out| {
+        out.put(b"d");
+        far.put_with(|inner| {
+            inner.put(b"y");
+            std::mem::swap(out, inner);
+            inner.put(b"e");
+            Ok::<_, ()>(())
+        })
+    });
+    assert_eq!(swapped, Ok(()));
+    tx.put_slice(b"f");
+    far.put_slice(b"z");
+    assert_eq!((waiting(&tx).0, waiting(&far).0), (b"abcyf".to_vec(), b"xdez".to_vec()));
+    // The one that was carried off writes on where it belongs, in another's place, too.
+    let back = tx.put_with(|out| {
+        std::mem::swap(out, &mut stolen);
+        out.put(b"!");
+        Ok::<_, ()>(())
+    });
+    assert_eq!(back, Ok(()));
+    assert_eq!(waiting(&tx).0, b"abcyfstolen and more!");
+    assert_eq!(stolen.into_vec(), b"");
+    tx.put_slice(b"g");
+    assert!(waiting(&tx).0.ends_with(b"!g"));
+    drop((tx, far));
+    pool.release_idle();
+    other.release_idle();
+    assert!(all_is_back(&pool) && all_is_back(&other));
+}
+
+#[test]
+fn a_panic_while_writing_leaves_nothing_behind() {
+    let pool = Pool::new(SMALL);
+    let mut tx = TxQueue::new(pool.clone());
+    tx.put_slice(b"a");
+    // In the chunk, and when it has gone on in a vector.
+    for len in [10, 10_000] {
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            tx.put_with(|out| -> Result<(), ()> {
+                out.put(&vec![b'x'; len]);
+                std::panic::resume_unwind(Box::new(len))
+            })
+        }));
+        assert!(caught.is_err());
+        assert_eq!((waiting(&tx).0, tx.len()), (b"a".to_vec(), 1));
+    }
+    tx.put_slice(b"b");
+    write_one(&mut tx, b"c");
+    assert_eq!(waiting(&tx).0, b"abc");
+    drop(tx);
+    assert!(all_is_back(&pool));
+}
+
+/// To the last byte of a chunk, one further, and from an end where nothing fits; a fault in each case.
+#[test]
+fn a_writer_meets_the_end_of_a_chunk() {
+    let chunk = SMALL.chunk_bytes as usize;
+    for before in [0, 1, chunk - 2, chunk - 1, chunk] {
+        for len in [0, 1, 2, chunk - 1, chunk, chunk + 1] {
+            for (pieces, fails) in [(1, false), (3, false), (1, true), (3, true)] {
+                let pool = Pool::new(SMALL);
+                let mut tx = TxQueue::new(pool.clone());
+                tx.put_slice(&vec![b'a'; before]);
+                let part = vec![b'p'; len];
+                let result = tx.put_with(|out| {
+                    part.chunks((len / pieces).max(1)).for_each(|piece| out.put(piece));
+                    assert_eq!((out.len(), out.written(0)), (len, &part[..]));
+                    if fails { Err(()) } else { Ok(()) }
+                });
+                assert_eq!(result.is_err(), fails);
+                tx.put_slice(b"z");
+                let kept = if fails { &[][..] } else { &part };
+                let expected = [&vec![b'a'; before], kept, b"z"].concat();
+                assert_eq!((waiting(&tx).0, tx.len()), (expected.clone(), expected.len()));
+                // What has been sent in part is joined behind its end only.
+                tx.advance(before);
+                write_one(&mut tx, b"y");
+                assert_eq!(waiting(&tx).0, [&expected[before..], b"y"].concat());
+                drop(tx);
+                assert!(all_is_back(&pool));
+            }
+        }
+    }
 }
 
 #[test]
@@ -265,6 +398,8 @@ fn rx_step() -> impl Strategy<Value = RxStep> {
 enum TxStep {
     Push(usize, u8),
     Small(usize),
+    /// With a fault where the flag is set.
+    Written(usize, bool),
     Append(usize),
     Advance(usize),
     Compact,
@@ -275,6 +410,7 @@ fn tx_step() -> impl Strategy<Value = TxStep> {
     prop_oneof![
         6 => (0..900usize, 0..5u8).prop_map(|(len, kind)| TxStep::Push(len, kind)),
         4 => (0..80usize).prop_map(TxStep::Small),
+        4 => (0..300usize, any::<bool>()).prop_map(|(len, fails)| TxStep::Written(len, fails)),
         2 => (0..300usize).prop_map(TxStep::Append),
         6 => any::<usize>().prop_map(TxStep::Advance),
         1 => Just(TxStep::Compact),
@@ -361,6 +497,15 @@ proptest! {
                     let bytes = source.bytes(len);
                     queue.put_slice(&bytes);
                     model.extend(bytes);
+                }
+                TxStep::Written(len, fails) => {
+                    let bytes = source.bytes(len);
+                    let result = queue.put_with(|out| {
+                        bytes.chunks(50).for_each(|piece| out.put(piece));
+                        if fails { Err(()) } else { Ok(()) }
+                    });
+                    prop_assert_eq!(result.is_err(), fails);
+                    model.extend(bytes.into_iter().filter(|_| !fails));
                 }
                 TxStep::Append(len) => {
                     let mut other = TxQueue::new(pool.clone());

@@ -73,10 +73,12 @@ impl TxWriter {
     /// Goes on in a vector, with room for `more` bytes.
     #[cold]
     fn grow(&mut self, more: usize) {
-        let mut vec = Vec::with_capacity((2 * (self.len + more)).max(SMALLEST));
+        // A sum that is too large is refused by the vector: what `put` relies on never wraps.
+        let wanted = self.len.saturating_add(more).saturating_mul(2);
+        let mut vec = Vec::with_capacity(wanted.max(SMALLEST));
         vec.extend_from_slice(self.written(0));
-        // SAFETY: no bytes are left than those that this vector, which stays as it is, has room for.
-        unsafe { vec.set_len(0) };
+        // They stay initialised behind its length, which is set at the end.
+        vec.clear();
         self.hide();
         self.start = NonNull::new(vec.as_mut_ptr()).expect("a vector's memory has an address");
         self.room = vec.capacity();
