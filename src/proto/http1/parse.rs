@@ -568,7 +568,13 @@ static TOKEN: [bool; 256] = {
 
 #[cfg(test)]
 mod tests {
-    use super::{Limits, Record, read_plain_request, read_plain_response, read_request, read_response};
+    use super::super::head::{Spare, Table};
+    use super::{
+        Limits, Record, parse_request, parse_response, read_plain_request, read_plain_response, read_request,
+        read_response,
+    };
+    use ringport_platform::buf::{PoolBuf, RxQueue};
+
     use proptest::prelude::{
         Just, ProptestConfig, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest,
     };
@@ -686,6 +692,130 @@ mod tests {
         }
     }
 
+    /// A head's bytes, its fields, and what else is found in it.
+    type Found = (Vec<u8>, Vec<(String, Vec<u8>)>, String);
+
+    fn found(table: &Table) -> Found {
+        let record = &*table.record;
+        let fields = record.fields.iter().map(|field| {
+            (format!("{} {:?}", table.text(field.name), field.kind), table.bytes(field.value).to_vec())
+        });
+        let spans = [Some(record.target), Some(record.path), record.query, record.authority];
+        let first = spans.map(|span| span.map(|span| table.text(span).to_owned()));
+        let Record { facts, plain, method, status, reason, .. } = record;
+        let reason = table.bytes(*reason);
+        let facts = format!("{first:?} {facts:?} {plain} {method} {status} {}", reason.escape_ascii());
+        (table.buf.to_vec(), fields.collect(), facts)
+    }
+
+    /// One connection reads the heads in turn, and with each another that has read none. A head in `held` lives on while
+    /// those behind it are read; for one in `tight` a lower limit holds. What was found, or what is wrong, has to be the
+    /// same, and still be so at the end.
+    fn check_series(heads: &[Vec<u8>], (held, tight): (u32, u32), is_request: bool) {
+        let read = |at: usize, bytes: &[u8], spare: &mut Spare| {
+            let header_count = if tight & (1 << at) != 0 { 1 } else { 8 };
+            let limits = Limits { header_count, request_line_bytes: 60, ..Limits::default() };
+            let mut rx = RxQueue::default();
+            rx.push(PoolBuf::copied(bytes));
+            let read = if is_request {
+                parse_request(&mut rx, 400, &limits, spare).map(|(head, body)| (head.table, Some(body)))
+            } else {
+                parse_response(&mut rx, 400, &limits, spare).map(|head| (head.table, None))
+            };
+            (read, rx.len())
+        };
+        let (mut spare, mut living) = (Spare::default(), Vec::new());
+        for (at, bytes) in heads.iter().enumerate() {
+            let ((again, left), (anew, expected_left)) =
+                (read(at, bytes, &mut spare), read(at, bytes, &mut Spare::default()));
+            assert_eq!(left, expected_left, "{} after {heads:?}", bytes.escape_ascii());
+            match (again, anew) {
+                (Ok((again, body)), Ok((anew, expected_body))) => {
+                    assert_eq!(found(&again), found(&anew), "after {heads:?}");
+                    assert_eq!(body, expected_body, "{}", bytes.escape_ascii());
+                    if held & (1 << at) != 0 {
+                        living.push((found(&anew), again));
+                    }
+                }
+                (again, anew) => {
+                    let (again, anew) = (again.map(|_| ()), anew.map(|_| ()));
+                    assert_eq!(again, anew, "{} after {heads:?}", bytes.escape_ascii());
+                }
+            }
+        }
+        living.iter().for_each(|(expected, table)| assert_eq!(found(table), *expected));
+    }
+
+    /// What differs from the head before by as little as can be, and means something else: by a letter's case, a digit, a
+    /// line more or less in front, between and behind, an end that is not there, and by what only the first line says.
+    #[test]
+    fn nothing_of_a_head_counts_for_another() {
+        let line = |line: &str| line.as_bytes().to_vec();
+        let fields = [
+            "Host: a\r\n\r\n",
+            "host: a\r\n\r\n",
+            "Host: ab\r\n\r\n",
+            "Host: a\r\nX: y\r\n\r\n",
+            "Host: a\r\nX: \r\n\r\n",
+            "Host: a\r\nX: y\r\n z\r\n\r\n",
+            "X: y\r\nHost: a\r\n\r\n",
+            "Host: a\r\nContent-Length: 1\r\n\r\n",
+            "Host: a\r\nContent-Length: 11\r\n\r\n1\r\n\r\n",
+            "Host: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "Host: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "Host: a\r\nExpect: 100-continue\r\n\r\n",
+            "Host: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n",
+            "Host: a\r\nConnection: x, close\r\nX: y\r\n\r\n",
+            "Host: a\nContent-Length: 1\r\n\r\n",
+            "Host: a\r\n",
+            "Host: a\r\nHost: a\r\n\r\n",
+            "\r\n",
+        ];
+        let starts = [
+            &[
+                "GET / HTTP/1.1\r\n",
+                "GET / HTTP/1.0\r\n",
+                "GET http://b/ HTTP/1.1\r\n",
+                "GET /a?longer HTTP/1.1\r\n",
+            ],
+            &[
+                "POST / HTTP/1.1\r\n",
+                "CONNECT a:1 HTTP/1.1\r\n",
+                "OPTIONS * HTTP/1.1\r\n",
+                "get / HTTP/1.1\r\n",
+            ],
+            &["HTTP/1.1 200 OK\r\n", "HTTP/1.0 200 OK\r\n", "HTTP/1.1 100 Continue\r\n", "HTTP/1.1 304 \r\n"],
+        ];
+        for (starts, is_request) in starts.into_iter().zip([true, true, false]) {
+            let heads = || {
+                starts
+                    .iter()
+                    .flat_map(|start| fields.iter().map(move |fields| line(&[*start, fields].concat())))
+            };
+            for (first, second) in
+                heads().flat_map(|first| heads().map(move |second| (first.clone(), second)))
+            {
+                for held in [(0, 0), (0b11, 0), (0, 0b110)] {
+                    check_series(&[first.clone(), second.clone(), first.clone()], held, is_request);
+                }
+            }
+        }
+    }
+
+    /// A head with its fields as long as may be, behind each length of first line, so that places move both ways.
+    #[test]
+    fn places_move_with_the_first_line() {
+        for lens in [[1, 30, 2], [30, 1, 29], [7, 40, 41]] {
+            let heads = lens.map(|len| {
+                let target = "/".repeat(len);
+                let fields = format!("Host: a.example\r\nX: {}\r\nA: b\r\n\r\n", "y".repeat(300));
+                format!("GET {target} HTTP/1.1\r\n{fields}body").into_bytes()
+            });
+            check_series(&heads, (0, 0), true);
+        }
+    }
+
     /// Lines of a head, most of them good ones.
     fn lines() -> impl Strategy<Value = Vec<u8>> {
         let line = prop_oneof![
@@ -707,8 +837,51 @@ mod tests {
         prop::collection::vec(line, 0..6).prop_map(|lines| lines.concat())
     }
 
+    const SERIES: [&str; 10] = [
+        "Host: a\r\n",
+        "Content-Length: 1\r\n",
+        "Content-Length: 10\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Connection: close\r\n",
+        "Connection: x, upgrade\r\n",
+        "Upgrade: a\r\n",
+        "X: y\r\n",
+        "x: y\r\n",
+        "Date: a\r\n",
+    ];
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Heads of few lines, so that they come again in whole and in part, damaged now and then.
+        #[test]
+        fn a_head_is_read_as_if_none_was_before(
+            heads in prop::collection::vec(
+                (0..4usize, prop::collection::vec(0..SERIES.len(), 0..4), prop_oneof![
+                    6 => Just(None),
+                    1 => any::<(prop::sample::Index, u8)>().prop_map(Some),
+                ]),
+                1..12,
+            ),
+            held in any::<(u32, u32)>(),
+            is_request in any::<bool>(),
+        ) {
+            let starts = if is_request {
+                ["GET / HTTP/1.1\r\nHost: a\r\n", "POST /b?c HTTP/1.1\r\nHost: a\r\n", "GET / HTTP/1.1\r\n", "GET / HTTP/1.0\r\n"]
+            } else {
+                ["HTTP/1.1 200 OK\r\n", "HTTP/1.1 404 Not Found\r\n", "HTTP/1.1 200 OK\r\nDate: a\r\n", "HTTP/1.0 200 OK\r\n"]
+            };
+            let heads: Vec<_> = heads.into_iter().map(|(start, lines, hit)| {
+                let lines: String = lines.into_iter().map(|line| SERIES[line]).collect();
+                let mut bytes = [starts[start], &lines, "\r\nbody"].concat().into_bytes();
+                if let Some((at, byte)) = hit {
+                    let at = at.index(bytes.len());
+                    bytes[at] = byte;
+                }
+                bytes
+            }).collect();
+            check_series(&heads, held, is_request);
+        }
 
         /// Whole, damaged and cut heads: never do the two readers disagree.
         #[test]
