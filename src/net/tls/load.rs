@@ -1,6 +1,9 @@
 //! From PEM to certificates and keys, with the place of everything that is wrong.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
@@ -315,7 +318,7 @@ impl Loader {
     /// What is there, if it is anything.
     fn read(&mut self, path: &str, pem: &Pem) -> Option<Vec<u8>> {
         let bytes = match pem {
-            Pem::File(file) => std::fs::read(file),
+            Pem::File(file) => whole(file),
             Pem::Inline(text) => Ok(text.clone().into_bytes()),
         };
         let kind = match bytes {
@@ -327,6 +330,22 @@ impl Loader {
         None
     }
 }
+
+/// Looked at before it is opened: a pipe would keep its reader, and a device may have no end.
+fn whole(file: &Path) -> io::Result<Vec<u8>> {
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(file)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("it is longer than {MAX_FILE_BYTES} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Far more than a machine's list of issuers takes.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// The line that is wrong may be a key's, so it is not quoted.
 fn malformed(error: &pem::Error) -> LoadFaultKind {

@@ -561,6 +561,22 @@ fn who_comes_first_looks_for_all() {
     assert!(files.news(now + interval / 2, interval).is_some());
 }
 
+/// A pipe would stop who reads it for ever, and a device may never end.
+#[test]
+fn files_are_files() {
+    let (folder, _) = Folder::usual();
+    for (path, cause) in
+        [("/dev/zero", "no regular file"), ("$", "no regular file"), ("$/none", "cannot be read")]
+    {
+        let spec = folder.server(&SERVER.replace("$/server.pem", path));
+        let errors = ServerTls::load(&spec).expect_err(path).to_string();
+        assert!(errors.contains("cert_file") && errors.contains(cause), "{errors}");
+    }
+    folder.write("server.pem", &"x".repeat((16 << 20) + 1));
+    let errors = ServerTls::load(&folder.server(SERVER)).expect_err("it is long").to_string();
+    assert!(errors.contains("longer than 16777216 bytes"), "{errors}");
+}
+
 #[test]
 fn nothing_to_look_at() {
     let (folder, authority) = Folder::usual();
