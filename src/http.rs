@@ -1,9 +1,11 @@
-//! HTTP over streams: connections in the server's and in the client's role.
+//! HTTP over streams: a server from a spec, and connections in the server's and in the client's role.
 
 mod client;
 mod http2;
+mod serve;
 mod server;
 
 pub use client::{ClientError, ClientStream};
 pub use http2::{Http2Error, Http2Stream};
+pub use serve::{Exchange, ExchangeError, Handler, HandlerError, Server, ServerHandle, ServerPart};
 pub use server::{ServeError, ServerStream};

@@ -17,6 +17,7 @@ pub mod dns;
 pub mod happy_eyeballs;
 pub mod http1;
 pub mod http2;
+pub mod http_conn;
 pub mod mapping;
 pub mod proxy_protocol;
 pub mod tls;

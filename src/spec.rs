@@ -13,6 +13,7 @@ mod cidr;
 mod dial;
 mod error;
 mod file;
+mod http_server;
 mod json;
 mod keep_alive;
 mod listen;
@@ -39,6 +40,7 @@ pub use cidr::{Cidr, CidrError, PeerRange};
 pub use dial::{DialSpec, DialSpecBuilder, ProxyProtocolOut, Replacement, ResolverSpec};
 pub use error::{Fault, SpecErrors};
 pub use file::{Spec, SpecKind};
+pub use http_server::{HttpLimits, HttpProtocol, HttpServerSpec, HttpServerSpecBuilder, HttpTimeouts};
 pub use keep_alive::KeepAlive;
 pub use listen::{
     ConnectionLimits, Deadlines, LimitPolicy, ListenSockets, ListenSource, ListenSpec, ListenSpecBuilder,

@@ -41,7 +41,9 @@ pub(crate) fn run(check: &Check) -> Result<u8, String> {
 fn effective(path: &Path, spec: &Spec, check: &Check) -> String {
     let text = match (check.kind, spec.kind()) {
         (Some(_), _) | (None, SpecKind::Proxy) => spec.effective(),
-        (None, SpecKind::Dial | SpecKind::Listen | SpecKind::Packet) => spec.effective_file(),
+        (None, SpecKind::Dial | SpecKind::Listen | SpecKind::Packet | SpecKind::HttpServer) => {
+            spec.effective_file()
+        }
     };
     let text = text.trim_end();
     if check.files.len() == 1 { text.to_owned() } else { format!("--- # {}\n{text}", path.display()) }
@@ -151,5 +153,6 @@ fn key(kind: SpecKind) -> &'static str {
         SpecKind::Listen => "listenConfig",
         SpecKind::Packet => "packetConnConfig",
         SpecKind::Proxy => "proxyConfig",
+        SpecKind::HttpServer => "httpServerConfig",
     }
 }

@@ -70,6 +70,16 @@ pub struct StreamId {
 }
 
 impl StreamId {
+    /// A name for what takes the part of a stream where there are none: a request of HTTP/1.1.
+    pub(super) fn new(place: u32, number: u32) -> Self {
+        StreamId { place, number }
+    }
+
+    /// Which of the streams that are open at once it is: small, and used again.
+    pub(crate) fn place(self) -> usize {
+        self.place as usize
+    }
+
     /// The number that the stream has on the wire.
     pub fn number(self) -> u32 {
         self.number

@@ -9,6 +9,7 @@ use prost::Message;
 use super::check::Check;
 use super::dial::DialSpec;
 use super::error::{Fault, SpecErrors};
+use super::http_server::HttpServerSpec;
 use super::listen::ListenSpec;
 use super::packet::PacketSpec;
 use super::protobuf::check_protobuf;
@@ -29,6 +30,8 @@ pub enum Spec {
     Packet(Box<PacketSpec>),
     /// A reverse proxy.
     Proxy(Box<ProxySpec>),
+    /// A server of HTTP.
+    HttpServer(Box<HttpServerSpec>),
 }
 
 /// Which spec a file holds.
@@ -42,20 +45,23 @@ pub enum SpecKind {
     Packet,
     /// A `ProxyConfig`.
     Proxy,
+    /// An `HTTPServerConfig`.
+    HttpServer,
 }
 
 impl SpecKind {
     /// All of them.
-    pub const ALL: [SpecKind; 4] = [SpecKind::Dial, SpecKind::Listen, SpecKind::Packet, SpecKind::Proxy];
+    pub const ALL: [SpecKind; 5] =
+        [SpecKind::Dial, SpecKind::Listen, SpecKind::Packet, SpecKind::Proxy, SpecKind::HttpServer];
 }
 
-/// `dial`, `listen`, `packet` or `proxy`.
+/// `dial`, `listen`, `packet`, `proxy` or `http-server`.
 impl FromStr for SpecKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<SpecKind, String> {
         let found = SpecKind::ALL.into_iter().find(|kind| kind.to_string() == text);
-        found.ok_or_else(|| "write dial, listen, packet or proxy".to_owned())
+        found.ok_or_else(|| "write dial, listen, packet, proxy or http-server".to_owned())
     }
 }
 
@@ -66,6 +72,7 @@ impl fmt::Display for SpecKind {
             SpecKind::Listen => "listen",
             SpecKind::Packet => "packet",
             SpecKind::Proxy => "proxy",
+            SpecKind::HttpServer => "http-server",
         })
     }
 }
@@ -86,7 +93,7 @@ impl Spec {
     /// Reads and checks what a file holds, by the ending of its name: `.yaml`, `.yml`, `.json`, `.toml`, or `.binpb` or
     /// `.pb` for protobuf.
     ///
-    /// Without a kind, a text with `dial_config`, `listen_config`, `packet_conn_config` or `proxy_config` at its top is a
+    /// Without a kind, a text with one of the keys of a `SpecFile` at its top (`dial_config`, `http_server_config`) is a
     /// `SpecFile`, which holds one of these; any other file is a `ProxyConfig`.
     ///
     /// # Errors
@@ -119,6 +126,7 @@ impl Spec {
             Some(SpecKind::Dial) => read_and_check(&root, file_name, check::<raw::DialConfig>),
             Some(SpecKind::Listen) => read_and_check(&root, file_name, check::<raw::ListenConfig>),
             Some(SpecKind::Packet) => read_and_check(&root, file_name, check::<raw::PacketConnConfig>),
+            Some(SpecKind::HttpServer) => read_and_check(&root, file_name, check::<raw::HttpServerConfig>),
             Some(SpecKind::Proxy) | None => read_and_check(&root, file_name, check::<raw::ProxyConfig>),
         }
     }
@@ -137,6 +145,7 @@ impl Spec {
             Some(SpecKind::Dial) => notices::<raw::DialConfig>(&root, file_name),
             Some(SpecKind::Listen) => notices::<raw::ListenConfig>(&root, file_name),
             Some(SpecKind::Packet) => notices::<raw::PacketConnConfig>(&root, file_name),
+            Some(SpecKind::HttpServer) => notices::<raw::HttpServerConfig>(&root, file_name),
             Some(SpecKind::Proxy) | None => notices::<raw::ProxyConfig>(&root, file_name),
         }
     }
@@ -152,6 +161,7 @@ impl Spec {
             SpecKind::Listen => check_protobuf(bytes, file_name, check::<raw::ListenConfig>),
             SpecKind::Packet => check_protobuf(bytes, file_name, check::<raw::PacketConnConfig>),
             SpecKind::Proxy => check_protobuf(bytes, file_name, check::<raw::ProxyConfig>),
+            SpecKind::HttpServer => check_protobuf(bytes, file_name, check::<raw::HttpServerConfig>),
         }
     }
 
@@ -162,6 +172,7 @@ impl Spec {
             Spec::Listen(_) => SpecKind::Listen,
             Spec::Packet(_) => SpecKind::Packet,
             Spec::Proxy(_) => SpecKind::Proxy,
+            Spec::HttpServer(_) => SpecKind::HttpServer,
         }
     }
 
@@ -173,6 +184,7 @@ impl Spec {
             Spec::Listen(spec) => to_yaml(&spec.to_raw()),
             Spec::Packet(spec) => to_yaml(&spec.to_raw()),
             Spec::Proxy(spec) => to_yaml(&spec.to_raw()),
+            Spec::HttpServer(spec) => to_yaml(&spec.to_raw()),
         }
     }
 
@@ -188,6 +200,7 @@ impl Spec {
             raw::spec_file::Spec::ListenConfig(raw) => raw.encode_to_vec(),
             raw::spec_file::Spec::PacketConnConfig(raw) => raw.encode_to_vec(),
             raw::spec_file::Spec::ProxyConfig(raw) => raw.encode_to_vec(),
+            raw::spec_file::Spec::HttpServerConfig(raw) => raw.encode_to_vec(),
         }
     }
 
@@ -197,6 +210,7 @@ impl Spec {
             Spec::Listen(spec) => raw::spec_file::Spec::ListenConfig(spec.to_raw()),
             Spec::Packet(spec) => raw::spec_file::Spec::PacketConnConfig(spec.to_raw()),
             Spec::Proxy(spec) => raw::spec_file::Spec::ProxyConfig(spec.to_raw()),
+            Spec::HttpServer(spec) => raw::spec_file::Spec::HttpServerConfig(spec.to_raw()),
         }
     }
 }
@@ -230,6 +244,12 @@ impl Raw for raw::ProxyConfig {
     }
 }
 
+impl Raw for raw::HttpServerConfig {
+    fn check(&self, check: &mut Check) -> Option<Spec> {
+        check.http_server(self, "").map(|spec| Spec::HttpServer(Box::new(spec)))
+    }
+}
+
 fn check<R: Raw>(raw: &R) -> Result<Spec, SpecErrors> {
     check_under(raw, "")
 }
@@ -246,6 +266,7 @@ fn check_file(raw: &raw::SpecFile) -> Result<Spec, SpecErrors> {
         Some(raw::spec_file::Spec::ListenConfig(raw)) => check_under(raw, "listen_config"),
         Some(raw::spec_file::Spec::PacketConnConfig(raw)) => check_under(raw, "packet_conn_config"),
         Some(raw::spec_file::Spec::ProxyConfig(raw)) => check_under(raw, "proxy_config"),
+        Some(raw::spec_file::Spec::HttpServerConfig(raw)) => check_under(raw, "http_server_config"),
         None => Err(SpecErrors::of(vec![SpecErrors::fault("", "the file holds no spec")])),
     }
 }

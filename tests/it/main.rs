@@ -15,6 +15,7 @@ mod golden;
 mod http2;
 mod http_hyper;
 mod http_own;
+mod http_server;
 mod hyper_io;
 mod listener_life;
 mod packet;
