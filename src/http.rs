@@ -8,4 +8,6 @@ mod server;
 pub use client::{ClientError, ClientStream};
 pub use http2::{Http2Error, Http2Stream};
 pub use serve::{Exchange, ExchangeError, Handler, HandlerError, Server, ServerHandle, ServerPart};
+#[cfg(feature = "tower")]
+pub use serve::{RequestBody, ServiceHandler};
 pub use server::{ServeError, ServerStream};

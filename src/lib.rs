@@ -40,10 +40,10 @@
 //! * [`net`]: streams with plain async methods, whole or in two halves, datagrams, and the streams' wrappers for `AsyncRead` and
 //!   `AsyncWrite` of tokio and futures-io.
 //! * [`proto`]: protocols as machines without socket, clock or thread; HTTP/1.1 and HTTP/2 in both roles.
-//! * [`http`]: those machines driven over streams.
+//! * [`http`]: those machines driven over streams, and a server from a spec.
 //! * [`spec`]: what a gateway's config may say, read, checked and filled with defaults.
 //!
-//! `examples/` holds echo servers of streams and of datagrams, a ping, an HTTP server and an HTTP client to start from.
+//! `examples/` holds echo servers of streams and of datagrams, a ping, servers of HTTP and an HTTP client to start from.
 #![forbid(unsafe_code)]
 
 pub mod http;

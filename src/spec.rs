@@ -22,7 +22,12 @@ mod net_addr;
 mod packet;
 mod protobuf;
 mod proxy;
-#[allow(missing_docs, clippy::allow_attributes, reason = "generated; the comments are those of the schema")]
+#[allow(
+    missing_docs,
+    clippy::allow_attributes,
+    clippy::large_enum_variant,
+    reason = "generated; the comments are those of the schema"
+)]
 pub mod raw;
 mod read;
 mod scalar;

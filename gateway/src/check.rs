@@ -60,7 +60,7 @@ pub(crate) fn read_proxy(path: &Path) -> Result<ProxySpec, Failure> {
             file.notices(None).iter().for_each(|notice| tracing::warn!("{notice}"));
             return Ok(*spec);
         }
-        other @ (Spec::Dial(_) | Spec::Listen(_) | Spec::Packet(_)) => other.kind(),
+        other @ (Spec::Dial(_) | Spec::Listen(_) | Spec::Packet(_) | Spec::HttpServer(_)) => other.kind(),
     };
     Err(Failure::Sentence(format!("{} holds a {kind} spec, no proxy", path.display())))
 }

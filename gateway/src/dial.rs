@@ -119,7 +119,7 @@ fn spec(dial: &Dial) -> Result<DialSpec, Failure> {
         None => DialSpec::builder(),
         Some(path) => match check::read_as(path, SpecKind::Dial)? {
             Spec::Dial(spec) => spec.into_builder(),
-            other @ (Spec::Listen(_) | Spec::Packet(_) | Spec::Proxy(_)) => {
+            other @ (Spec::Listen(_) | Spec::Packet(_) | Spec::Proxy(_) | Spec::HttpServer(_)) => {
                 let sentence = format!("{} holds a {} spec, none of a dialer", path.display(), other.kind());
                 return Err(Failure::Sentence(sentence));
             }

@@ -144,7 +144,7 @@ fn spec(listen: &Listen) -> Result<ListenSpec, Failure> {
         }
         Some(path) => match check::read_as(path, SpecKind::Listen)? {
             Spec::Listen(spec) => *spec,
-            other @ (Spec::Dial(_) | Spec::Packet(_) | Spec::Proxy(_)) => {
+            other @ (Spec::Dial(_) | Spec::Packet(_) | Spec::Proxy(_) | Spec::HttpServer(_)) => {
                 let sentence =
                     format!("{} holds a {} spec, none of a listener", path.display(), other.kind());
                 return Err(Failure::Sentence(sentence));

@@ -32,6 +32,8 @@
 
 mod connection;
 mod exchange;
+#[cfg(feature = "tower")]
+mod service;
 mod shared;
 
 use std::cell::{Cell, RefCell};
@@ -47,6 +49,8 @@ use ringport_platform::process;
 
 use self::connection::Connection;
 pub use self::exchange::{Exchange, ExchangeError};
+#[cfg(feature = "tower")]
+pub use self::service::{RequestBody, ServiceHandler};
 use self::shared::Shared;
 use crate::net::tls::{Link, TlsAcceptor, TlsListenError, TlsListenPart};
 use crate::net::{AcceptError, Bounded, ListenError, ListenHandle, Listener, Peer, Stream};

@@ -267,6 +267,7 @@ impl fmt::Display for SendError {
 impl std::error::Error for SendError {}
 
 /// A connection in the server's role; see the [module](self).
+#[expect(clippy::large_enum_variant, reason = "the smaller one is behind a pointer, the usual one is not")]
 pub enum HttpConn {
     /// HTTP/1.1, and HTTP/1.0.
     Http1(Http1),

@@ -75,6 +75,17 @@ fn the_client_gets_a_hello_of_the_server() {
 }
 
 #[test]
+fn the_server_answers_our_client() {
+    let _alone = alone();
+    let (Some(server), Some(get)) = (example("https_server"), example("http_get")) else { return };
+    let server = Server::start(&server);
+    let got = Command::new(get).args([&server.1, "/you"]).output().expect("it can be run");
+    let said = String::from_utf8_lossy(&got.stdout);
+    assert!(got.status.success(), "{said}");
+    assert_eq!(said, "200 OK\ncontent-type: text/plain\ncontent-length: 12\n\nHello, you!\n");
+}
+
+#[test]
 fn datagrams_come_back() {
     let _alone = alone();
     let Some(echo) = example("udp_echo") else { return };

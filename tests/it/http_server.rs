@@ -1,19 +1,21 @@
 //! The server of HTTP from a spec, before curl, nghttp, h2load, openssl and raw clients, plain and over TLS.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use http::StatusCode;
-use ringport::http::{Exchange, HandlerError, Server, ServerHandle};
+use http::{Request, StatusCode};
+use ringport::http::{Exchange, HandlerError, Http2Stream, Server, ServerHandle};
 use ringport::net;
 use ringport::proto::http1::BodyLen;
+use ringport::proto::http2::{Code, Event, Spec};
 use ringport::runtime::native::Native;
 use ringport::runtime::{ListenOptions, Listener, LocalAddr, Runtime, Transport};
 use ringport::spec::{Format, HttpServerSpec};
 
 use super::pki::Authority;
-use super::rig::{TcpStream, any_port, each, read_all, skipped};
+use super::rig::{TcpStream, any_port, each, join, read_all, skipped, turn};
 
 /// Certificates that go when the case does.
 struct Folder(PathBuf);
@@ -45,6 +47,19 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+thread_local! {
+    /// Handlers of `/never` that were dropped.
+    static DROPPED: Cell<u32> = const { Cell::new(0) };
+}
+
+struct Dropped;
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        DROPPED.set(DROPPED.get() + 1);
     }
 }
 
@@ -85,7 +100,10 @@ async fn app(mut exchange: Exchange) -> Result<(), HandlerError> {
             return Err("it does not go on".into());
         }
         "/panic" => panic!("as asked"),
-        "/never" => std::future::pending::<()>().await,
+        "/never" => {
+            let _dropped = Dropped;
+            std::future::pending::<()>().await;
+        }
         "/head" => {
             let about = format!(
                 "{} {:?} {:?} {}",
@@ -298,18 +316,12 @@ fn many_at_once_come_back_in_order() {
 fn a_panic_ends_its_request_alone_and_half_a_response_is_no_whole_one() {
     each(async |runtime| {
         let server = serve(&runtime, "", "");
-        let three = [GET.replace("some", "panic"), GET.replace("some", "error"), GET.replace("some", "half")];
+        let asked = ["panic", "error", "half"].map(|path| GET.replace("some", path));
         let mut client = server.connect(&runtime).await;
-        client.send(three.concat()).await.expect("sent");
-        let mut said = Vec::new();
-        let end = loop {
-            match client.recv().await {
-                Ok(Some(bytes)) => said.extend_from_slice(&bytes),
-                end => break end.map(|_| ()),
-            }
-        };
+        client.send(asked.concat()).await.expect("sent");
+        let (said, in_order) = to_the_end(&mut client).await;
         let said = String::from_utf8_lossy(&said).into_owned();
-        assert!(end.is_err(), "a reset, not an end: {said}");
+        assert!(!in_order, "a reset, not an end: {said}");
         assert_eq!(said.matches("HTTP/1.1 500").count(), 2, "{said}");
         server.end().await;
     });
@@ -340,12 +352,12 @@ fn drained_under_load_no_request_is_lost() {
         }
         // One that waits in the accept queue, and one that never says anything.
         for _ in 0..50 {
-            super::rig::turn().await;
+            turn().await;
         }
         let waiting = server.connect(&runtime);
         let silent = server.connect(&runtime);
         server.handle.drain();
-        let (mut waiting, mut silent) = super::rig::join(waiting, silent).await;
+        let (mut waiting, mut silent) = join(waiting, silent).await;
         waiting.send(GET).await.expect("sent");
         assert!(String::from_utf8_lossy(&read_all(&mut waiting).await).ends_with("/some"));
         assert!(read_all(&mut silent).await.is_empty());
@@ -363,7 +375,7 @@ fn the_drain_has_an_end() {
         let mut client = server.connect(&runtime).await;
         client.send(GET.replace("some", "never")).await.expect("sent");
         while server.handle.connections() == 0 {
-            super::rig::turn().await;
+            turn().await;
         }
         server.end().await;
         assert!(client.recv().await.is_err(), "cut");
@@ -380,9 +392,200 @@ fn a_client_that_takes_nothing_is_reset_and_others_are_not_held_up() {
         let said = server.ask(&runtime, GET.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n")).await;
         assert!(said.ends_with("/some"), "{said}");
         while server.handle.connections() > 0 {
-            super::rig::turn().await;
+            turn().await;
         }
         drop(greedy);
         server.end().await;
+    });
+}
+
+/// What the peer of a half response, or of a fault, has until the end.
+async fn to_the_end(client: &mut TcpStream) -> (Vec<u8>, bool) {
+    let mut said = Vec::new();
+    loop {
+        match client.recv().await {
+            Ok(Some(bytes)) => said.extend_from_slice(&bytes),
+            end => return (said, end.is_ok()),
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_its_client_resets_has_no_handler_any_more_and_others_go_on() {
+    each(async |runtime| {
+        DROPPED.set(0);
+        let server = serve(&runtime, "", "");
+        let stream = server.connect(&runtime).await;
+        let mut client = Http2Stream::client(&runtime, stream, Spec::default());
+        let request = |path: &str| {
+            let uri = format!("http://a{path}");
+            Request::builder().method("POST").uri(uri).body(()).expect("a request")
+        };
+        let never = client.conn().open(request("/never"), BodyLen::Chunked).expect("room");
+        let echo = client.conn().open(request("/echo"), BodyLen::Chunked).expect("room");
+        client.conn().send_data(never, "a piece".into()).expect("room");
+        client.conn().send_data(echo, "one".into()).expect("room");
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("x-sum", "7".parse().expect("a value"));
+        let (mut said, mut told) = (Vec::new(), None);
+        loop {
+            match client.next_event().await.expect("the server keeps to the rules") {
+                Event::Data { id, data } => {
+                    assert_eq!(id, echo);
+                    client.conn().release(id, data.len());
+                    said.extend_from_slice(&data);
+                    if said == b"one" {
+                        client.conn().reset(never, Code::CANCEL);
+                        client.conn().send_data(echo, "two".into()).expect("room");
+                        client.conn().send_trailers(echo, trailers.clone()).expect("its end");
+                    }
+                }
+                Event::Trailers { trailers, .. } => told = Some(trailers),
+                Event::End { .. } => break,
+                Event::Response { head, .. } => assert_eq!(head.status(), StatusCode::OK),
+                _ => {}
+            }
+        }
+        let told = told.expect("trailers");
+        assert_eq!(
+            (&said[..], &told["x-sum"], &told["x-count"]),
+            (&b"onetwo"[..], &"7".parse().expect("a value"), &"6".parse().expect("a value"))
+        );
+        while DROPPED.get() == 0 {
+            turn().await;
+        }
+        server.handle.drain();
+        while !matches!(client.next_event().await.expect("in order"), Event::Closed) {}
+        drop(client);
+        server.end().await;
+    });
+}
+
+#[test]
+fn a_flood_ends_its_connection_alone() {
+    each(async |runtime| {
+        let server = serve(&runtime, "", "");
+        let mut other = server.connect(&runtime).await;
+        let mut flood = server.connect(&runtime).await;
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+        for _ in 0..10_000 {
+            bytes.extend_from_slice(b"\0\0\x08\x06\0\0\0\0\0whatever");
+        }
+        // The server ends it before all is sent.
+        let _ = flood.send(bytes).await;
+        let (said, _) = to_the_end(&mut flood).await;
+        // GOAWAY, whose code is ENHANCE_YOUR_CALM.
+        let goaway = said.windows(4).position(|part| part == b"\x07\0\0\0").expect("GOAWAY");
+        assert_eq!(said[goaway + 10..goaway + 14], [0, 0, 0, 11]);
+        drop(flood);
+        other.send(GET.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n")).await.expect("sent");
+        assert!(String::from_utf8_lossy(&read_all(&mut other).await).ends_with("/some"));
+        server.end().await;
+    });
+}
+
+#[test]
+fn clients_that_go_in_the_middle_leave_nothing() {
+    each(async |runtime| {
+        DROPPED.set(0);
+        let server = serve(&runtime, "", "");
+        for asked in [
+            "GET /ne",
+            "POST /sum HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n1",
+            &GET.replace("some", "never"),
+        ] {
+            let mut client = server.connect(&runtime).await;
+            client.send(asked.to_owned()).await.expect("sent");
+            while server.handle.connections() == 0 {
+                turn().await;
+            }
+            for _ in 0..10 {
+                turn().await;
+            }
+            client.reset();
+            while server.handle.connections() > 0 {
+                turn().await;
+            }
+        }
+        assert_eq!(DROPPED.get(), 1);
+        server.end().await;
+    });
+}
+
+/// Says how long the body was, and the trailers of the request again.
+#[cfg(feature = "tower")]
+#[derive(Clone)]
+struct Counting;
+
+#[cfg(feature = "tower")]
+impl tower_service::Service<Request<ringport::http::RequestBody>> for Counting {
+    type Response = http::Response<TextThenTrailers>;
+    type Error = HandlerError;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, HandlerError>>>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), HandlerError>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ringport::http::RequestBody>) -> Self::Future {
+        Box::pin(async move {
+            let mut count = 0;
+            let mut trailers = http::HeaderMap::new();
+            let mut body = std::pin::pin!(request.into_body());
+            while let Some(frame) =
+                std::future::poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx)).await
+            {
+                match frame?.into_data() {
+                    Ok(data) => count += data.len(),
+                    Err(frame) => trailers = frame.into_trailers().expect("trailers"),
+                }
+            }
+            let text = Some(bytes::Bytes::from(format!("{count} bytes")));
+            Ok(http::Response::new(TextThenTrailers { text, trailers: Some(trailers) }))
+        })
+    }
+}
+
+#[cfg(feature = "tower")]
+struct TextThenTrailers {
+    text: Option<bytes::Bytes>,
+    trailers: Option<http::HeaderMap>,
+}
+
+#[cfg(feature = "tower")]
+impl http_body::Body for TextThenTrailers {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        let text = self.text.take().map(|text| Ok(http_body::Frame::data(text)));
+        std::task::Poll::Ready(
+            text.or_else(|| self.trailers.take().map(|trailers| Ok(http_body::Frame::trailers(trailers)))),
+        )
+    }
+}
+
+#[cfg(feature = "tower")]
+#[test]
+fn a_service_of_tower_answers_with_bodies_and_trailers_both_ways() {
+    each(async |runtime| {
+        let spec = HttpServerSpec::from_text("{listenConfig: {addr: '127.0.0.1:0'}}", Format::Yaml, "f");
+        let server = Server::from_spec(&spec.expect("in order"), &runtime).expect("a free port");
+        let LocalAddr::Inet(addr) = *server.local_addr() else { panic!("not an IP address") };
+        let handle = server.handle();
+        let handler = ringport::http::ServiceHandler(Counting);
+        let task = runtime.core().spawn(async move { server.serve(handler).await });
+        let mut client = net::connect(&runtime, &addr.into()).await.expect("it listens");
+        let asked = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n\
+                     5\r\nhello\r\n0\r\nx-sum: 7\r\n\r\n";
+        client.send(asked).await.expect("sent");
+        let said = String::from_utf8_lossy(&read_all(&mut client).await).into_owned();
+        assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
+        assert!(said.ends_with("\r\n\r\n7\r\n5 bytes\r\n0\r\nx-sum: 7\r\n\r\n"), "{said}");
+        handle.drain();
+        task.await.expect("it does not panic").expect("nobody else closes it");
     });
 }

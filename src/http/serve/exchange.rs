@@ -78,6 +78,16 @@ impl From<Over> for ExchangeError {
 }
 
 impl Exchange {
+    /// Head and body for somebody else, the response still here.
+    #[cfg(feature = "tower")]
+    pub(super) fn take_request(&mut self) -> http::Result<(http::Request<()>, Rc<Shared>, StreamId)> {
+        let request = match &mut self.head {
+            Head::Http1(head) => head.to_request()?,
+            Head::Http2(head) => std::mem::take(&mut **head),
+        };
+        Ok((request, self.shared.clone(), self.id))
+    }
+
     pub(super) fn new(shared: Rc<Shared>, id: StreamId, head: Head, body: BodyLen) -> Self {
         Exchange { shared, id, head, body }
     }
@@ -113,35 +123,7 @@ impl Exchange {
 
     /// As [`Exchange::recv`].
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Data>, ExchangeError>> {
-        let now = (self.shared.clock)();
-        let mut state = self.shared.state();
-        let state = &mut *state;
-        let Some(slot) = state.slot(self.id) else { return Poll::Ready(Err(ExchangeError::Gone)) };
-        if let Some(data) = slot.queue.pop_front() {
-            slot.receiving_since = None;
-            state.conn.release(self.id, data.len());
-            state.notify();
-            return Poll::Ready(Ok(Some(data)));
-        }
-        if slot.ended {
-            return Poll::Ready(Ok(None));
-        }
-        if let Some(over) = slot.over {
-            return Poll::Ready(Err(over.into()));
-        }
-        slot.receiving_since.get_or_insert(now);
-        slot.waiter = Some(cx.waker().clone());
-        let head_sent = slot.head_sent;
-        let before = state.tx.len();
-        if !head_sent {
-            // It is said once, by a machine that knows whether the client waits.
-            let _ = state.conn.send_continue(self.id, &mut state.tx);
-        }
-        // Waiting alone is no news: the driver goes round for news only.
-        if state.tx.len() > before {
-            state.notify();
-        }
-        Poll::Pending
+        self.shared.poll_recv(self.id, cx)
     }
 
     /// The fields behind the body, once it has been read to its end; `None` if there were none.
@@ -248,7 +230,7 @@ impl Exchange {
             return Poll::Ready(Ok(()));
         }
         slot.sending_since.get_or_insert(now);
-        slot.waiter = Some(cx.waker().clone());
+        slot.sender = Some(cx.waker().clone());
         Poll::Pending
     }
 
@@ -302,7 +284,8 @@ impl Drop for Exchange {
         let (head_sent, finished, ended, over) = (slot.head_sent, slot.finished, slot.ended, slot.over);
         let waiting = slot.clear();
         (slot.discards, slot.discarded) = (true, waiting);
-        (slot.receiving_since, slot.sending_since, slot.task, slot.waiter) = (Some(now), None, None, None);
+        (slot.receiving_since, slot.sending_since) = (Some(now), None);
+        (slot.task, slot.receiver, slot.sender) = (None, None, None);
         if ended || over.is_some() {
             slot.id = None;
         }

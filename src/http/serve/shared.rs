@@ -2,11 +2,12 @@
 
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use http::{HeaderMap, StatusCode};
 
+use super::exchange::ExchangeError;
 use crate::buf::TxQueue;
 use crate::net::Peer;
 use crate::proto::http_conn::{Data, HttpConn};
@@ -20,6 +21,43 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// The next piece of a body; `None` at its end.
+    pub(super) fn poll_recv(
+        &self,
+        id: StreamId,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Data>, ExchangeError>> {
+        let now = (self.clock)();
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(slot) = state.slot(id) else { return Poll::Ready(Err(ExchangeError::Gone)) };
+        if let Some(data) = slot.queue.pop_front() {
+            slot.receiving_since = None;
+            state.conn.release(id, data.len());
+            state.notify();
+            return Poll::Ready(Ok(Some(data)));
+        }
+        if slot.ended {
+            return Poll::Ready(Ok(None));
+        }
+        if let Some(over) = slot.over {
+            return Poll::Ready(Err(over.into()));
+        }
+        slot.receiving_since.get_or_insert(now);
+        slot.receiver = Some(cx.waker().clone());
+        let head_sent = slot.head_sent;
+        let before = state.tx.len();
+        if !head_sent {
+            // It is said once, by a machine that knows whether the client waits.
+            let _ = state.conn.send_continue(id, &mut state.tx);
+        }
+        // Waiting alone is no news: the driver goes round for news only.
+        if state.tx.len() > before {
+            state.notify();
+        }
+        Poll::Pending
+    }
+
     pub(super) fn state(&self) -> RefMut<'_, State> {
         self.state.borrow_mut()
     }
@@ -61,8 +99,10 @@ pub(super) struct Slot {
     pub(super) received: u64,
     pub(super) discarded: usize,
     pub(super) over: Option<Over>,
-    /// Who waits for a piece of the body or for room.
-    pub(super) waiter: Option<Waker>,
+    /// Who waits for a piece of the body.
+    pub(super) receiver: Option<Waker>,
+    /// Who waits for room.
+    pub(super) sender: Option<Waker>,
     /// The handler's task, where it has one.
     pub(super) task: Option<Waker>,
     pub(super) begun: Option<Instant>,
@@ -94,9 +134,8 @@ impl Over {
 
 impl Slot {
     pub(super) fn wake(&mut self) {
-        if let Some(waiter) = self.waiter.take() {
-            waiter.wake();
-        }
+        let waiters = [self.receiver.take(), self.sender.take()];
+        waiters.into_iter().flatten().for_each(Waker::wake);
         if let Some(task) = &self.task {
             task.wake_by_ref();
         }
