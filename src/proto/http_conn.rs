@@ -8,14 +8,14 @@
 //! HTTP/2    as many as the client may open; what is sent comes to `tx` with `poll_output`
 //! ```
 //!
-//! A turn is that of [`http2`](super::http2): receive, `poll_event` until `NeedInput` or `Closed`, `poll_output`, send, sleep.
+//! A turn is that of [`http2`]: receive, `poll_event` until `NeedInput` or `Closed`, `poll_output`, send, sleep.
 //!
 //! What differs below, and is the same here. `release` gives credit back in HTTP/2, and is nothing in HTTP/1.1, where not
 //! polling holds the client back. `reset` ends a stream, which in HTTP/1.1 is the connection: [`HttpConn::is_aborted`] says so,
 //! and the transport is to be reset. `drain` is GOAWAY, twice, or `Connection: close` with the response that comes next.
 //! `can_send` says whether the machine takes a segment; HTTP/1.1 takes all, so its caller looks at the length of `tx`.
 //!
-//! Bad input gets what the version has for it: see [`http1`](super::http1) and [`http2`](super::http2). Dropping a connection frees
+//! Bad input gets what the version has for it: see [`http1`] and [`http2`]. Dropping a connection frees
 //! everything and tells nobody.
 
 use std::fmt;
