@@ -15,7 +15,7 @@ pub(crate) struct Check {
     files: Vec<PathBuf>,
     /// What the files hold. Without it a text says so by a key at its top, dialConfig, listenConfig, packetConnConfig or
     /// proxyConfig, and is else a proxy's.
-    #[arg(long = "as", value_name = "dial|listen|packet|proxy")]
+    #[arg(long = "as", value_name = "dial|listen|packet|proxy|http-server")]
     kind: Option<SpecKind>,
 }
 

@@ -241,7 +241,7 @@ fn wrong_usage_is_told_with_code_2() {
         (&["serve"][..], "serve"),
         (&["proxy"], "--config"),
         (&["check"], "FILE"),
-        (&["check", "--as", "relay", "a.yaml"], "write dial, listen, packet or proxy"),
+        (&["check", "--as", "relay", "a.yaml"], "write dial, listen, packet, proxy or http-server"),
         (&["probe", "--yaml"], "--yaml"),
         (&["--port", "80"], "--port"),
     ] {

@@ -16,6 +16,9 @@ fn spec(text: &str) -> Spec {
     Spec::from_text(text, Format::Yaml, "f", None).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
 }
 
+const HTTP_SERVER: &str = "{httpServerConfig: {listenConfig: {addr: ':80'}, protocols: [http/1.1], \
+     limits: {maxStreams: 7, bodyBytes: 9}, timeouts: {header: 2s, request: 5s, drain: 0s}}}";
+
 #[test]
 fn every_spec_comes_back_from_every_format() {
     for (text, kind) in [
@@ -23,6 +26,7 @@ fn every_spec_comes_back_from_every_format() {
         (LISTEN, SpecKind::Listen),
         (PACKET, SpecKind::Packet),
         (PROXY, SpecKind::Proxy),
+        (HTTP_SERVER, SpecKind::HttpServer),
     ] {
         let spec = spec(text);
         assert_eq!((spec.kind(), kind.to_string().parse()), (kind, Ok(kind)));
@@ -40,7 +44,10 @@ fn every_spec_comes_back_from_every_format() {
         assert_eq!(file, Ok(spec.clone()));
         assert_eq!(Spec::from_file(spec.effective_file().as_bytes(), Path::new("a.yml"), None), Ok(spec));
     }
-    assert_eq!("relay".parse::<SpecKind>().expect_err("none"), "write dial, listen, packet or proxy");
+    assert_eq!(
+        "relay".parse::<SpecKind>().expect_err("none"),
+        "write dial, listen, packet, proxy or http-server"
+    );
 }
 
 /// Seconds, milliseconds and bytes with their units are the integers that they stand for.
