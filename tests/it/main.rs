@@ -26,4 +26,5 @@ mod resolver;
 mod rig;
 mod streams;
 mod tls;
+mod tls_peers;
 mod ways;

@@ -10,23 +10,21 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ringport::buf::PoolSpec;
-use ringport::net::tls::{
-    HandshakeError, Link, ServerTls, TlsDialError, TlsDialer, TlsListenError, TlsListener, TlsStream,
-};
+use ringport::net::tls::{Link, ServerTls, TlsDialError, TlsDialer, TlsListener, TlsStream};
 use ringport::net::{Bounded, DialErrorKind, Dialer, ListenError, Listener, Stream};
-use ringport::proto::tls::{CertificateFault, TlsError};
+use ringport::proto::tls::TlsError;
 use ringport::runtime::Runtime;
 use ringport::runtime::native::Native;
 use ringport::spec::{DialSpec, Format, ListenSpec, NetAddr, OriginAddress, TlsServerSpec};
 
-use crate::pki::{Authority, Identity, Validity};
-use crate::rig::{Rig, each, join, now, skipped, turn};
+use crate::pki::{Authority, Identity};
+use crate::rig::{Rig, each, now, skipped, turn};
 
 /// A folder with certificates that goes when the case does.
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("ringport-it-tls-{}-{count}", std::process::id()));
@@ -35,7 +33,7 @@ impl Folder {
     }
 
     /// With an authority, a server's pair, and a client's.
-    fn usual() -> (Self, Authority) {
+    pub(crate) fn usual() -> (Self, Authority) {
         let (folder, authority) = (Folder::new(), Authority::new("ours"));
         folder.write("ca.pem", &authority.cert);
         folder.pair("server", &authority.issue(&["localhost", "127.0.0.1"]));
@@ -43,26 +41,26 @@ impl Folder {
         (folder, authority)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.0.join(name), text).expect("written");
     }
 
-    fn pair(&self, name: &str, pair: &Identity) {
+    pub(crate) fn pair(&self, name: &str, pair: &Identity) {
         self.write(&format!("{name}.pem"), &pair.cert);
         self.write(&format!("{name}.key"), &pair.key);
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.0.join(name).display().to_string()
     }
 
     /// `$` in a text stands for the folder.
-    fn listen(&self, yaml: &str) -> ListenSpec {
+    pub(crate) fn listen(&self, yaml: &str) -> ListenSpec {
         let yaml = yaml.replace('$', &self.0.display().to_string());
         ListenSpec::from_text(&yaml, Format::Yaml, "f").unwrap_or_else(|errors| panic!("{yaml}\n{errors}"))
     }
 
-    fn dial(&self, yaml: &str) -> DialSpec {
+    pub(crate) fn dial(&self, yaml: &str) -> DialSpec {
         let yaml = yaml.replace('$', &self.0.display().to_string());
         DialSpec::from_text(&yaml, Format::Yaml, "f").unwrap_or_else(|errors| panic!("{yaml}\n{errors}"))
     }
@@ -74,34 +72,34 @@ impl Drop for Folder {
     }
 }
 
-const LISTEN: &str =
+pub(crate) const LISTEN: &str =
     "{addr: '127.0.0.1:0', tlsConfig: {certKeyPairs: [{certFile: $/server.pem, keyFile: $/server.key}]}}";
-const DIAL: &str = "{tlsConfig: {rootCAs: [$/ca.pem], rootCAsIgnoreSystemCerts: true}}";
+pub(crate) const DIAL: &str = "{tlsConfig: {rootCAs: [$/ca.pem], rootCAsIgnoreSystemCerts: true}}";
 
-type Secured = Stream<Link<Bounded<Native>>>;
+pub(crate) type Secured = Stream<Link<Bounded<Native>>>;
 
-fn listener(runtime: &Native, spec: &ListenSpec) -> TlsListener<Native> {
+pub(crate) fn listener(runtime: &Native, spec: &ListenSpec) -> TlsListener<Native> {
     TlsListener::from_spec(spec, runtime).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn dialer(runtime: &Native, spec: &DialSpec) -> TlsDialer<Native> {
+pub(crate) fn dialer(runtime: &Native, spec: &DialSpec) -> TlsDialer<Native> {
     TlsDialer::from_spec(spec, runtime).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-fn target(listener: &TlsListener<Native>, host: &str) -> NetAddr<OriginAddress> {
+pub(crate) fn target(listener: &TlsListener<Native>, host: &str) -> NetAddr<OriginAddress> {
     let local = listener.listener().local_addr().to_string();
     let port = local.rsplit(':').next().expect("a port");
     format!("tcp://{host}:{port}").parse().expect("a target")
 }
 
 /// Takes one connection and sends back what comes, to the end.
-async fn echo_one(mut listener: TlsListener<Native>) -> TlsListener<Native> {
+pub(crate) async fn echo_one(mut listener: TlsListener<Native>) -> TlsListener<Native> {
     let (mut stream, _) = listener.accept().await.expect("a client");
     echo(&mut stream).await.expect("in order");
     listener
 }
 
-async fn echo(stream: &mut Secured) -> std::io::Result<()> {
+pub(crate) async fn echo(stream: &mut Secured) -> std::io::Result<()> {
     while let Some(bytes) = stream.recv().await? {
         stream.send(bytes).await?;
     }
@@ -109,7 +107,10 @@ async fn echo(stream: &mut Secured) -> std::io::Result<()> {
 }
 
 /// Spawned, with a way to wait for its end.
-fn spawn<T: 'static>(runtime: &Native, work: impl Future<Output = T> + 'static) -> impl Future<Output = T> {
+pub(crate) fn spawn<T: 'static>(
+    runtime: &Native,
+    work: impl Future<Output = T> + 'static,
+) -> impl Future<Output = T> {
     let task = runtime.core().spawn(work);
     async move { task.await.expect("it does not panic") }
 }
@@ -239,180 +240,14 @@ fn plain_ones_refuse_what_asks_for_tls() {
     });
 }
 
-/// D16, case 57: a listener over TLS that cannot bind is an error and nothing else, and so are its files.
-#[test]
-fn a_listener_that_cannot_be() {
-    each(async |runtime| {
-        let (folder, _) = Folder::usual();
-        let spec = LISTEN.replace("127.0.0.1:0", "unix://$/no/such/folder/sock");
-        let failed = TlsListener::from_spec(&folder.listen(&spec), &runtime);
-        assert!(matches!(failed, Err(TlsListenError::Listen(_))));
-        folder.write("server.key", "");
-        let failed = TlsListener::from_spec(&folder.listen(LISTEN), &runtime);
-        let Err(TlsListenError::Load(errors)) = failed else { panic!("an empty key") };
-        assert!(errors.to_string().contains("server.key: is empty"), "{errors}");
-    });
-}
-
-/// Until no handshake is under way: what ended one is told to nobody but the counters.
-async fn settled(listener: &TlsListener<Native>) {
-    while listener.pending_handshakes() > 0 {
-        turn().await;
-    }
-}
-
 /// Drives accept, which gives nobody, beside `work`.
-async fn beside<T>(listener: &mut TlsListener<Native>, work: impl Future<Output = T>) -> T {
+pub(crate) async fn beside<T>(listener: &mut TlsListener<Native>, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(|cx| {
         assert!(listener.poll_accept(cx).is_pending(), "nobody is let in");
         work.as_mut().poll(cx)
     })
     .await
-}
-
-type IsIt = fn(&TlsError) -> bool;
-
-#[test]
-fn failures_are_told_apart() {
-    each(async |runtime| {
-        let (folder, authority) = Folder::usual();
-        folder.write("other-ca.pem", &Authority::new("another").cert);
-        folder.pair("past", &authority.issue_valid(&["localhost"], Validity::Past));
-        folder.pair("future", &authority.issue_valid(&["localhost"], Validity::Future));
-        folder.pair("elsewhere", &authority.issue(&["elsewhere.test"]));
-        let alpn = |name: &str, spec: &str| {
-            spec.replace("tlsConfig: {", &format!("tlsConfig: {{nextProtos: [{name}], "))
-        };
-        let rows: [(String, String, IsIt); 6] = [
-            (LISTEN.replace("server.", "future."), DIAL.into(), |error| {
-                matches!(error, TlsError::Certificate(CertificateFault::NotYetValid(_)))
-            }),
-            (LISTEN.replace("server.", "past."), DIAL.into(), |error| {
-                matches!(error, TlsError::Certificate(CertificateFault::Expired(_)))
-            }),
-            (LISTEN.replace("server.", "elsewhere."), DIAL.into(), |error| {
-                matches!(error, TlsError::Certificate(CertificateFault::WrongName(_)))
-            }),
-            (LISTEN.into(), DIAL.replace("ca.pem", "other-ca.pem"), |error| {
-                matches!(error, TlsError::Certificate(CertificateFault::UnknownIssuer))
-            }),
-            (alpn("h2", LISTEN), alpn("ftp", DIAL), |error| matches!(error, TlsError::NoAlpn)),
-            (
-                LISTEN.replace("tlsConfig: {", "tlsConfig: {minVersion: 772, "),
-                DIAL.replace("tlsConfig: {", "tlsConfig: {maxVersion: 771, "),
-                |error| matches!(error, TlsError::Alert(_)),
-            ),
-        ];
-        for (listen, dial, is_it) in rows {
-            let mut listener = listener(&runtime, &folder.listen(&listen));
-            let target = target(&listener, "localhost");
-            let dialer = dialer(&runtime, &folder.dial(&dial));
-            let error = beside(&mut listener, dialer.dial(&target)).await.err().expect("no TLS");
-            let TlsDialError::Handshake { error: HandshakeError::Tls(error), .. } = &error else {
-                panic!("{error}")
-            };
-            assert!(is_it(error), "{error:?}");
-            settled(&listener).await;
-            let stats = listener.tls_stats();
-            assert_eq!((stats.failed, stats.done, stats.late), (1, 0, 0));
-        }
-        // What is no TLS at all, and what is no listener at all.
-        let plain = Listener::bind("tcp://127.0.0.1:0".parse().expect("an address"), &runtime);
-        let mut plain = plain.expect("a listener");
-        let target =
-            format!("tcp://localhost:{}", plain.local_addr().to_string().rsplit(':').next().expect("a port"));
-        let target = target.parse().expect("a target");
-        let answering = spawn(&runtime, async move {
-            let (mut stream, _) = plain.accept().await.expect("a client");
-            stream.send("HTTP/1.1 400 Bad Request\r\n\r\n").await.expect("sent");
-            while let Ok(Some(_)) = stream.recv().await {}
-        });
-        let error = dialer(&runtime, &folder.dial(DIAL)).dial(&target).await.err().expect("no TLS");
-        let TlsDialError::Handshake { error: HandshakeError::Tls(TlsError::Protocol(_)), .. } = error else {
-            panic!("{error}")
-        };
-        answering.await;
-        let error = dialer(&runtime, &folder.dial(DIAL)).dial(&target).await.err().expect("nobody");
-        assert!(
-            matches!(&error, TlsDialError::Dial(error) if *error.kind() == DialErrorKind::Refused),
-            "{error}"
-        );
-    });
-}
-
-/// A silent peer ends at the limit of the handshake, on both sides, and the dial's own limit holds as well.
-#[test]
-fn silent_handshakes_end_in_time() {
-    each(async |runtime| {
-        let (folder, _) = Folder::usual();
-        let spec = LISTEN.replace("tlsConfig: {", "tlsConfig: {handshakeTimeout: 50ms, ");
-        let mut listener = listener(&runtime, &folder.listen(&spec));
-        let target = target(&listener, "127.0.0.1");
-        let mut silent = Dialer::new(&runtime).dial(&target).await.expect("a connection");
-        let end = beside(&mut listener, silent.recv()).await;
-        assert!(!matches!(end, Ok(Some(_))), "{end:?}");
-        assert_eq!(listener.tls_stats().late, 1);
-
-        let mute =
-            Listener::bind("tcp://127.0.0.1:0".parse().expect("an address"), &runtime).expect("a listener");
-        let target =
-            format!("tcp://localhost:{}", mute.local_addr().to_string().rsplit(':').next().expect("a port"));
-        let target = target.parse().expect("a target");
-        for limit in ["{tlsConfig: {handshakeTimeout: 50ms, ", "{timeout: 1s, tlsConfig: {"] {
-            let spec = folder.dial(&DIAL.replace("{tlsConfig: {", limit));
-            let error = dialer(&runtime, &spec).dial(&target).await.err().expect("no TLS");
-            assert!(
-                matches!(error, TlsDialError::Handshake { error: HandshakeError::TimedOut, .. }),
-                "{error}"
-            );
-        }
-    });
-}
-
-/// Many who say nothing keep nobody out: at the limit the oldest makes room.
-#[test]
-fn half_open_handshakes_stay_within_the_cap() {
-    each(async |runtime| {
-        let (folder, _) = Folder::usual();
-        let spec =
-            LISTEN.replace("tlsConfig: {", "tlsConfig: {maxPendingHandshakes: 20, handshakeTimeout: 0, ");
-        let mut listener = listener(&runtime, &folder.listen(&spec));
-        let any = target(&listener, "127.0.0.1");
-        let plain = Dialer::new(&runtime);
-        let mut silent = Vec::new();
-        let mut most = 0;
-        for _ in 0..300 {
-            let dialled = beside(&mut listener, plain.dial(&any)).await;
-            silent.push(dialled.expect("a connection"));
-            most = most.max(listener.pending_handshakes());
-        }
-        assert!(most <= 20, "{most}");
-        let good = target(&listener, "localhost");
-        let dialer = dialer(&runtime, &folder.dial(DIAL));
-        let mut dialling = Box::pin(dialer.dial(&good));
-        let mut dialled = None;
-        let (mut accepted, _) = poll_fn(|cx| {
-            if dialled.is_none()
-                && let Poll::Ready(done) = dialling.as_mut().poll(cx)
-            {
-                dialled = Some(done);
-            }
-            listener.poll_accept(cx)
-        })
-        .await
-        .expect("let in");
-        let mut stream = match dialled {
-            Some(done) => done.expect("TLS"),
-            None => dialling.await.expect("TLS"),
-        };
-        stream.send("x").await.expect("sent");
-        assert_eq!(&*accepted.recv().await.expect("in order").expect("bytes"), b"x");
-        let stats = listener.tls_stats();
-        assert_eq!(stats.done, 1);
-        assert!((280..=281).contains(&stats.crowded_out), "{stats:?}");
-        drop(silent);
-    });
 }
 
 /// Half a hello, and half a record behind a handshake, are kept by whoever sent them, not in chunks that others need.
@@ -450,85 +285,6 @@ fn half_records_leave_the_pool_to_others() {
             drop(served.await);
             drop(halves);
         });
-    }
-}
-
-/// Certificates are renewed while clients come and go: each of them is served, and the new one is seen without a word to the
-/// listener. The same for what a dialer trusts.
-#[test]
-fn certificates_are_renewed_under_load() {
-    each(async |runtime| {
-        let (folder, authority) = Folder::usual();
-        let spec = LISTEN.replace("}]}", "}], reloadInterval: 20ms}");
-        let mut listener = listener(&runtime, &folder.listen(&spec));
-        let target = target(&listener, "localhost");
-        let server = listener.tls().expect("it speaks TLS").clone();
-        let fields = ", reloadInterval: 20ms, sessionTicketsDisabled: true}}";
-        let dialer = dialer(&runtime, &folder.dial(&DIAL.replace("}}", fields)));
-        let rename = |name: &str, text: &str| {
-            folder.write("new", text);
-            std::fs::rename(folder.0.join("new"), folder.0.join(name)).expect("renamed");
-        };
-        let shown = async |listener: &mut TlsListener<Native>| {
-            let (near, far) = join(dialer.dial(&target), listener.accept()).await;
-            drop(far.expect("a client"));
-            let mut near = near.expect("whichever of them is shown");
-            let info = near.transport().tls().expect("TLS");
-            info.peer_certificates.expect("one")[0].to_vec()
-        };
-        let first = shown(&mut listener).await;
-        let pair = authority.issue(&["localhost"]);
-        rename("server.pem", &pair.cert);
-        rename("server.key", &pair.key);
-        let second = renewed(async || shown(&mut listener).await, &first).await;
-        assert_eq!(server.version(), 2);
-
-        // A broken one is not taken, and the next good one is.
-        rename("server.pem", "broken");
-        let looked = runtime.now() + Duration::from_millis(100);
-        while runtime.now() < looked {
-            assert!(shown(&mut listener).await == second);
-        }
-        let pair = authority.issue(&["localhost"]);
-        rename("server.key", &pair.key);
-        rename("server.pem", &pair.cert);
-        let third = renewed(async || shown(&mut listener).await, &second).await;
-
-        // Another authority, which the dialer comes to trust beside the first.
-        let other = Authority::new("other");
-        rename("ca.pem", &format!("{}{}", authority.cert, other.cert));
-        until(&runtime, || dialer.tls().expect("TLS").version() == 2).await;
-        let pair = other.issue(&["localhost"]);
-        rename("server.pem", &pair.cert);
-        rename("server.key", &pair.key);
-        renewed(async || shown(&mut listener).await, &third).await;
-
-        // Nobody looks when the listener has gone.
-        let version = server.version();
-        listener.close();
-        rename("server.pem", &pair.cert);
-        runtime.sleep(Duration::from_millis(60)).await;
-        assert_eq!(server.version(), version);
-    });
-}
-
-/// Dials until another certificate is shown than this.
-async fn renewed(mut shown: impl AsyncFnMut() -> Vec<u8>, old: &[u8]) -> Vec<u8> {
-    for _ in 0..20_000 {
-        let now = shown().await;
-        if now != old {
-            return now;
-        }
-    }
-    panic!("it was never renewed");
-}
-
-/// Waits for what another thread does.
-async fn until(runtime: &Native, mut is_so: impl FnMut() -> bool) {
-    let end = runtime.now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(runtime.now() < end, "it never was");
-        runtime.sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -658,26 +414,30 @@ fn a_configuration_for_each_name() {
     });
 }
 
-/// A program of OpenSSL, ended by the case if it does not end itself.
-struct OpenSsl(Child);
+/// Another implementation's program, ended by the case if it does not end itself.
+pub(crate) struct Program(pub(crate) Child);
 
-impl OpenSsl {
+impl Program {
     /// `None`, and said so, where there is none.
-    fn start(arguments: &str) -> Option<OpenSsl> {
-        let mut command = Command::new("openssl");
+    pub(crate) fn start(program: &str, arguments: &str) -> Option<Program> {
+        let mut command = Command::new(program);
         command.args(arguments.split_whitespace());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         match command.spawn() {
-            Ok(child) => Some(OpenSsl(child)),
+            Ok(child) => Some(Program(child)),
             Err(error) => {
-                skipped(format!("openssl: {error}"));
+                skipped(format!("{program}: {error}"));
                 None
             }
         }
     }
 
     /// Writes to its input and gives what it printed, both on a thread; the input ends with the case.
-    fn talk(mut self, line: &'static [u8], until: &'static str) -> std::thread::JoinHandle<String> {
+    pub(crate) fn talk(
+        mut self,
+        line: &'static [u8],
+        until: &'static str,
+    ) -> std::thread::JoinHandle<String> {
         std::thread::spawn(move || {
             let mut input = self.0.stdin.take().expect("piped");
             input.write_all(line).expect("it reads");
@@ -691,7 +451,7 @@ impl OpenSsl {
     }
 }
 
-impl Drop for OpenSsl {
+impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -721,7 +481,7 @@ fn openssl_as_client() {
                 "s_client -connect {port} -servername localhost -CAfile {} -verify_return_error {arguments}",
                 folder.path("ca.pem")
             );
-            let Some(openssl) = OpenSsl::start(&command) else { return };
+            let Some(openssl) = Program::start("openssl", &command) else { return };
             let talking = openssl.talk(b"over openssl\n", "over openssl");
             let (mut accepted, _) = listener.accept().await.expect("a client");
             if fields.contains("client") {
@@ -739,46 +499,12 @@ fn openssl_as_client() {
     });
 }
 
-#[test]
-fn openssl_resumes() {
-    each(async |runtime| {
-        let (folder, _) = Folder::usual();
-        for (fields, version, expected) in [
-            ("", "-tls1_2", "Reused, TLSv1.2"),
-            ("sessionCacheEntries: 10, ", "-tls1_2", "Reused, TLSv1.2"),
-            // Case 78.
-            ("sessionTicketsDisabled: true, ", "-tls1_2", "New, TLSv1.2"),
-        ] {
-            let spec = LISTEN.replace("tlsConfig: {", &format!("tlsConfig: {{{fields}"));
-            let mut listener = listener(&runtime, &folder.listen(&spec));
-            let port = listener.listener().local_addr().to_string();
-            // It connects five times more, each with the session of the first.
-            let command = format!("s_client -connect {port} -servername localhost -reconnect {version}");
-            let Some(openssl) = OpenSsl::start(&command) else { return };
-            let talking = openssl.talk(b"", "");
-            for _ in 0..6 {
-                let (mut accepted, _) = listener.accept().await.expect("a client");
-                spawn_detached(&runtime, async move { while let Ok(Some(_)) = accepted.recv().await {} });
-            }
-            listener.close();
-            drop(listener);
-            let printed = joined(talking).await;
-            let resumed = printed.matches("Reused, ").count();
-            assert_eq!(resumed, if expected.starts_with("Reused") { 5 } else { 0 }, "{fields}: {printed}");
-        }
-    });
-}
-
 /// What a thread gave, without a wait that nothing could end.
-async fn joined(thread: std::thread::JoinHandle<String>) -> String {
+pub(crate) async fn joined(thread: std::thread::JoinHandle<String>) -> String {
     while !thread.is_finished() {
         turn().await;
     }
     thread.join().expect("it does not panic")
-}
-
-fn spawn_detached(runtime: &Native, work: impl Future<Output = ()> + 'static) {
-    runtime.spawn(work);
 }
 
 #[test]
@@ -800,7 +526,7 @@ fn openssl_as_server() {
                 folder.path("server.pem"),
                 folder.path("server.key")
             );
-            let Some(mut openssl) = OpenSsl::start(&command) else { return };
+            let Some(mut openssl) = Program::start("openssl", &command) else { return };
             let mut output = BufReader::new(openssl.0.stdout.take().expect("piped"));
             let mut line = String::new();
             while !line.starts_with("ACCEPT ") {
