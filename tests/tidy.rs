@@ -474,6 +474,8 @@ fn repository() -> BTreeMap<String, String> {
             let kind = entry.file_type().expect("the kind of a file is known");
             // Cargo marks its target folder, wherever it is, with a CACHEDIR.TAG.
             let foreign = name == ".git" || name == "target" || entry.path().join("CACHEDIR.TAG").exists();
+            // What a fuzzer has made up is nobody's text.
+            let foreign = foreign || folder == "fuzz" && (name == "corpus" || name == "artifacts");
             if kind.is_dir() && !foreign {
                 folders.push(path);
             } else if kind.is_file()

@@ -61,7 +61,8 @@ Standard input is sent, and its end told to the peer; what comes is written to s
 
 Exit codes: 0 the peer ended in order, 1 the connection broke, 2 a fault in the command, the spec or the environment;
 the dial failed: 3 the name gave no address, 4 refused, 5 unreachable, 6 timed out, 7 a socket option was refused,
-8 the local address is not to be had, 9 something else, 10 TLS failed.";
+8 the local address is not to be had, 9 something else, 10 TLS failed,
+11 this machine forbids it.";
 
 /// What is dialled, and whether TLS is spoken there whatever the spec says.
 #[derive(Clone, Debug)]
@@ -181,6 +182,7 @@ fn code_of(error: &TlsDialError) -> u8 {
         DialErrorKind::Resolve(_) => 3,
         DialErrorKind::Refused => 4,
         DialErrorKind::Unreachable => 5,
+        DialErrorKind::Forbidden => 11,
         DialErrorKind::TimedOut(_) => 6,
         DialErrorKind::Option => 7,
         DialErrorKind::LocalAddr => 8,

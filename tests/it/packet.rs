@@ -176,7 +176,8 @@ fn a_peer_decides_the_family() {
                 let spec = format!("{{network: udp, {address}peer: '{}'}}", inet(&peer));
                 let socket = open(&runtime, &spec).await;
                 assert_eq!(socket.peer_addr().expect("a peer"), LocalAddr::Inet(inet(&peer)));
-                assert_eq!(inet(&socket).port() == free, !address.is_empty());
+                // Of itself the kernel may choose the same.
+                assert!(address.is_empty() || inet(&socket).port() == free);
                 socket.send("hello").await.expect("sent");
                 let (_, from) = peer.recv_from().await.expect("a datagram");
                 assert_eq!(from, LocalAddr::Inet(inet(&socket)));

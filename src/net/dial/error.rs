@@ -44,6 +44,9 @@ pub enum DialErrorKind {
     TimedOut(Phase),
     /// There is no way there: no route to the host, a network that is down, or no such Unix socket.
     Unreachable,
+    /// This machine forbids it: a route or a rule of its firewall, a table of connections that is full, or the permissions of a Unix
+    /// socket.
+    Forbidden,
     /// Something else, such as no descriptors left: see [`DialError::failures`] and [`DialError::is_shortage`].
     Other,
 }
@@ -143,10 +146,11 @@ fn rank(kind: &DialErrorKind) -> u8 {
         DialErrorKind::Refused => 2,
         DialErrorKind::TimedOut(_) => 3,
         DialErrorKind::Unreachable => 4,
+        DialErrorKind::Forbidden => 5,
         DialErrorKind::NotAStream
         | DialErrorKind::NeedsTls
         | DialErrorKind::Resolve(_)
-        | DialErrorKind::Other => 5,
+        | DialErrorKind::Other => 6,
     }
 }
 
@@ -176,6 +180,8 @@ fn of_connect(kind: io::ErrorKind) -> DialErrorKind {
         | io::ErrorKind::NetworkDown
         | io::ErrorKind::NotFound
         | io::ErrorKind::NotADirectory => DialErrorKind::Unreachable,
+        // EACCES of a route that prohibits and of a Unix socket; EPERM of a firewall, and of conntrack where it has no room.
+        io::ErrorKind::PermissionDenied => DialErrorKind::Forbidden,
         io::ErrorKind::TimedOut => DialErrorKind::TimedOut(Phase::Connect),
         // Every port is taken, or the bound address is not of this host.
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => DialErrorKind::LocalAddr,
@@ -210,6 +216,7 @@ impl fmt::Display for DialErrorKind {
             DialErrorKind::TimedOut(Phase::Resolve) => f.write_str("timed out while the name was looked up"),
             DialErrorKind::TimedOut(Phase::Connect) => f.write_str("timed out"),
             DialErrorKind::Unreachable => f.write_str("unreachable"),
+            DialErrorKind::Forbidden => f.write_str("this machine forbids it"),
             DialErrorKind::Other => f.write_str("failed"),
         }
     }
@@ -279,6 +286,7 @@ impl From<DialError> for io::Error {
             DialErrorKind::LocalAddr => io::ErrorKind::AddrNotAvailable,
             DialErrorKind::Refused => io::ErrorKind::ConnectionRefused,
             DialErrorKind::Unreachable => io::ErrorKind::HostUnreachable,
+            DialErrorKind::Forbidden => io::ErrorKind::PermissionDenied,
             DialErrorKind::Other => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)

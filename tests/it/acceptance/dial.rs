@@ -17,7 +17,7 @@ use ringport_platform::sockopt::{Opt, Setting};
 
 use super::namespace::in_namespace;
 use crate::packet::{inet, open};
-use crate::rig::{any_port, each, join, now, open_fds, turn};
+use crate::rig::{any_port, each, join, now, open_fds, skipped, turn};
 
 type Dialled = Stream<Bounded<Native>>;
 
@@ -342,6 +342,12 @@ fn case_50_a_dial_may_be_dropped_at_any_point() {
 #[test]
 fn case_51_kinds_of_errors() {
     in_namespace("acceptance::dial::case_51_kinds_of_errors", &[], || {
+        let mut ip = std::process::Command::new("ip");
+        let prohibits = ip.args(["route", "add", "prohibit", "198.51.100.0/24"]).status();
+        let prohibits = prohibits.is_ok_and(|status| status.success());
+        if !prohibits {
+            skipped("a forbidden target needs ip(8)");
+        }
         each(async |runtime| {
             let plain = Dialer::new(&runtime);
             let kind = async |dialer: &Dialer<Native>, to: &str| {
@@ -356,6 +362,10 @@ fn case_51_kinds_of_errors() {
             assert_eq!(*error.kind(), DialErrorKind::Unreachable, "{error}");
             let error = kind(&plain, "unix:///nowhere/at/all").await;
             assert_eq!(*error.kind(), DialErrorKind::Unreachable, "{error}");
+            if prohibits {
+                let error = kind(&plain, "tcp://198.51.100.1:1").await;
+                assert_eq!(*error.kind(), DialErrorKind::Forbidden, "{error}");
+            }
             // The hosts file is all that can be asked here: no server is reached.
             let error = kind(&dialer(&runtime, "{timeout: 100}"), "tcp://no.such.invalid:1").await;
             assert!(
