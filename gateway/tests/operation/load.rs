@@ -69,6 +69,7 @@ fn ask_all(clients: Vec<Client>, each: usize) -> Vec<Client> {
 struct Levels {
     requests: i64,
     failed: i64,
+    /// Without connections to the origin that are kept: how many were needed at once is chance.
     fds: i64,
     bytes: i64,
 }
@@ -78,7 +79,7 @@ fn levels(proxy: &Proxy) -> Levels {
         requests: proxy.metric("requests_total"),
         failed: proxy.metric("requests_aborted_total"),
         // Wine counts no handles.
-        fds: i64::try_from(proxy.open_fds()).expect("few"),
+        fds: i64::try_from(proxy.open_fds()).expect("few") - proxy.metric("origin_idle"),
         bytes: proxy.metric("process_resident_bytes"),
     }
 }
