@@ -1,5 +1,6 @@
 mod corners;
 mod formats;
+mod http_server;
 mod network;
 mod tls;
 
