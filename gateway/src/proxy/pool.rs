@@ -8,7 +8,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use ringport::http::ClientStream;
-use ringport::net::tls::{ClientTls, Link, TlsDialError, TlsDialer};
+use ringport::net::tls::{ClientTls, Link, LoadErrors, LoadWarning, TlsDialError, TlsDialer};
 use ringport::net::{Bounded, DialError, Stream};
 use ringport::proto::http1::Authority;
 use ringport::proto::proxy_protocol::Header;
@@ -33,7 +33,7 @@ pub(crate) type Named = Option<Rc<Header>>;
 pub(crate) struct OriginTls(Vec<ClientTls>);
 
 impl OriginTls {
-    /// Reads the files of every origin's TLS; what is in `before` is read again.
+    /// Reads the files of every origin's TLS; what is in `before` stays as it is, if its files are in order.
     ///
     /// # Errors
     /// Everything that is wrong, with the pool and the origin.
@@ -45,10 +45,7 @@ impl OriginTls {
                 if all.of(&origin.dial).is_some() {
                     continue;
                 }
-                let loaded = match before.of(&origin.dial) {
-                    Some(known) => known.reload().map(|_| known),
-                    None => ClientTls::load(tls).map(|(tls, _)| tls),
-                };
+                let loaded = ClientTls::load(tls).map(|(tls, _)| before.of(&origin.dial).unwrap_or(tls));
                 match loaded {
                     Ok(tls) => all.0.push(tls),
                     Err(errors) => faults.extend(
@@ -61,6 +58,11 @@ impl OriginTls {
             }
         }
         if faults.is_empty() { Ok(all) } else { Err(faults) }
+    }
+
+    /// Reads all files again.
+    pub(crate) fn reload(&self) -> impl Iterator<Item = Result<Vec<LoadWarning>, LoadErrors>> + '_ {
+        self.0.iter().map(ClientTls::reload)
     }
 
     fn of(&self, dial: &DialSpec) -> Option<ClientTls> {

@@ -112,6 +112,7 @@ impl Running {
         self.publish(updates.collect());
         self.settle(spec, (opened, closed, kept), admin);
         self.origin_tls = origin_tls;
+        self.renew_tls();
         if let Some(writer) = writer {
             self.sender = sender;
             self.writers.retain(|writer| !writer.is_finished());
@@ -168,10 +169,10 @@ impl Running {
         };
     }
 
-    /// Reads the files of TLS again, of listeners that stay and of origins.
+    /// Reads the files of TLS, of listeners that stay and of origins. Those in use stay so: another part may have a fault.
     fn load_tls(&self, spec: &ProxySpec, change: &mut Change) -> OriginTls {
         for (at, name, _) in &change.kept {
-            if let Some(Err(errors)) = self.bound[*at].tls.as_ref().map(ServerTls::reload) {
+            if let Some(Err(errors)) = self.bound[*at].tls.as_ref().map(|tls| ServerTls::load(tls.spec())) {
                 let faults = errors.faults().iter().map(|fault| format!("listener {name}: {fault}"));
                 change.faults.extend(faults);
             }
@@ -180,6 +181,14 @@ impl Running {
             change.faults.extend(faults);
             OriginTls::default()
         })
+    }
+
+    /// Puts what the files of TLS hold into use. They were in order a moment ago.
+    fn renew_tls(&self) {
+        let listeners = self.bound.iter().filter_map(|bound| bound.tls.as_ref()).map(ServerTls::reload);
+        for errors in listeners.chain(self.origin_tls.reload()).filter_map(Result::err) {
+            tracing::error!("TLS is not renewed, and the one before stays in use: {errors}");
+        }
     }
 
     /// The access log, where it is another now.

@@ -505,6 +505,15 @@ fn a_new_certificate_is_taken_while_clients_come(driver: &'static str) {
         pki.put("server", &pki.authority.issue(&["localhost"]));
         if by_signal {
             assert_eq!(shown(), old);
+            // A fault elsewhere keeps all of what was, this too.
+            let config = proxy.folder().join("config.yaml");
+            let text = std::fs::read_to_string(&config).expect("the config");
+            std::fs::write(&config, format!("{text}accessLog: {{ path: /no/such/folder/log }}\n"))
+                .expect("a file");
+            proxy.signal(rustix::process::Signal::HUP);
+            eventually("it is refused", || proxy.metric("config_reload_failures_total") == 1);
+            assert_eq!(shown(), old);
+            std::fs::write(&config, text).expect("a file");
             proxy.signal(rustix::process::Signal::HUP);
         }
         eventually("the new one is shown", || shown() != old);
