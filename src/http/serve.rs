@@ -17,8 +17,7 @@
 //! Who owns which bytes: what is received stays in the stream's queue (64 KiB at most) until the machine is asked; a piece of a
 //! body then waits in the request's slot, of HTTP/1.1 one piece, of HTTP/2 as much as its windows allow, until the handler takes
 //! it, which is what gives credit back. What a handler sends belongs to the connection from the call on; it waits once
-//! `send_buffer_bytes` are unsent. A request of HTTP/1.1 with a body that fits its head's segment allocates nothing here after the
-//! first of its connection; one of HTTP/2 what h2 needs, its head, and a task.
+//! `send_buffer_bytes` are unsent. A request of HTTP/2 costs what h2 allocates, a head, and a task.
 //!
 //! What cancel and drop do: a handler's future is dropped when its client resets the stream or the connection ends, when a
 //! deadline passes, and when the server is cut; the [`Exchange`] in it then says what is left to say (see there). An error or a panic of
