@@ -2,6 +2,7 @@
 //! here each stream is compared byte by byte.
 
 use std::io::{ErrorKind, Read, Write};
+use std::time::Instant;
 
 use proptest::prelude::*;
 use ringport_platform::buf::{PoolBuf, PoolSpec};
@@ -11,7 +12,7 @@ use ringport_platform::op::{OpKind, Outcome, SendMode};
 
 use super::each_wrapped;
 use super::os::{LocalStream, local_pair};
-use super::rig::Rig;
+use super::rig::{PATIENCE, Rig};
 
 const SOCKETS: usize = 4;
 const POOL: PoolSpec = PoolSpec { chunk_bytes: 4096, min_chunks: 0, max_chunks: 6 };
@@ -158,13 +159,16 @@ impl Stream {
                 rig.cancel(kind, self.sock);
             }
         }
+        let began = Instant::now();
         while rig.is_live(OpKind::Recv, self.sock) || rig.is_live(OpKind::Send, self.sock) {
+            self.is_in_time(rig, began);
             rig.turn(Wait::Poll);
             self.take(rig, kept);
         }
         self.take(rig, kept);
         let sent = self.queued - rig.tx(self.sock).len();
         while self.read < sent {
+            self.is_in_time(rig, began);
             self.peer_reads();
         }
         rig.close(self.sock);
@@ -172,20 +176,38 @@ impl Stream {
         assert_eq!(self.read, sent, "no more than was reported");
     }
 
-    /// Lets both streams run to their ends.
-    fn finish(mut self, rig: &mut Rig, kept: &mut Vec<PoolBuf>) {
-        while self.received < self.written || self.read < self.queued {
-            self.take(rig, kept);
-            if !rig.is_live(OpKind::Recv, self.sock) {
-                rig.recv(self.sock, 50_000);
-            }
-            self.send(rig);
-            rig.turn(Wait::Poll);
-            kept.clear();
-            self.peer_reads();
-        }
-        self.end(rig, kept);
+    /// Whether both streams have run to their ends.
+    fn is_over(&self) -> bool {
+        self.received == self.written && self.read == self.queued
     }
+
+    fn is_in_time(&self, rig: &Rig, began: Instant) {
+        let Stream { sock, received, written, read, queued, .. } = self;
+        let live = [OpKind::Recv, OpKind::Send].map(|kind| rig.is_live(kind, *sock));
+        assert!(
+            began.elapsed() < PATIENCE,
+            "socket {sock} has received {received} of {written}, its peer {read} of {queued}; receive and send live: {live:?}"
+        );
+    }
+}
+
+/// Lets all streams run to their ends, side by side: what one is told and does not take keeps the pool from the others.
+fn finish(mut streams: Vec<Stream>, rig: &mut Rig, kept: &mut Vec<PoolBuf>) {
+    let began = Instant::now();
+    while let Some(unfinished) = streams.iter().find(|stream| !stream.is_over()) {
+        unfinished.is_in_time(rig, began);
+        for stream in &mut streams {
+            stream.take(rig, kept);
+            if !rig.is_live(OpKind::Recv, stream.sock) {
+                rig.recv(stream.sock, 50_000);
+            }
+            stream.send(rig);
+        }
+        rig.turn(Wait::Poll);
+        kept.clear();
+        streams.iter_mut().for_each(Stream::peer_reads);
+    }
+    streams.into_iter().for_each(|stream| stream.end(rig, kept));
 }
 
 fn run(rig: &mut Rig, steps: &[Step]) {
@@ -217,14 +239,14 @@ fn run(rig: &mut Rig, steps: &[Step]) {
         }
         streams.iter_mut().for_each(|stream| stream.take(rig, &mut kept));
     }
-    streams.into_iter().for_each(|stream| stream.finish(rig, &mut kept));
+    finish(streams, rig, &mut kept);
     kept.clear();
     rig.expect_quiet();
     assert_eq!(rig.driver().in_flight(), 0);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_time: 60_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_interleaving_breaks_the_contract(
