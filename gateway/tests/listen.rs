@@ -198,10 +198,13 @@ fn a_client_that_takes_nothing_does_not_hold_it_up(driver: &'static str) {
     let mut client = connect(address(&process));
     client.set_nonblocking(true).expect("a socket");
     // Until neither the echo nor the kernel takes any more.
-    let mut stalls = 0;
+    let (mut taken, mut stalls) = (0, 0);
     while stalls < 200 {
         match client.write(&[0; 1 << 16]) {
-            Ok(_) => stalls = 0,
+            Ok(len) => {
+                (taken, stalls) = (taken + len, 0);
+                assert!(taken < 1 << 30, "it takes everything");
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 stalls += 1;
                 std::thread::yield_now();

@@ -137,9 +137,10 @@ fn an_origin_that_refuses_is_left_out_and_comes_back(driver: &'static str) {
     let proxy = two(driver, &good.addr.to_string(), &bad.to_string(), health, "");
     let mut client = proxy.client();
     let mut ask = || client.ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n").text();
-    while proxy.metric("origin_ejections_total") == 0 {
+    eventually("the bad origin is left out", || {
         assert_eq!(ask(), "good");
-    }
+        proxy.metric("origin_ejections_total") > 0
+    });
     let refused = proxy.metric("origin_refused_total");
     assert!(refused >= 2, "{refused}");
     proxy.await_log("origin left out");

@@ -246,7 +246,8 @@ pub(crate) fn raw_pair() -> (OwnedFd, TcpStream) {
     let peer = TcpStream::connect(listener.local_addr().expect("addr")).expect("connect");
     let (ours, _) = listener.accept().expect("accept");
     ours.set_nonblocking(true).expect("non-blocking");
-    peer.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    peer.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    peer.set_write_timeout(Some(PATIENCE)).expect("timeout");
     (ours.into(), peer)
 }
 

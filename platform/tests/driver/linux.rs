@@ -22,6 +22,7 @@ pub(crate) fn local_pair() -> (OwnedFd, UnixStream) {
     let (ours, peer) = UnixStream::pair().expect("pair");
     ours.set_nonblocking(true).expect("non-blocking");
     peer.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    peer.set_write_timeout(Some(PATIENCE)).expect("timeout");
     (ours.into(), peer)
 }
 

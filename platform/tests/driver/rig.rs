@@ -30,6 +30,8 @@ pub(crate) struct Rig {
     /// Operations in flight, sends with the bytes that were taken.
     live: HashMap<Token, usize>,
     seen: VecDeque<Completion>,
+    /// Since when turns have brought nothing but refusals of memory.
+    idle_since: Option<Instant>,
     /// Whether no byte may come above the credit.
     pub(crate) exact_credit: bool,
     pub(crate) pool: Pool,
@@ -39,7 +41,7 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn new(driver: Box<dyn Driver>, pool: Pool, stats: Arc<CoreStats>) -> Self {
         let (socks, free, live, seen) = (Vec::new(), Vec::new(), HashMap::new(), VecDeque::new());
-        Rig { driver, socks, free, live, seen, exact_credit: true, pool, stats }
+        Rig { driver, socks, free, live, seen, idle_since: None, exact_credit: true, pool, stats }
     }
 
     pub(crate) fn driver(&mut self) -> &mut dyn Driver {
@@ -148,6 +150,7 @@ impl Rig {
     pub(crate) fn turn(&mut self, wait: Wait) {
         let mut out = Vec::new();
         self.driver.turn(wait, &mut out).expect("turn");
+        self.expect_progress(&out);
         for completion in out {
             let Completion { token, outcome, more } = &completion;
             let taken = *self.live.get(token).unwrap_or_else(|| panic!("{completion:?} is nobody's"));
@@ -175,6 +178,22 @@ impl Rig {
             self.seen.push_back(completion);
         }
         assert_eq!(self.driver.in_flight(), self.live.len(), "in_flight is exact");
+    }
+
+    /// Ends a case that turns for ever, for whatever it waits.
+    fn expect_progress(&mut self, out: &[Completion]) {
+        if out.iter().any(|completion| !matches!(completion.outcome, Outcome::Starved)) {
+            self.idle_since = None;
+            return;
+        }
+        let idle = self.idle_since.get_or_insert_with(Instant::now).elapsed();
+        assert!(
+            idle < 2 * PATIENCE,
+            "nothing has come for {idle:?}; in flight: {:?}, reported and not taken: {:?}, pool: {:?}",
+            self.live,
+            self.seen,
+            self.pool.usage()
+        );
     }
 
     /// Turns until an operation reports, and takes that report.
@@ -275,6 +294,7 @@ pub(crate) fn tcp_pair() -> (OwnedFd, TcpStream) {
     let (ours, _) = listener.accept().expect("accept");
     ours.set_nonblocking(true).expect("non-blocking");
     peer.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    peer.set_write_timeout(Some(PATIENCE)).expect("timeout");
     (ours.into(), peer)
 }
 
