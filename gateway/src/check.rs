@@ -25,7 +25,7 @@ pub(crate) fn run(check: &Check) -> Result<u8, String> {
     for path in &check.files {
         match File::read(path).and_then(|file| Ok((file.spec(check.kind)?, file))) {
             Ok((spec, file)) => {
-                file.notices(check.kind).iter().for_each(|notice| eprintln!("{notice}"));
+                file.notices(check.kind).iter().for_each(|notice| crate::complain(format_args!("{notice}")));
                 say(&effective(path, &spec, check))?;
             }
             Err(failure) => {

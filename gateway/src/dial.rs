@@ -86,7 +86,7 @@ pub(crate) fn run(dial: &Dial, settings: DriverSettings) -> Result<u8, Failure> 
             return match dialer.dial_packets(target).await {
                 Ok(socket) => Ok(converse_in_packets(socket).await),
                 Err(error) => {
-                    eprintln!("ringport: cannot dial {target}: {error}");
+                    crate::complain(format_args!("ringport: cannot dial {target}: {error}"));
                     Ok(code_of_packets(&error))
                 }
             };
@@ -94,7 +94,7 @@ pub(crate) fn run(dial: &Dial, settings: DriverSettings) -> Result<u8, Failure> 
         let mut stream = match dialer.dial(target).await {
             Ok(stream) => stream,
             Err(error) => {
-                eprintln!("ringport: {error}");
+                crate::complain(format_args!("ringport: {error}"));
                 return Ok(code_of(&error));
             }
         };

@@ -98,7 +98,7 @@ pub(crate) fn run(listen: &Listen, settings: DriverSettings) -> Result<u8, Failu
     let part = parts.pop().expect("a part for each core");
     let joined = Arc::new(AtomicBool::new(false));
     close_on_signal(signals, part.handle(), joined.clone());
-    eprintln!("listening: {}", part.local_addr());
+    crate::complain(format_args!("listening: {}", part.local_addr()));
     // After a signal nobody waits long for a client that takes nothing.
     let core = CoreSpec { linger: LINGER, ..CoreSpec::default() };
     let native =

@@ -100,9 +100,9 @@ impl Failure {
     /// On standard error.
     fn tell(&self) {
         match self {
-            Failure::Sentence(sentence) => eprintln!("ringport: {sentence}"),
+            Failure::Sentence(sentence) => complain(format_args!("ringport: {sentence}")),
             // Each begins with its file and line, for editors to find.
-            Failure::Faults(faults) => faults.iter().for_each(|fault| eprintln!("{fault}")),
+            Failure::Faults(faults) => faults.iter().for_each(|fault| complain(format_args!("{fault}"))),
         }
     }
 }
@@ -159,6 +159,11 @@ fn say(text: &str) -> Result<(), String> {
         Err(error) if !is_reader_gone(&error) => Err(format!("cannot write to the standard output: {error}")),
         _ => Ok(()),
     }
+}
+
+/// Prints a line on the standard error; nobody need be there to read it.
+fn complain(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// What the environment says of the driver, if anything, and of mechanisms to do without.

@@ -32,7 +32,9 @@ pub(crate) async fn converse_in_packets<D: Datagram>(socket: PacketSocket<D>) ->
     let receive = async || match socket.recv().await {
         Ok(packet) => {
             if packet.meta.is_truncated {
-                eprintln!("ringport: a packet was longer than {MAX_PACKET} bytes: its end is lost");
+                crate::complain(format_args!(
+                    "ringport: a packet was longer than {MAX_PACKET} bytes: its end is lost"
+                ));
             }
             Ok(Some(packet.bytes.to_vec()))
         }
@@ -57,7 +59,7 @@ async fn join(
             match sent {
                 Ok(whole) => taken = whole,
                 Err(why) => {
-                    eprintln!("ringport: standard input: {why}");
+                    crate::complain(format_args!("ringport: standard input: {why}"));
                     return Poll::Ready(1);
                 }
             }
@@ -71,7 +73,7 @@ async fn join(
             None => Poll::Pending,
             Some(0) if sending.is_some() && !(waiting.get() && input_still_waits()) => Poll::Pending,
             Some(0) if !taken => {
-                eprintln!("ringport: the peer did not take all of standard input");
+                crate::complain(format_args!("ringport: the peer did not take all of standard input"));
                 Poll::Ready(1)
             }
             Some(code) => Poll::Ready(code),
@@ -119,7 +121,7 @@ async fn write_output(mut receive: impl AsyncFnMut() -> std::io::Result<Option<V
             Ok(Some(bytes)) => bytes,
             Ok(None) => return 0,
             Err(error) => {
-                eprintln!("ringport: the connection broke: {error}");
+                crate::complain(format_args!("ringport: the connection broke: {error}"));
                 return 1;
             }
         };
@@ -129,7 +131,7 @@ async fn write_output(mut receive: impl AsyncFnMut() -> std::io::Result<Option<V
             out.flush()
         });
         if let Err(why) = done(written).await {
-            eprintln!("ringport: standard output: {why}");
+            crate::complain(format_args!("ringport: standard output: {why}"));
             return 1;
         }
     }

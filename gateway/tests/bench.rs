@@ -349,6 +349,28 @@ fn a_report_that_cannot_be_written_is_a_fault() {
     }
 }
 
+/// `ringport bench .. | head -1`, and a terminal that has gone: who has no reader ends as with one.
+#[test]
+fn nobody_need_read() {
+    let origin = Origin::echo();
+    let (url, nobody) = (url(origin.addr), || {
+        let (reader, writer) = std::io::pipe().expect("descriptors are left");
+        drop(reader);
+        writer
+    });
+    for (arguments, code) in [
+        (&["bench", "http", &url, "-n", "20"][..], 0),
+        (&["bench", "http", &url, "-n", "20", "--json"], 0),
+        (&["bench", "http", "no url"], 2),
+        (&["probe"], 0),
+        (&["check", "/nowhere.yaml"], 2),
+        (&["proxy", "--config", "/nowhere"], 2),
+    ] {
+        let ended = ringport(arguments).stdout(nobody()).stderr(nobody()).output().expect("it runs");
+        assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {ended:?}");
+    }
+}
+
 #[test]
 fn drivers_are_compared() {
     let folder = Folder::new();
