@@ -38,14 +38,32 @@ impl fmt::Display for Kind {
 /// A request of the HTTP loads, as short as a browser's never is.
 pub const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: bench.example\r\n\r\n";
 
+/// The same with a field that differs each time, as it does with many clients: no head is the one before.
+pub const CHANGING_REQUEST: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: bench.example\r\nX-Request-Id: 00000000\r\n\r\n";
+
 /// The head of the origin's answer up to the length.
 const ANSWER_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: ";
+const CHANGING_ANSWER_HEAD: &str =
+    "HTTP/1.1 200 OK\r\nX-Request-Id: 00000000\r\nContent-Type: text/plain\r\nContent-Length: ";
+
+/// Writes the next number into a message that has a place for one.
+fn renumber(message: &mut [u8], number: &mut u32) {
+    let name = b"X-Request-Id: ";
+    let found = message.windows(name.len()).position(|window| window == name);
+    if let Some(digits) = found.and_then(|at| message.get_mut(at + name.len()..)?.first_chunk_mut::<8>()) {
+        *number = number.wrapping_add(1);
+        digits.copy_from_slice(format!("{number:08x}").as_bytes());
+    }
+}
 
 /// Connections that ask in rounds.
 pub struct Clients {
     conns: Vec<Client>,
+    /// Those of a round on one connection, as long as each other.
     request: Vec<u8>,
     pipeline: usize,
+    number: u32,
     /// How many bytes answer a round on one connection.
     answer_len: usize,
     buf: Vec<u8>,
@@ -73,6 +91,7 @@ impl Clients {
             conns,
             request: request.repeat(pipeline),
             pipeline,
+            number: 0,
             answer_len: request.len() * pipeline,
             buf: vec![0; 256 * 1024],
         })
@@ -88,7 +107,9 @@ impl Clients {
     /// # Errors
     /// When the kernel does not take it at once.
     pub fn send(&mut self) -> io::Result<()> {
+        let request_len = (self.request.len() / self.pipeline).max(1);
         for client in &mut self.conns {
+            self.request.chunks_mut(request_len).for_each(|request| renumber(request, &mut self.number));
             let len = client.stream.write(&self.request)?;
             if len != self.request.len() {
                 return Err(io::Error::other("the request does not fit the socket"));
@@ -146,7 +167,7 @@ impl Clients {
     /// As [`Clients::round`]; when the answer is not 200 with a length.
     pub fn learn(&mut self, aside: &mut dyn FnMut() -> io::Result<bool>) -> io::Result<()> {
         let Some(first) = self.conns.first_mut() else { return Ok(()) };
-        first.stream.write_all(REQUEST)?;
+        first.stream.write_all(&self.request[..self.request.len() / self.pipeline])?;
         let until = Instant::now() + Duration::from_secs(5);
         let mut answer = Vec::new();
         loop {
@@ -202,6 +223,7 @@ pub struct Origin {
     listener: TcpListener,
     conns: Vec<OriginConn>,
     answer: Vec<u8>,
+    number: u32,
 }
 
 struct OriginConn {
@@ -212,16 +234,17 @@ struct OriginConn {
 }
 
 impl Origin {
-    /// Answers every request with `body_len` bytes.
+    /// Answers every request with `body_len` bytes, and where heads are `changing` with a field that differs each time.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn start(body_len: usize) -> io::Result<Self> {
+    pub fn start(body_len: usize, changing: bool) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
-        let mut answer = format!("{ANSWER_HEAD}{body_len}\r\n\r\n").into_bytes();
+        let head = if changing { CHANGING_ANSWER_HEAD } else { ANSWER_HEAD };
+        let mut answer = format!("{head}{body_len}\r\n\r\n").into_bytes();
         answer.resize(answer.len() + body_len, b'x');
-        Ok(Origin { listener, conns: Vec::new(), answer })
+        Ok(Origin { listener, conns: Vec::new(), answer, number: 0 })
     }
 
     /// Where it listens.
@@ -246,7 +269,7 @@ impl Origin {
         }
         let mut at = 0;
         while let Some(conn) = self.conns.get_mut(at) {
-            match conn.serve(&self.answer) {
+            match conn.serve(&mut self.answer, &mut self.number) {
                 Ok(worked) => {
                     busy |= worked;
                     at += 1;
@@ -261,7 +284,7 @@ impl Origin {
 }
 
 impl OriginConn {
-    fn serve(&mut self, answer: &[u8]) -> io::Result<bool> {
+    fn serve(&mut self, answer: &mut [u8], number: &mut u32) -> io::Result<bool> {
         let mut buf = [0; 16 * 1024];
         let mut busy = false;
         loop {
@@ -277,6 +300,7 @@ impl OriginConn {
                         };
                         if self.matched == 4 {
                             self.matched = 0;
+                            renumber(answer, number);
                             self.out.extend_from_slice(answer);
                         }
                     }

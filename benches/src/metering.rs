@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::cpu;
-use crate::load::{Clients, Kind, Origin, REQUEST};
+use crate::load::{CHANGING_REQUEST, Clients, Kind, Origin, REQUEST};
 use crate::meter::{Counted, Tracer, descendants};
 use crate::peers::Server;
 use crate::symbols::{ALLOCATORS, By, Symbols};
@@ -26,14 +26,17 @@ pub struct Plan {
     pub bytes: usize,
     /// Requests sent at once on a connection.
     pub pipeline: usize,
+    /// Whether the heads of HTTP differ each time.
+    pub changing: bool,
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { kind, connections, rounds, bytes, pipeline, .. } = self;
+        let Plan { kind, connections, rounds, bytes, pipeline, changing, .. } = self;
         write!(
             f,
-            "{kind}, {bytes} B, {connections} connections, {pipeline} in flight on each, {rounds} rounds"
+            "{kind}, {bytes} B, {connections} connections, {pipeline} in flight on each, {rounds} rounds{}",
+            if *changing { ", changing heads" } else { "" }
         )
     }
 }
@@ -72,13 +75,14 @@ pub fn run(plan: &Plan, start: impl FnOnce(Option<SocketAddr>) -> io::Result<Ser
     // One processor for the server and for us: it can then be held back while a round is sent.
     cpu::pin_to_last()?;
     let mut origin = match plan.kind {
-        Kind::Proxy | Kind::Relay => Some(Origin::start(plan.bytes)?),
+        Kind::Proxy | Kind::Relay => Some(Origin::start(plan.bytes, plan.changing)?),
         Kind::Echo | Kind::Hello => None,
     };
     let address = origin.as_ref().map(Origin::address).transpose()?;
     let server = start(address)?;
     let request = match plan.kind {
         Kind::Echo => vec![b'e'; plan.bytes],
+        Kind::Hello | Kind::Proxy | Kind::Relay if plan.changing => CHANGING_REQUEST.to_vec(),
         Kind::Hello | Kind::Proxy | Kind::Relay => REQUEST.to_vec(),
     };
     let mut aside = || origin.as_mut().map_or(Ok(false), Origin::serve);

@@ -10,7 +10,7 @@ use ringport_benches::bench::{self, Config};
 use ringport_benches::load::Kind;
 use ringport_benches::pace::Pace;
 use ringport_benches::peers::{self, Peer};
-use ringport_benches::{cpu, stop};
+use ringport_benches::{ToldError, cpu, exit_code, say, stop};
 
 /// Compares servers in rounds that run one after the other: what each spends, and that divided by what the first spends.
 ///
@@ -50,16 +50,10 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("compare: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code("compare", run(&Cli::parse()))
 }
 
-fn run(cli: &Cli) -> io::Result<()> {
+fn run(cli: &Cli) -> Result<(), ToldError> {
     stop::listen();
     if cli.real_time {
         cpu::go_first()?;
@@ -81,23 +75,23 @@ fn run(cli: &Cli) -> io::Result<()> {
     };
     // Before anything is started.
     if chosen(cli, cli.load)?.is_empty() {
-        return Err(io::Error::other("nobody to compare: name a --peer, or a command line behind --"));
+        return Err(io::Error::other("nobody to compare: name a --peer, or a command line behind --").into());
     }
     let report = bench::run("compare", "", &[config], |kind| chosen(cli, kind).unwrap_or_default(), pace)?;
     if report.rows.iter().all(|row| row.failed.is_some()) {
-        return Err(io::Error::other("nothing was measured"));
+        return Err(io::Error::other("nothing was measured").into());
     }
     for row in report.rows.iter().filter(|row| row.failed.is_none()) {
         if let Some(ratio) = row.ratio_to(&report.rows[0]) {
-            println!(
+            say(format_args!(
                 "{:<28} {:.3} of the first ({:.3} to {:.3})",
                 row.peer, ratio.median, ratio.min, ratio.max
-            );
+            ))?;
         }
         let at_rate =
             |at: usize| row.spread_at_rate(|round| round.latency_us[at]).map(|spread| spread.median);
         if let (Some(p50), Some(p99), Some(p999)) = (at_rate(0), at_rate(1), at_rate(2)) {
-            println!("{:<28} at a fixed rate: {p50:.1} / {p99:.0} / {p999:.0} us", "");
+            say(format_args!("{:<28} at a fixed rate: {p50:.1} / {p99:.0} / {p999:.0} us", ""))?;
         }
     }
     Ok(())

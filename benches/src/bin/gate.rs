@@ -11,7 +11,7 @@ use clap::Parser;
 use ringport_benches::load::Kind;
 use ringport_benches::metering::{self, Metered, Plan};
 use ringport_benches::peers::{self, Peer};
-use ringport_benches::programs;
+use ringport_benches::{complain, programs, tell};
 use serde::Deserialize;
 
 /// Compares what a request costs ringport with the limits in `gate.toml`; exit status 1 when one is passed.
@@ -51,11 +51,11 @@ fn main() -> ExitCode {
         Err(error)
             if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) =>
         {
-            println!("gate: skipped: the servers cannot be stepped by ptrace here: {error}");
+            tell(format_args!("gate: skipped: the servers cannot be stepped by ptrace here: {error}"));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("gate: {error}");
+            complain(format_args!("gate: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -95,7 +95,7 @@ fn plan(kind: Kind) -> Plan {
         Kind::Hello | Kind::Proxy => (16, 13),
         Kind::Relay => (8, 13),
     };
-    Plan { kind, connections, rounds: 2, warmup: 100, bytes, pipeline: 1 }
+    Plan { kind, connections, rounds: 2, warmup: 100, bytes, pipeline: 1, changing: false }
 }
 
 fn compare(peer: &Peer, metered: &Metered, limit: &Limit, slack: f64) -> bool {
@@ -112,10 +112,11 @@ fn compare(peer: &Peer, metered: &Metered, limit: &Limit, slack: f64) -> bool {
         let above = measured > most;
         passed &= !above;
         let verdict = if above { "ABOVE" } else { "ok" };
-        println!(
+        // Who reads only the first lines asks for the exit status all the same.
+        tell(format_args!(
             "{:<6} {:<22} {what:<13} {measured:>10.2}  limit {limit:>10.2}, up to {most:>10.2}  {verdict}",
             peer.kind, peer.name
-        );
+        ));
     }
     passed
 }
@@ -141,7 +142,7 @@ fn write(path: &PathBuf, measured: &[(Peer, Metered)]) -> io::Result<()> {
         .map_err(io::Error::other)?;
     }
     fs::write(path, text)?;
-    println!("gate: wrote {}", path.display());
+    tell(format_args!("gate: wrote {}", path.display()));
     Ok(())
 }
 

@@ -1,6 +1,5 @@
 //! User-space instructions, system calls and heap allocations per request, counted exactly by single-stepping a server.
 
-use std::io;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
@@ -8,7 +7,7 @@ use clap::Parser;
 use ringport_benches::load::Kind;
 use ringport_benches::metering::{self, Metered, Plan};
 use ringport_benches::symbols::By;
-use ringport_benches::{peers, programs};
+use ringport_benches::{ToldError, exit_code, peers, programs, say};
 
 /// Counts user-space instructions, system calls and heap allocations per request by single-stepping a server.
 ///
@@ -33,6 +32,9 @@ struct Cli {
     /// Requests sent at once on each connection.
     #[arg(short, long, default_value = "1")]
     pipeline: NonZeroUsize,
+    /// A field of each request, and of each answer of the origin, differs from all before.
+    #[arg(long)]
+    changing: bool,
     /// Only this peer; may be given several times.
     #[arg(long)]
     peer: Vec<String>,
@@ -54,16 +56,10 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("meter: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code("meter", run(&Cli::parse()))
 }
 
-fn run(cli: &Cli) -> io::Result<()> {
+fn run(cli: &Cli) -> Result<(), ToldError> {
     let plan = Plan {
         kind: cli.load,
         connections: cli.connections.get(),
@@ -71,40 +67,42 @@ fn run(cli: &Cli) -> io::Result<()> {
         warmup: cli.warmup,
         bytes: cli.bytes.map_or(if cli.load == Kind::Echo { 64 } else { 13 }, NonZeroUsize::get),
         pipeline: cli.pipeline.get(),
+        changing: cli.changing,
     };
     let asked = match cli.peer.is_empty() {
         true => peers::of(cli.load),
         false => peers::named(cli.load, &cli.peer)?,
     };
-    println!("{plan}");
+    say(format_args!("{plan}"))?;
     if !cli.command.is_empty() {
-        print(cli, "command", &metering::run(&plan, |origin| peers::start_command(&cli.command, origin))?);
-        return Ok(());
+        let metered = metering::run(&plan, |origin| peers::start_command(&cli.command, origin))?;
+        return print(cli, "command", &metered);
     }
     if !cli.no_build {
         programs::build()?;
     }
     for peer in asked {
         match metering::run(&plan, |origin| peer.start(origin)) {
-            Ok(metered) => print(cli, &peer.name, &metered),
-            Err(error) => println!("{:<18} not measured: {error}", peer.name),
+            Ok(metered) => print(cli, &peer.name, &metered)?,
+            Err(error) => say(format_args!("{:<18} not measured: {error}", peer.name))?,
         }
     }
     Ok(())
 }
 
-fn print(cli: &Cli, name: &str, metered: &Metered) {
-    println!(
+fn print(cli: &Cli, name: &str, metered: &Metered) -> Result<(), ToldError> {
+    say(format_args!(
         "{name:<18} {:>10.1} instructions  {:>7.3} syscalls  {:>6.2} allocations  per request ({} requests; other threads {:.1})",
         metered.instructions, metered.syscalls, metered.allocations, metered.requests, metered.others
-    );
+    ))?;
     if cli.top == 0 {
-        return;
+        return Ok(());
     }
     for (call, count) in &metered.syscalls_by_name {
-        println!("    {:>10.3}  {call}", count);
+        say(format_args!("    {:>10.3}  {call}", count))?;
     }
     for (name, count) in metered.gathered(cli.by, &cli.within).into_iter().take(cli.top) {
-        println!("    {:>10.1}  {:>5.1} %  {name}", count, 100.0 * count / metered.instructions);
+        say(format_args!("    {:>10.1}  {:>5.1} %  {name}", count, 100.0 * count / metered.instructions))?;
     }
+    Ok(())
 }
