@@ -145,6 +145,11 @@ impl<T: Transport> ServerStream<T> {
         !self.stream.rx().is_empty()
     }
 
+    /// Whether something was written and not handed over yet.
+    pub fn has_output(&mut self) -> bool {
+        !self.stream.tx().is_empty()
+    }
+
     /// Moves what has come of an incomplete head out of the driver's buffers, for a connection that may wait long.
     pub fn compact(&mut self) {
         self.stream.rx().compact();

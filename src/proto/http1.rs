@@ -38,9 +38,10 @@ pub(super) use target::{is_authority, is_target_byte};
 pub use write::{Authority, FieldBlock, FieldWriter, ForwardedHost, RequestLine};
 
 /// How the body of a message is delimited. RFC 9112 6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyLen {
     /// No body.
+    #[default]
     None,
     /// That many bytes.
     ///

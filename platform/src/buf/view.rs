@@ -50,6 +50,7 @@ impl PoolBuf {
     ///
     /// # Panics
     /// If `at` is past the end.
+    #[inline]
     pub fn split_to(&mut self, at: usize) -> PoolBuf {
         assert!(at <= self.len as usize, "split_to past the end");
         let at = at as u32;

@@ -140,17 +140,20 @@ fn to_io(error: TlsError) -> io::Error {
 }
 
 impl<T: Transport> Transport for TlsStream<T> {
+    #[inline(never)]
     fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut RxQueue, max: usize) -> Poll<io::Result<bool>> {
         let is_there = ready!(self.poll_plain(cx, max))?;
         into.take_from(&mut self.plain, max);
         Poll::Ready(Ok(is_there))
     }
 
+    #[inline(never)]
     fn poll_recv_buf(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<PoolBuf>>> {
         ready!(self.poll_plain(cx, usize::MAX))?;
         Poll::Ready(Ok(self.plain.pop(usize::MAX)))
     }
 
+    #[inline(never)]
     fn send(&mut self, from: &mut TxQueue) -> io::Result<usize> {
         let written = self.codec.write(from, &mut self.output);
         from.clear();
@@ -159,6 +162,7 @@ impl<T: Transport> Transport for TlsStream<T> {
         sent
     }
 
+    #[inline(never)]
     fn send_seg(&mut self, seg: Seg) -> io::Result<usize> {
         self.single.push(seg);
         let written = self.codec.write(&mut self.single, &mut self.output);
@@ -243,6 +247,7 @@ impl<T: Transport> Link<T> {
     }
 
     /// The transport below.
+    #[inline]
     pub fn inner(&mut self) -> &mut T {
         match self {
             Link::Plain(inner) => inner,
@@ -259,6 +264,7 @@ impl<T: Transport> Link<T> {
 }
 
 impl<T: Transport> Transport for Link<T> {
+    #[inline(always)]
     fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut RxQueue, max: usize) -> Poll<io::Result<bool>> {
         match self {
             Link::Plain(inner) => inner.poll_recv(cx, into, max),
@@ -266,6 +272,7 @@ impl<T: Transport> Transport for Link<T> {
         }
     }
 
+    #[inline(always)]
     fn poll_recv_buf(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<PoolBuf>>> {
         match self {
             Link::Plain(inner) => inner.poll_recv_buf(cx),
@@ -273,6 +280,7 @@ impl<T: Transport> Transport for Link<T> {
         }
     }
 
+    #[inline(always)]
     fn send(&mut self, from: &mut TxQueue) -> io::Result<usize> {
         match self {
             Link::Plain(inner) => inner.send(from),
@@ -280,6 +288,7 @@ impl<T: Transport> Transport for Link<T> {
         }
     }
 
+    #[inline(always)]
     fn send_seg(&mut self, seg: Seg) -> io::Result<usize> {
         match self {
             Link::Plain(inner) => inner.send_seg(seg),
@@ -287,6 +296,7 @@ impl<T: Transport> Transport for Link<T> {
         }
     }
 
+    #[inline(always)]
     fn poll_sent(&mut self, cx: &mut Context<'_>, level: TxLevel) -> Poll<io::Result<()>> {
         self.inner().poll_sent(cx, level)
     }
@@ -298,6 +308,7 @@ impl<T: Transport> Transport for Link<T> {
         }
     }
 
+    #[inline(always)]
     fn has_news(&self) -> bool {
         match self {
             Link::Plain(inner) => inner.has_news(),

@@ -14,7 +14,7 @@ use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue, TxWriter};
 use super::body::{Decoded, Decoder};
 use super::error::{Error, SendError};
 use super::head::{RequestHead, ResponseHead, Spare, Trailers};
-use super::parse::parse_response;
+use super::parse::{parse_response, repeated_response};
 use super::scan::{HeadScan, ScanLimits};
 use super::server::RemainingBody;
 use super::write::{
@@ -359,38 +359,17 @@ impl ClientConn {
     }
 
     fn poll_head(&mut self, rx: &mut RxQueue) -> Result<ClientEvent, Error> {
-        if rx.is_empty() && !self.eof {
-            return Ok(ClientEvent::NeedInput);
-        }
-        let bounds = ScanLimits {
-            first_line: self.limits.head_bytes,
-            first_line_error: Error::HeadTooLarge,
-            total: self.limits.head_bytes,
-            total_error: Error::HeadTooLarge,
-        };
-        // As in the server: what came whole is parsed at once, the scan says what is wrong with the rest.
-        let whole = if self.scan.is_untouched() && !rx.is_empty() {
-            parse_response(rx, self.limits.head_bytes, &self.limits, &mut self.spare).ok()
+        let repeated = if self.scan.is_untouched() {
+            repeated_response(rx, self.limits.head_bytes, &self.limits, &mut self.spare)
         } else {
             None
         };
-        let head = match whole {
+        let head = match repeated {
             Some(head) => head,
-            None => {
-                if !starts_like(rx, b"HTTP/") {
-                    // Another protocol may never end what looks like a head.
-                    return Err(Error::StatusLine);
-                }
-                let len = match self.scan.poll(rx, bounds)? {
-                    Some(len) if len == b"\r\n".len() => return Err(Error::StatusLine),
-                    Some(len) => len,
-                    None if self.eof => return Err(Error::Incomplete),
-                    None => return Ok(ClientEvent::NeedInput),
-                };
-                self.scan = HeadScan::default();
-                rx.gather(len);
-                parse_response(rx, len, &self.limits, &mut self.spare)?
-            }
+            None => match self.poll_new_head(rx)? {
+                Some(head) => head,
+                None => return Ok(ClientEvent::NeedInput),
+            },
         };
         let status = head.status();
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
@@ -410,6 +389,40 @@ impl ClientConn {
             }
         };
         Ok(ClientEvent::Head(head, body))
+    }
+
+    /// A head that is not the one before, once it is there.
+    #[inline(never)]
+    fn poll_new_head(&mut self, rx: &mut RxQueue) -> Result<Option<ResponseHead>, Error> {
+        if rx.is_empty() && !self.eof {
+            return Ok(None);
+        }
+        // As in the server: what came whole is parsed at once, the scan says what is wrong with the rest.
+        if self.scan.is_untouched()
+            && !rx.is_empty()
+            && let Ok(head) = parse_response(rx, self.limits.head_bytes, &self.limits, &mut self.spare)
+        {
+            return Ok(Some(head));
+        }
+        if !starts_like(rx, b"HTTP/") {
+            // Another protocol may never end what looks like a head.
+            return Err(Error::StatusLine);
+        }
+        let bounds = ScanLimits {
+            first_line: self.limits.head_bytes,
+            first_line_error: Error::HeadTooLarge,
+            total: self.limits.head_bytes,
+            total_error: Error::HeadTooLarge,
+        };
+        let len = match self.scan.poll(rx, bounds)? {
+            Some(len) if len == b"\r\n".len() => return Err(Error::StatusLine),
+            Some(len) => len,
+            None if self.eof => return Err(Error::Incomplete),
+            None => return Ok(None),
+        };
+        self.scan = HeadScan::default();
+        rx.gather(len);
+        parse_response(rx, len, &self.limits, &mut self.spare).map(Some)
     }
 
     fn note_informational(&mut self, head: &ResponseHead) -> Result<(), Error> {

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use ringport_platform::buf::{PoolBuf, SharedBuf};
 
+use super::BodyLen;
+
 /// The head of a request. Moving it costs three words.
 pub struct RequestHead {
     pub(super) table: Table,
@@ -368,25 +370,51 @@ pub(super) struct Record {
     pub(super) authority: Option<Span>,
     pub(super) status: StatusCode,
     pub(super) reason: Span,
+    /// How the body of a request is delimited.
+    pub(super) body: BodyLen,
     /// A host that was found valid, kept from one head to the next.
     pub(super) known_host: Vec<u8>,
-    /// The lines that `fields`, `facts` and `authority` were read from last, if those are as they were found.
-    pub(super) known: KnownFields,
+    /// The head that all this was read from last, if it is as it was found.
+    pub(super) known: KnownHead,
 }
 
 impl Record {
+    /// Whether the head is, byte by byte, the one before, as where a client asks for the same again: then all that was found
+    /// in that counts again. Its length.
+    ///
+    /// The limits may be lower than they were then.
+    #[inline]
+    pub(super) fn recall(&mut self, buf: &[u8], max_line: usize, max_fields: usize) -> Option<usize> {
+        let known = &mut self.known;
+        let is_same = known.is_whole
+            && buf.starts_with(&known.head)
+            && usize::from(known.line_len) <= max_line
+            && self.fields.len() <= max_fields;
+        if !is_same {
+            return None;
+        }
+        (known.changes, known.line_changes) = (0, 0);
+        Some(known.head.len())
+    }
+
     /// Whether the fields from `at` on are, byte by byte, those of the head before, which most clients send again and
     /// again: then what was found in those counts again. The length of the head.
     ///
     /// `max_fields` may be less than it was then.
     #[inline]
-    pub(super) fn recall(&mut self, buf: &[u8], at: usize, max_fields: usize) -> Option<usize> {
-        let known = &self.known.lines[..];
-        if known.is_empty() || buf.get(at..)?.get(..known.len())? != known || self.fields.len() > max_fields {
+    pub(super) fn recall_fields(&mut self, buf: &[u8], at: usize, max_fields: usize) -> Option<usize> {
+        let known = &mut self.known;
+        let lines = &known.head[usize::from(known.line_len)..];
+        if lines.is_empty() || !buf.get(at..)?.starts_with(lines) || self.fields.len() > max_fields {
             return None;
         }
-        let len = at + known.len();
-        self.known.changes = 0;
+        let len = at + lines.len();
+        known.changes = 0;
+        known.is_whole = false;
+        if known.line_changes <= MAX_CHANGES && len <= MAX_KNOWN_HEAD {
+            known.line_changes += 1;
+            known.keep(&buf[..len], at);
+        }
         if usize::from(self.known.at) != at {
             self.move_to(at as u16);
         }
@@ -400,40 +428,52 @@ impl Record {
         spans.chain(&mut self.authority).for_each(|span| span.at = span.at.wrapping_add(by));
     }
 
-    /// Notes the lines behind the first `at` bytes of a head, which was just read into this record, for the next one.
+    /// Notes a head, which was just read into this record, for the next one. Its fields are behind the first `at` bytes.
     pub(super) fn remember(&mut self, head: &[u8], at: usize) {
         let known = &mut self.known;
-        let lines = &head[at..];
-        if known.changes > MAX_CHANGES || lines.len() > MAX_KNOWN_LINES {
+        if known.changes > MAX_CHANGES || head.len() > MAX_KNOWN_HEAD {
             return;
         }
         known.changes += 1;
         known.at = at as u16;
-        known.lines.reserve_exact(lines.len());
-        known.lines.extend_from_slice(lines);
+        known.keep(head, at);
     }
 }
 
-/// The lines of fields behind the first line of a head, as they came, with the empty line.
+/// A head as it came, with the empty line.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct KnownFields {
+pub(super) struct KnownHead {
     /// Empty where nothing is known.
-    lines: Vec<u8>,
-    /// Where in the head they began.
+    head: Vec<u8>,
+    /// Bytes of its first line.
+    line_len: u16,
+    /// Where the record has the fields: elsewhere than in `head` once another first line came with them.
     at: u16,
-    /// How many heads in a row had others than the one before.
+    /// Whether the record is that of `head` as a whole, and not of its fields alone.
+    is_whole: bool,
+    /// How many heads in a row had other fields than the one before.
     changes: u8,
+    /// How many heads in a row had the fields of the one before behind another first line.
+    line_changes: u8,
 }
 
-impl KnownFields {
+impl KnownHead {
     /// What is found next is something else.
     pub(super) fn forget(&mut self) {
-        self.lines.clear();
+        self.head.clear();
+        (self.line_len, self.is_whole) = (0, false);
+    }
+
+    fn keep(&mut self, head: &[u8], line_len: usize) {
+        self.head.clear();
+        self.head.reserve_exact(head.len());
+        self.head.extend_from_slice(head);
+        (self.line_len, self.is_whole) = (line_len as u16, true);
     }
 }
 
 /// Longer ones are read each time: they are kept with each connection.
-const MAX_KNOWN_LINES: usize = 1024;
+const MAX_KNOWN_HEAD: usize = 1280;
 /// After so many heads that differ from the one before, the next is not expected to be the same.
 const MAX_CHANGES: u8 = 8;
 
@@ -450,7 +490,14 @@ impl Spare {
         self.0.as_mut().and_then(Rc::get_mut).expect("nobody else has it")
     }
 
+    /// The record of the last head, unless that is still in use.
+    #[inline]
+    pub(super) fn last(&mut self) -> Option<&mut Record> {
+        self.0.as_mut().and_then(Rc::get_mut)
+    }
+
     /// The table of the head whose record was filled last.
+    #[inline]
     pub(super) fn table(&self, buf: SharedBuf) -> Table {
         Table { buf, record: self.0.clone().unwrap_or_default() }
     }
@@ -525,35 +572,74 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_CHANGES, MAX_KNOWN_LINES, Record};
+    use super::{MAX_CHANGES, MAX_KNOWN_HEAD, Record};
+
+    const NO_LIMIT: usize = usize::MAX;
 
     #[test]
-    fn lines_are_remembered_up_to_a_length() {
-        for (len, remembered) in [(MAX_KNOWN_LINES, true), (MAX_KNOWN_LINES + 1, false)] {
-            let (mut record, head) = (Record::default(), vec![b'x'; 10 + len]);
+    fn a_head_is_remembered_up_to_a_length() {
+        for (len, remembered) in [(MAX_KNOWN_HEAD, true), (MAX_KNOWN_HEAD + 1, false)] {
+            let (mut record, head) = (Record::default(), vec![b'x'; len]);
             record.remember(&head, 10);
-            assert_eq!(record.recall(&head, 10, 0), remembered.then_some(10 + len));
-            assert_eq!(record.recall(&head[..head.len() - 1], 10, 0), None, "not whole");
+            assert_eq!(record.recall(&head, NO_LIMIT, 0), remembered.then_some(len));
+            assert_eq!(record.recall(&head[..len - 1], NO_LIMIT, 0), None, "not whole");
+            assert_eq!(record.recall_fields(&head, 10, 0), remembered.then_some(len));
+            assert_eq!(record.recall_fields(&head[..len - 1], 10, 0), None, "not whole");
+            assert_eq!(record.recall(&head, 9, 0), None, "a lower limit");
         }
+    }
+
+    /// Fields behind a first line that makes the head too long are known still, and the head as a whole is not.
+    #[test]
+    fn a_long_first_line_is_not_remembered() {
+        let (mut record, long) = (Record::default(), vec![b'x'; MAX_KNOWN_HEAD + 1]);
+        record.remember(b"xyz", 1);
+        let long = [&long, &b"yz"[..]].concat();
+        for _ in 0..2 {
+            assert_eq!(record.recall_fields(&long, long.len() - 2, 0), Some(long.len()));
+            assert_eq!((record.recall(&long, NO_LIMIT, 0), record.recall(b"xyz", NO_LIMIT, 0)), (None, None));
+        }
+        assert_eq!(record.recall_fields(b"zyz", 1, 0), Some(3));
+        assert_eq!(record.recall(b"zyz", NO_LIMIT, 0), Some(3));
     }
 
     /// A client whose fields always change costs no copies for ever; one that repeats itself at last is remembered.
     #[test]
-    fn lines_that_always_change_are_remembered_no_more() {
+    fn fields_that_always_change_are_remembered_no_more() {
         for (changes, remembered) in [(MAX_CHANGES, true), (MAX_CHANGES + 1, false)] {
             let mut record = Record::default();
             for at in 0..=changes {
-                assert_eq!(record.recall(&[at], 0, 0), None);
+                assert_eq!(record.recall_fields(&[at], 0, 0), None);
                 record.known.forget();
                 record.remember(&[at], 0);
             }
-            assert_eq!(record.recall(&[changes], 0, 0).is_some(), remembered);
+            assert_eq!(record.recall_fields(&[changes], 0, 0).is_some(), remembered);
         }
         let mut record = Record::default();
         for at in 0..100 {
             record.known.forget();
             record.remember(&[at], 0);
-            assert_eq!(record.recall(&[at], 0, 0), Some(1), "counted anew at each repeat");
+            assert_eq!(record.recall_fields(&[at], 0, 0), Some(1), "counted anew at each repeat");
+        }
+    }
+
+    /// The same for first lines before fields that stay.
+    #[test]
+    fn first_lines_that_always_change_are_remembered_no_more() {
+        for (changes, remembered) in [(MAX_CHANGES, true), (MAX_CHANGES + 1, false)] {
+            let mut record = Record::default();
+            record.remember(&[u8::MAX, 1], 1);
+            for line in 0..=changes {
+                assert_eq!(record.recall(&[line, 1], NO_LIMIT, 0), None);
+                assert_eq!(record.recall_fields(&[line, 1], 1, 0), Some(2));
+            }
+            assert_eq!(record.recall(&[changes, 1], NO_LIMIT, 0).is_some(), remembered);
+        }
+        let mut record = Record::default();
+        record.remember(&[u8::MAX, 1], 1);
+        for line in 0..100 {
+            assert_eq!(record.recall_fields(&[line, 1], 1, 0), Some(2));
+            assert_eq!(record.recall(&[line, 1], NO_LIMIT, 0), Some(2), "counted anew at each repeat");
         }
     }
 }

@@ -23,6 +23,33 @@ const MAX_KNOWN_HOST: usize = 260;
 /// More digits could pass `u64`.
 const MAX_LENGTH_DIGITS: usize = 19;
 
+/// Takes the request head at the front of `rx` out if it is, byte by byte, the one before, as where a client asks for the same
+/// again, and that one is gone; says how its body is delimited. `None` for any other, which [`parse_request`] reads.
+#[inline(always)]
+pub(super) fn repeated_request(
+    rx: &mut RxQueue,
+    window: usize,
+    limits: &Limits,
+    spare: &mut Spare,
+) -> Option<(RequestHead, BodyLen)> {
+    let record = spare.last()?;
+    let len = record.recall(front(rx, window), limits.request_line_bytes, limits.header_count)?;
+    let body = record.body;
+    Some((RequestHead { table: spare.table(take(rx, len)) }, body))
+}
+
+/// As [`repeated_request`], for a response.
+#[inline(always)]
+pub(super) fn repeated_response(
+    rx: &mut RxQueue,
+    window: usize,
+    limits: &Limits,
+    spare: &mut Spare,
+) -> Option<ResponseHead> {
+    let len = spare.last()?.recall(front(rx, window), usize::MAX, limits.header_count)?;
+    Some(ResponseHead { table: spare.table(take(rx, len)) })
+}
+
 /// Parses the request head at the front of `rx` and takes it out; says how its body is delimited.
 ///
 /// The head lies in the first view, and nothing behind its first `window` bytes is looked at. An error leaves `rx` as it
@@ -56,8 +83,9 @@ fn read_plain_request(buf: &[u8], limits: &Limits, record: &mut Record) -> Optio
     let path_len = start.query_at.unwrap_or(len);
     record.path = Span { at, len: path_len };
     record.query = start.query_at.map(|_| Span { at: at + path_len + 1, len: len - path_len - 1 });
-    if let Some(len) = record.recall(buf, start.len, limits.header_count) {
-        return Some((len, request_body(&record.method, &record.facts).ok()?));
+    if let Some(len) = record.recall_fields(buf, start.len, limits.header_count) {
+        record.body = request_body(&record.method, &record.facts).ok()?;
+        return Some((len, record.body));
     }
     let mut collect = Collect::new(record, Version::HTTP_11, Role::Request);
     let len = collect.add_plain(buf, start.len, limits)?;
@@ -66,7 +94,9 @@ fn read_plain_request(buf: &[u8], limits: &Limits, record: &mut Record) -> Optio
     Some((len, body))
 }
 
-/// Reads any request head.
+/// Reads any request head. Apart from what reads nearly all, for its memory on the stack.
+#[cold]
+#[inline(never)]
 fn read_request(buf: &[u8], limits: &Limits, record: &mut Record) -> Result<(usize, BodyLen), Error> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
@@ -113,11 +143,17 @@ pub(super) fn parse_response(
 }
 
 /// As [`read_plain_request`], for a response; its length.
+#[inline]
 fn read_plain_response(buf: &[u8], limits: &Limits, record: &mut Record) -> Option<usize> {
+    record.recall(buf, usize::MAX, limits.header_count).or_else(|| read_new_response(buf, limits, record))
+}
+
+/// As [`read_new_request`], for a response.
+fn read_new_response(buf: &[u8], limits: &Limits, record: &mut Record) -> Option<usize> {
     let start = plain::response_start(buf)?;
     record.status = start.status;
     record.reason = start.reason;
-    if let Some(len) = record.recall(buf, start.len, limits.header_count) {
+    if let Some(len) = record.recall_fields(buf, start.len, limits.header_count) {
         return Some(len);
     }
     let mut collect = Collect::new(record, Version::HTTP_11, Role::Response);
@@ -127,7 +163,9 @@ fn read_plain_response(buf: &[u8], limits: &Limits, record: &mut Record) -> Opti
     Some(len)
 }
 
-/// Reads any response head.
+/// Reads any response head; as [`read_request`].
+#[cold]
+#[inline(never)]
 fn read_response(buf: &[u8], limits: &Limits, record: &mut Record) -> Result<usize, Error> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut []);
@@ -160,11 +198,13 @@ fn read_response(buf: &[u8], limits: &Limits, record: &mut Record) -> Result<usi
 }
 
 /// Takes the head that was read at the front.
+#[inline]
 fn take(rx: &mut RxQueue, len: usize) -> SharedBuf {
     rx.pop(len).unwrap_or_else(|| PoolBuf::copied(&[])).freeze()
 }
 
 /// At most `window` bytes of the first view, and no more than offsets can name.
+#[inline]
 fn front(rx: &RxQueue, window: usize) -> &[u8] {
     let front = rx.front();
     &front[..front.len().min(window).min(usize::from(u16::MAX))]
@@ -466,6 +506,7 @@ impl<'a> Collect<'a> {
         }
         self.finish(buf)?;
         let body = request_body(&self.record.method, &self.record.facts)?;
+        self.record.body = body;
         self.record.facts.expect_continue &= http11 && !matches!(body, BodyLen::None | BodyLen::Tunnel);
         self.record.authority = authority.or(self.host);
         Ok(body)
@@ -571,7 +612,7 @@ mod tests {
     use super::super::head::{Spare, Table};
     use super::{
         Limits, Record, parse_request, parse_response, read_plain_request, read_plain_response, read_request,
-        read_response,
+        read_response, repeated_request, repeated_response,
     };
     use ringport_platform::buf::{PoolBuf, RxQueue};
 
@@ -685,6 +726,17 @@ mod tests {
             let limits = Limits { header_count, ..Limits::default() };
             assert_eq!(read_plain_request(request, &limits, &mut record).is_some(), taken);
         }
+        let (mut spare, whole) = (Spare::default(), request.len());
+        for (header_count, request_line_bytes, window, repeated) in
+            [(2, 16, whole, true), (1, 16, whole, false), (2, 15, whole, false), (2, 16, whole - 1, false)]
+        {
+            let mut rx = RxQueue::default();
+            rx.push(PoolBuf::copied(&request.repeat(2)));
+            drop(parse_request(&mut rx, whole, &Limits::default(), &mut spare).expect("it is good"));
+            let limits = Limits { header_count, request_line_bytes, ..Limits::default() };
+            assert_eq!(repeated_request(&mut rx, window, &limits, &mut spare).is_some(), repeated);
+            assert_eq!(rx.is_empty(), repeated);
+        }
         let response = b"HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\n\r\n";
         for (header_count, taken) in [(2, true), (1, false)] {
             let limits = Limits { header_count, ..Limits::default() };
@@ -713,14 +765,19 @@ mod tests {
     /// same, and still be so at the end.
     fn check_series(heads: &[Vec<u8>], (held, tight): (u32, u32), is_request: bool) {
         let read = |at: usize, bytes: &[u8], spare: &mut Spare| {
-            let header_count = if tight & (1 << at) != 0 { 1 } else { 8 };
-            let limits = Limits { header_count, request_line_bytes: 60, ..Limits::default() };
+            let (header_count, request_line_bytes) = if tight & (1 << at) != 0 { (1, 20) } else { (8, 60) };
+            let limits = Limits { header_count, request_line_bytes, ..Limits::default() };
             let mut rx = RxQueue::default();
             rx.push(PoolBuf::copied(bytes));
+            // As the machines do it: the shorter way first.
             let read = if is_request {
-                parse_request(&mut rx, 400, &limits, spare).map(|(head, body)| (head.table, Some(body)))
+                repeated_request(&mut rx, 400, &limits, spare)
+                    .map_or_else(|| parse_request(&mut rx, 400, &limits, spare), Ok)
+                    .map(|(head, body)| (head.table, Some(body)))
             } else {
-                parse_response(&mut rx, 400, &limits, spare).map(|head| (head.table, None))
+                repeated_response(&mut rx, 400, &limits, spare)
+                    .map_or_else(|| parse_response(&mut rx, 400, &limits, spare), Ok)
+                    .map(|head| (head.table, None))
             };
             (read, rx.len())
         };

@@ -14,7 +14,7 @@ use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue, TxWriter};
 use super::body::{Decoded, Decoder};
 use super::error::{Error, SendError};
 use super::head::{RequestHead, Spare, Trailers};
-use super::parse::{is_token_byte, parse_request};
+use super::parse::{is_token_byte, parse_request, repeated_request};
 use super::scan::{HeadScan, ScanLimits};
 use super::write::{
     Encoder, FieldWriter, Framing, HeadEnd, announce, each, is_small, put_fields, put_head_end,
@@ -191,9 +191,29 @@ impl ServerConn {
         }
     }
 
+    #[inline(always)]
     fn poll_head(&mut self, rx: &mut RxQueue) -> Result<ServerEvent, Error> {
+        if self.scan.is_untouched()
+            && let Some((head, body)) =
+                repeated_request(rx, self.limits.head_bytes, &self.limits, &mut self.spare)
+        {
+            return self.begin_request(head, body);
+        }
+        self.poll_new_head(rx)
+    }
+
+    /// A head that is not the one before, or what to say instead.
+    #[inline(never)]
+    fn poll_new_head(&mut self, rx: &mut RxQueue) -> Result<ServerEvent, Error> {
         if rx.is_empty() && !self.eof {
             return Ok(ServerEvent::NeedInput);
+        }
+        // A head that came whole in one view is parsed at once. Whatever else it is, the scan says it better.
+        if self.scan.is_untouched()
+            && !rx.is_empty()
+            && let Ok((head, body)) = parse_request(rx, self.limits.head_bytes, &self.limits, &mut self.spare)
+        {
+            return self.begin_request(head, body);
         }
         let bounds = ScanLimits {
             first_line: self.limits.request_line_bytes,
@@ -201,31 +221,24 @@ impl ServerConn {
             total: self.limits.head_bytes,
             total_error: Error::HeadTooLarge,
         };
-        // A head that came whole in one view is parsed at once. Whatever else it is, the scan says it better.
-        let whole = if self.scan.is_untouched() && !rx.is_empty() {
-            parse_request(rx, self.limits.head_bytes, &self.limits, &mut self.spare).ok()
-        } else {
-            None
+        let len = match self.scan_head(rx, bounds)? {
+            Ok(len) => len,
+            Err(event) => return Ok(event),
         };
-        let (head, body) = match whole {
-            Some(parsed) => parsed,
-            None => match self.scan_head(rx, bounds)? {
-                Ok(len) => {
-                    self.scan = HeadScan::default();
-                    rx.gather(len);
-                    parse_request(rx, len, &self.limits, &mut self.spare)?
-                }
-                Err(event) => return Ok(event),
-            },
-        };
+        self.scan = HeadScan::default();
+        rx.gather(len);
+        let (head, body) = parse_request(rx, len, &self.limits, &mut self.spare)?;
+        self.begin_request(head, body)
+    }
+
+    #[inline(always)]
+    fn begin_request(&mut self, head: RequestHead, body: BodyLen) -> Result<ServerEvent, Error> {
         self.skipped_line = false;
-        self.rx = match body {
-            BodyLen::None => Rx::End,
-            BodyLen::Tunnel => Rx::AwaitResponse,
-            BodyLen::Length(_) | BodyLen::Chunked | BodyLen::UntilClose => {
-                Rx::Body(Decoder::new(body, &self.limits)?)
-            }
-        };
+        if body == BodyLen::None {
+            self.rx = Rx::End;
+        } else {
+            self.begin_body(body)?;
+        }
         self.persists &= head.record().facts.persists();
         self.request = Request {
             head: head.method() == Method::HEAD,
@@ -238,7 +251,20 @@ impl ServerConn {
         Ok(ServerEvent::Head(head, body))
     }
 
+    #[inline(never)]
+    fn begin_body(&mut self, body: BodyLen) -> Result<(), Error> {
+        self.rx = match body {
+            BodyLen::None => Rx::End,
+            BodyLen::Tunnel => Rx::AwaitResponse,
+            BodyLen::Length(_) | BodyLen::Chunked | BodyLen::UntilClose => {
+                Rx::Body(Decoder::new(body, &self.limits)?)
+            }
+        };
+        Ok(())
+    }
+
     /// The length of the next head, or what to say instead.
+    #[cold]
     fn scan_head(
         &mut self,
         rx: &mut RxQueue,
