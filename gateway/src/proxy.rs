@@ -121,7 +121,7 @@ impl Shared {
         if version == Version::HTTP_11 {
             return out.put_block(clock.fields(now));
         }
-        out.put_block(clock.field(now));
+        out.put("date", &clock.date(now)).expect("a date is visible ASCII");
         out.put_block(self.via.of(version));
     }
 

@@ -13,7 +13,6 @@ pub(crate) type HttpDate = [u8; 29];
 /// Gives the date of now without asking the system each time.
 pub(crate) struct Clock {
     text: HttpDate,
-    field: FieldBlock,
     /// `Date` with what is put behind it.
     fields: FieldBlock,
     behind: FieldBlock,
@@ -23,13 +22,7 @@ pub(crate) struct Clock {
 impl Clock {
     /// `behind` is what [`Clock::fields`] puts behind the date.
     pub(crate) fn new(behind: FieldBlock) -> Self {
-        Clock {
-            text: format(SystemTime::UNIX_EPOCH),
-            field: FieldBlock::default(),
-            fields: FieldBlock::default(),
-            behind,
-            until: None,
-        }
+        Clock { text: format(SystemTime::UNIX_EPOCH), fields: FieldBlock::default(), behind, until: None }
     }
 
     /// The date at `now`, which is the core's.
@@ -38,13 +31,7 @@ impl Clock {
         self.text
     }
 
-    /// The same as a field.
-    pub(crate) fn field(&mut self, now: CoreTime) -> &FieldBlock {
-        self.follow(now);
-        &self.field
-    }
-
-    /// The same with what is put behind it.
+    /// The same as a field, with what is put behind it.
     pub(crate) fn fields(&mut self, now: CoreTime) -> &FieldBlock {
         self.follow(now);
         &self.fields
@@ -62,33 +49,39 @@ impl Clock {
         let time = SystemTime::now();
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.text = format(time);
-        let text = self.text;
-        self.field.fill(|out| out.put("date", &text)).expect("a date is visible ASCII");
-        let blocks = [&self.field, &self.behind];
+        let (text, behind) = (&self.text, &self.behind);
         let fields = self.fields.fill(|out| {
-            blocks.into_iter().for_each(|block| out.put_block(block));
+            out.put("date", text)?;
+            out.put_block(behind);
             Ok(())
         });
-        fields.expect("blocks are valid");
+        fields.expect("a date is visible ASCII");
         self.until = Some(now + Duration::from_nanos(1_000_000_000 - u64::from(since.subsec_nanos())));
     }
 }
 
+/// Once a second on each core, so without the formatter of the standard library.
 fn format(time: SystemTime) -> HttpDate {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let (days, second) = (since / 86_400, since % 86_400);
     let (year, month, day) = civil(days);
-    let text = format!(
-        "{}, {day:02} {} {:04} {:02}:{:02}:{:02} GMT",
-        // The first day was a Thursday.
-        DAYS[(days as usize + 4) % 7],
-        MONTHS[month as usize - 1],
-        year % 10_000,
-        second / 3_600,
-        second / 60 % 60,
-        second % 60,
-    );
-    text.as_bytes().try_into().expect("every part has a fixed width")
+    let mut text = *b"Thu, 01 Jan 1970 00:00:00 GMT";
+    // The first day was a Thursday.
+    text[..3].copy_from_slice(DAYS[(days as usize + 4) % 7].as_bytes());
+    text[8..11].copy_from_slice(MONTHS[month as usize - 1].as_bytes());
+    let year = year % 10_000;
+    for (at, number) in [
+        (5, day),
+        (12, year / 100),
+        (14, year % 100),
+        (17, second / 3_600),
+        (20, second / 60 % 60),
+        (23, second % 60),
+    ] {
+        text[at] = b'0' + (number / 10) as u8;
+        text[at + 1] = b'0' + (number % 10) as u8;
+    }
+    text
 }
 
 const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];

@@ -52,7 +52,7 @@ impl ProxyStats {
         self.responses[class].inc();
         let micros = took.as_secs().saturating_mul(1_000_000).saturating_add(took.subsec_micros().into());
         self.latency_us_sum.add(micros);
-        let bucket = BUCKETS_US.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS_US.len());
+        let bucket = BUCKETS_US.partition_point(|bound| *bound < micros);
         self.latency_buckets[bucket].inc();
     }
 }

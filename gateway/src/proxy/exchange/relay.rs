@@ -263,7 +263,9 @@ impl Exchange<'_> {
             let event = match leg.stream.poll_event(cx) {
                 Poll::Pending => {
                     // All that came in one turn goes out together.
-                    if let Err(error) = self.session.client.start_send() {
+                    if self.session.client.has_output()
+                        && let Err(error) = self.session.client.start_send()
+                    {
                         return Poll::Ready(Err(Trouble::of_client(&error)));
                     }
                     self.relieve_pool(leg);
