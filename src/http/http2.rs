@@ -3,12 +3,13 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::net::Stream;
 use crate::proto::http2::{Conn, Error, Event, Spec};
-use crate::runtime::{Runtime, Timer, TxLevel};
+use crate::runtime::{Runtime, Timer, Transport, TxLevel};
 
 /// Bytes pulled at once.
 const PULL_BYTES: usize = 64 * 1024;
@@ -17,13 +18,13 @@ const PULL_BYTES: usize = 64 * 1024;
 const UNSENT_BYTES: usize = 128 * 1024;
 
 /// Why a connection is over.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Http2Error {
     /// What the peer did, or did not; what is said to it has been handed over.
     Protocol(Error),
-    /// The connection failed.
-    Io(io::Error),
+    /// The connection failed, or ended while something was expected.
+    Io(Arc<io::Error>),
 }
 
 impl fmt::Display for Http2Error {
@@ -39,7 +40,7 @@ impl std::error::Error for Http2Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Http2Error::Protocol(error) => Some(error),
-            Http2Error::Io(error) => Some(error),
+            Http2Error::Io(error) => Some(&**error),
         }
     }
 }
@@ -52,7 +53,7 @@ impl From<Error> for Http2Error {
 
 impl From<io::Error> for Http2Error {
     fn from(error: io::Error) -> Self {
-        Http2Error::Io(error)
+        Http2Error::Io(Arc::new(error))
     }
 }
 
@@ -62,27 +63,20 @@ impl From<io::Error> for Http2Error {
 /// connection is polled too, for the peer's PING and the end. Keep-alive is inside ([`Spec::keep_alive`]), no other timeout is.
 ///
 /// Dropping it sends what was handed over and closes; the peer is told by [`Conn::drain`] or [`Conn::close`] before.
-pub struct Http2Stream<R: Runtime> {
-    runtime: R,
-    stream: Stream<R::Stream>,
+pub struct Http2Stream<R: Runtime, T: Transport = <R as Runtime>::Stream> {
+    pump: Pump<R, T>,
     conn: Conn,
-    timer: Option<(R::Timer, Instant)>,
-    eof: bool,
 }
 
-impl<R: Runtime> Http2Stream<R> {
+impl<R: Runtime, T: Transport> Http2Stream<R, T> {
     /// The server's side; what was received and not taken, the preface among it, is read first.
-    pub fn server(runtime: &R, stream: Stream<R::Stream>, spec: Spec) -> Self {
-        Http2Stream::over(runtime, stream, Conn::server(spec, runtime.now()))
+    pub fn server(runtime: &R, stream: Stream<T>, spec: Spec) -> Self {
+        Http2Stream { pump: Pump::new(runtime, stream), conn: Conn::server(spec, runtime.now()) }
     }
 
     /// The client's side, whose peer is known to speak HTTP/2.
-    pub fn client(runtime: &R, stream: Stream<R::Stream>, spec: Spec) -> Self {
-        Http2Stream::over(runtime, stream, Conn::client(spec, runtime.now()))
-    }
-
-    fn over(runtime: &R, stream: Stream<R::Stream>, conn: Conn) -> Self {
-        Http2Stream { runtime: runtime.clone(), stream, conn, timer: None, eof: false }
+    pub fn client(runtime: &R, stream: Stream<T>, spec: Spec) -> Self {
+        Http2Stream { pump: Pump::new(runtime, stream), conn: Conn::client(spec, runtime.now()) }
     }
 
     /// The machine.
@@ -91,8 +85,8 @@ impl<R: Runtime> Http2Stream<R> {
     }
 
     /// The stream below.
-    pub fn stream(&mut self) -> &mut Stream<R::Stream> {
-        &mut self.stream
+    pub fn stream(&mut self) -> &mut Stream<T> {
+        &mut self.pump.stream
     }
 
     /// The next event; never [`Event::NeedInput`]. After [`Event::Closed`] drop it.
@@ -100,23 +94,63 @@ impl<R: Runtime> Http2Stream<R> {
     /// # Errors
     /// In the `Poll`: what the peer or the connection did. The same error comes again if polled again.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Http2Error>> {
+        self.pump.poll_event(cx, &mut self.conn)
+    }
+
+    /// [`poll_event`](Self::poll_event) as a future. Dropping it loses no event.
+    ///
+    /// # Errors
+    /// What the peer or the connection did.
+    pub async fn next_event(&mut self) -> Result<Event, Http2Error> {
+        poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    /// Waits until everything that was handed over is sent.
+    ///
+    /// # Errors
+    /// What the peer or the kernel did.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        self.pump.stream.flush().await
+    }
+}
+
+/// What carries bytes between a machine, which is somebody else's, and its stream.
+pub(super) struct Pump<R: Runtime, T> {
+    pub(super) runtime: R,
+    pub(super) stream: Stream<T>,
+    timer: Option<(R::Timer, Instant)>,
+    eof: bool,
+}
+
+impl<R: Runtime, T: Transport> Pump<R, T> {
+    pub(super) fn new(runtime: &R, stream: Stream<T>) -> Self {
+        Pump { runtime: runtime.clone(), stream, timer: None, eof: false }
+    }
+
+    /// As [`Http2Stream::poll_event`].
+    pub(super) fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn,
+    ) -> Poll<Result<Event, Http2Error>> {
         loop {
             let now = self.runtime.now();
-            self.conn.handle_timeout(now);
-            match self.conn.poll_event(now, self.stream.rx()) {
+            conn.handle_timeout(now);
+            match conn.poll_event(now, self.stream.rx()) {
                 Ok(Event::NeedInput) => {}
                 Ok(Event::Closed) => {
-                    self.hand_over(now)?;
+                    self.hand_over(now, conn)?;
                     return Poll::Ready(Ok(Event::Closed));
                 }
                 Ok(event) => return Poll::Ready(Ok(event)),
                 Err(error) => {
-                    self.hand_over(now)?;
+                    // The reason is that of the machine, whatever becomes of its last words.
+                    let _ = self.hand_over(now, conn);
                     return Poll::Ready(Err(error.into()));
                 }
             }
-            let sent = self.poll_send(cx, now)?;
-            if self.conn.has_event() {
+            let sent = self.poll_send(cx, now, conn)?;
+            if conn.has_event() {
                 continue;
             }
             // What the machine does not take waits for its output to go.
@@ -128,14 +162,14 @@ impl<R: Runtime> Http2Stream<R> {
                     Poll::Ready(Ok(true)) => continue,
                     Poll::Ready(Ok(false)) => {
                         self.eof = true;
-                        self.conn.handle_eof();
+                        conn.handle_eof();
                         continue;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     Poll::Pending => {}
                 }
             }
-            if self.poll_timer(cx).is_pending() {
+            if self.poll_timer(cx, conn).is_pending() {
                 // What waits for the output to go may wait for as long as its peer likes.
                 if self.stream.tx().is_pool_short() {
                     self.stream.rx().compact();
@@ -145,22 +179,19 @@ impl<R: Runtime> Http2Stream<R> {
         }
     }
 
-    /// [`poll_event`](Self::poll_event) as a future. Dropping it loses no event.
-    ///
-    /// # Errors
-    /// What the peer or the connection did.
-    pub async fn next_event(&mut self) -> Result<Event, Http2Error> {
-        poll_fn(|cx| self.poll_event(cx)).await
-    }
-
     /// Hands over what is to be sent; ready when that is all there was.
-    fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Poll<()>, io::Error> {
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        conn: &mut Conn,
+    ) -> Result<Poll<()>, io::Error> {
         loop {
             match self.stream.poll_flush(cx, TxLevel::Below(UNSENT_BYTES)) {
                 Poll::Ready(sent) => sent?,
                 Poll::Pending => return Ok(Poll::Pending),
             }
-            self.conn.poll_output(now, self.stream.tx());
+            conn.poll_output(now, self.stream.tx());
             if self.stream.tx().is_empty() {
                 return Ok(Poll::Ready(()));
             }
@@ -169,14 +200,14 @@ impl<R: Runtime> Http2Stream<R> {
     }
 
     /// The last words, whatever waits before them.
-    fn hand_over(&mut self, now: Instant) -> io::Result<()> {
-        self.conn.poll_output(now, self.stream.tx());
+    fn hand_over(&mut self, now: Instant, conn: &mut Conn) -> io::Result<()> {
+        conn.poll_output(now, self.stream.tx());
         self.stream.start_send()
     }
 
     /// Ready when the deadline of the machine has passed.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(due) = self.conn.poll_timeout() else { return Poll::Pending };
+    fn poll_timer(&mut self, cx: &mut Context<'_>, conn: &Conn) -> Poll<()> {
+        let Some(due) = conn.poll_timeout() else { return Poll::Pending };
         let timer = match &mut self.timer {
             Some((timer, set)) => {
                 if *set != due {
@@ -188,13 +219,5 @@ impl<R: Runtime> Http2Stream<R> {
             None => &mut self.timer.insert((self.runtime.timer(due), due)).0,
         };
         timer.poll_elapsed(cx)
-    }
-
-    /// Waits until everything that was handed over is sent.
-    ///
-    /// # Errors
-    /// What the peer or the kernel did.
-    pub async fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush().await
     }
 }

@@ -35,7 +35,7 @@
 //! receive draw on [`FrameBudgets`], which say how many there may be; one more, and GOAWAY `ENHANCE_YOUR_CALM` ends this
 //! connection alone. What is malformed beyond what h2 looks at is refused by [`mapping`], before it is handed up.
 //!
-//! h2 reads the clock in one place, to forget streams that it reset (30 s); nothing here depends on it.
+//! h2 reads the clock in one place, to forget streams that it reset ([`Spec::max_reset_streams`]); nothing here depends on it.
 //!
 //! [`mapping`]: super::mapping
 

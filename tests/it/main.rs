@@ -13,6 +13,7 @@ mod errors;
 mod examples;
 mod golden;
 mod http2;
+mod http2_client;
 mod http_hyper;
 mod http_own;
 mod http_server;

@@ -47,6 +47,8 @@ pub struct Conn {
     failed: Option<Error>,
     eof: bool,
     draining: bool,
+    /// The place of the stream that was opened last, while it waits in h2, which opens no other before.
+    opening: Option<usize>,
     told: Told,
     keep_alive: Option<Liveness>,
     ping: Option<PingPong>,
@@ -86,8 +88,12 @@ impl Conn {
     /// The client's side of a fresh connection. Requests may be opened at once.
     pub fn client(spec: Spec, now: Instant) -> Self {
         let spec = spec.clamped();
+        Conn::client_by(&spec.client_builder(), spec, now)
+    }
+
+    pub(super) fn client_by(builder: &client::Builder, spec: Spec, now: Instant) -> Self {
         let (io, pipe) = pipe(Meter::client(spec.budgets, now), &spec, now);
-        let mut handshake = std::pin::pin!(spec.client_builder().handshake(io));
+        let mut handshake = std::pin::pin!(builder.handshake(io));
         let Poll::Ready(Ok((requests, conn))) =
             handshake.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         else {
@@ -117,6 +123,7 @@ impl Conn {
             failed: None,
             eof: false,
             draining: false,
+            opening: None,
             told: Told::default(),
             keep_alive,
             ping: None,
@@ -195,6 +202,11 @@ impl Conn {
         self.ready.has_any() || (over && !self.told.end)
     }
 
+    /// Whether a turn would do anything although nothing was received since: an event, or something to send.
+    pub fn has_work(&self) -> bool {
+        self.has_event() || self.ready.has_conn() || self.pipe.borrow().has_output()
+    }
+
     /// When [`Conn::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let open = self.failed.is_none() && !matches!(self.inner, Inner::Closed);
@@ -259,11 +271,33 @@ impl Conn {
     /// Streams that a client may open now.
     pub fn room(&self) -> usize {
         let Inner::Client { conn, requests: Some(_) } = &self.inner else { return 0 };
-        if self.failed.is_some() || self.pipe.borrow().meter.is_going_away() {
+        if self.opening.is_some() || !self.takes_streams() {
             return 0;
         }
         let max = conn.max_concurrent_send_streams().min(self.spec.max_streams as usize);
-        max.saturating_sub(self.open_count())
+        let places = self.spec.max_places() - self.places.len() + self.free.len();
+        max.saturating_sub(self.open_count()).min(places)
+    }
+
+    /// Whether a client may open streams, now or when others have ended: there is no end, no GOAWAY and no drain.
+    pub fn takes_streams(&self) -> bool {
+        let open = matches!(self.inner, Inner::Client { requests: Some(_), .. }) && self.failed.is_none();
+        open && !self.eof && !self.pipe.borrow().meter.is_going_away()
+    }
+
+    /// Whether the connection is over, with all its streams.
+    pub fn is_over(&self) -> bool {
+        self.failed.is_some() || matches!(self.inner, Inner::Closed)
+    }
+
+    /// Why the connection is over; `None` also where it ended in order.
+    pub fn failure(&self) -> Option<Error> {
+        self.failed
+    }
+
+    /// Whether anything of a client's stream was written. Of one of which nothing was, the peer knows nothing.
+    pub fn was_sent(&self, id: StreamId) -> bool {
+        id.number <= self.pipe.borrow().meter.last_sent()
     }
 
     /// Gives back the memory that is of no use while the connection is idle, a few KiB.
@@ -288,7 +322,7 @@ impl Conn {
             let client = matches!(self.inner, Inner::Client { .. } | Inner::Closed);
             return Err(if client { SendError::Closing } else { SendError::State });
         };
-        if self.failed.is_some() || self.pipe.borrow().meter.is_going_away() {
+        if self.failed.is_some() || self.eof || self.pipe.borrow().meter.is_going_away() {
             return Err(SendError::Closing);
         }
         head.headers_mut().remove(http::header::CONTENT_LENGTH);
@@ -301,19 +335,29 @@ impl Conn {
             }
             head.extensions_mut().insert(h2::ext::Protocol::from(name.as_str()));
         }
-        if room == 0 || (self.free.is_empty() && self.places.len() >= self.spec.max_places()) {
+        if room == 0 {
             return Err(SendError::TooManyStreams);
         }
-        match requests.poll_ready(&mut Context::from_waker(&self.waker)) {
+        let cx = &mut Context::from_waker(&self.waker);
+        match requests.poll_ready(cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return Err(SendError::Closing),
-            Poll::Pending => return Err(SendError::TooManyStreams),
+            Poll::Pending => unreachable!("there is room only while none waits"),
         }
         let method = head.method().clone();
-        let (response, send) =
-            requests.send_request(head, tx == Tx::Ended).map_err(|_| SendError::Closing)?;
+        let sent = requests.send_request(head, tx == Tx::Ended);
+        let (response, send) = sent.map_err(|error| {
+            // What is left is what h2 says of the head.
+            let is_over = error.reason().is_some() || error.is_io();
+            if is_over { SendError::Closing } else { SendError::State }
+        })?;
+        let is_opening = requests.poll_ready(cx).is_pending();
         let number = send.stream_id().as_u32();
+        if number >= LAST_STREAM {
+            self.drain();
+        }
         let id = self.add(number, method, Rx::Response(response), tx);
+        self.opening = is_opening.then_some(id.place as usize);
         if let Some(stream) = &mut self.places[id.place as usize] {
             stream.send = Some(send);
         }
@@ -357,6 +401,18 @@ impl Conn {
     pub fn can_send(&self, id: StreamId) -> bool {
         let stream = self.places.get(id.place as usize).and_then(Option::as_ref);
         stream.is_some_and(|stream| stream.id == id && matches!(stream.tx, Tx::Body(_)) && !stream.wants_room)
+    }
+
+    /// Whether [`Event::Writable`] is due.
+    pub fn is_full(&self, id: StreamId) -> bool {
+        let stream = self.places.get(id.place as usize).and_then(Option::as_ref);
+        stream.is_some_and(|stream| stream.id == id && stream.wants_room)
+    }
+
+    /// Whether more of a message is to be handed over than that it is finished.
+    pub fn is_sending(&self, id: StreamId) -> bool {
+        let stream = self.places.get(id.place as usize).and_then(Option::as_ref);
+        stream.is_some_and(|stream| stream.id == id && matches!(stream.tx, Tx::Head | Tx::Body(_)))
     }
 
     /// Ends a message whose length was not announced with trailers.
@@ -430,10 +486,16 @@ impl Conn {
                     Poll::Ready(None) => self.inner = Inner::Closed,
                     Poll::Pending => {}
                 },
-                Inner::Client { conn, .. } => match Pin::new(conn).poll(cx) {
+                Inner::Client { conn, requests } => match Pin::new(conn).poll(cx) {
                     Poll::Ready(Ok(())) => self.inner = Inner::Closed,
                     Poll::Ready(Err(error)) => self.fail(&error),
-                    Poll::Pending => {}
+                    Poll::Pending => {
+                        if let (Some(place), Some(requests)) = (self.opening, requests) {
+                            // It takes the waker of that stream away.
+                            self.ready.set(place);
+                            self.opening = requests.poll_ready(cx).is_pending().then_some(place);
+                        }
+                    }
                 },
                 Inner::Closed => {}
             }
@@ -514,10 +576,13 @@ impl Conn {
             self.last_place = place;
             let Some(stream) = self.places.get_mut(place).and_then(Option::as_mut) else { continue };
             let cx = &mut Context::from_waker(&self.wakers[place]);
-            let Some(event) = stream.poll(cx, self.spec.informational_count) else { continue };
+            let Some(mut event) = stream.poll(cx, self.spec.informational_count) else { continue };
             let id = stream.id;
-            match &event {
-                Event::Reset { .. } => self.forget(id),
+            match &mut event {
+                Event::Reset { unprocessed, .. } => {
+                    *unprocessed |= matches!(self.inner, Inner::Client { .. }) && !self.was_sent(id);
+                    self.forget(id);
+                }
                 Event::End { .. } => {
                     self.ready.set(place);
                     self.forget_done(id);
@@ -556,6 +621,8 @@ impl Conn {
     fn fail(&mut self, error: &h2::Error) {
         self.failed = Some(Error::of_connection(error));
         self.inner = Inner::Closed;
+        // What it has not read pins memory of the driver's pool.
+        self.pipe.borrow_mut().end_frame();
     }
 
     /// Ends the connection from here: behind the frame that h2 has begun, GOAWAY.
@@ -582,6 +649,9 @@ impl Conn {
         }
     }
 }
+
+/// There is none above it. RFC 9113 5.1.1.
+const LAST_STREAM: u32 = (1 << 31) - 1;
 
 /// How the body of a request is sent, which its head says.
 fn plan_request(head: &mut Request<()>, body: BodyLen, extended: bool) -> Result<Tx, SendError> {

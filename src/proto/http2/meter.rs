@@ -144,6 +144,8 @@ pub struct Meter {
     continuation_count: u32,
     header_block_bytes: u32,
     going_away: bool,
+    /// The highest stream of which HEADERS were sent.
+    last_sent: u32,
 }
 
 impl Meter {
@@ -177,6 +179,7 @@ impl Meter {
             continuation_count: 0,
             header_block_bytes: 0,
             going_away: false,
+            last_sent: 0,
         }
     }
 
@@ -205,6 +208,11 @@ impl Meter {
     /// Whether a GOAWAY was received.
     pub(super) fn is_going_away(&self) -> bool {
         self.going_away
+    }
+
+    /// The highest stream that was begun: its client waits no more for it to be sent.
+    pub(super) fn last_sent(&self) -> u32 {
+        self.last_sent
     }
 
     /// Whether what was sent ends with a whole frame.
@@ -277,6 +285,7 @@ impl Meter {
                     self.ping.give(1);
                     self.window_update.give(4);
                 } else if self.client {
+                    self.last_sent = self.last_sent.max(frame.stream);
                     self.reset.give(1);
                 }
                 if frame.flags & END_STREAM != 0 {
@@ -337,6 +346,7 @@ const NANOS: u128 = 1_000_000_000;
 struct Frame {
     kind: u8,
     flags: u8,
+    stream: u32,
     /// Bytes of its payload.
     len: u32,
     /// The first four of these, for WINDOW_UPDATE and RST_STREAM.
@@ -403,7 +413,8 @@ impl Frames {
         };
         self.have = 0;
         self.skip = len - word_len;
-        Frame { kind: self.front[3], flags: self.front[4], len: len as u32, word }
+        let [_, _, _, kind, flags, a, b, c, d, ..] = self.front;
+        Frame { kind, flags, stream: u32::from_be_bytes([a, b, c, d]), len: len as u32, word }
     }
 }
 

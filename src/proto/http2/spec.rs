@@ -28,8 +28,9 @@ pub struct Spec {
     /// Bytes of overhead (256 less what it holds, for each small frame) that DATA which nobody has taken may have. Default 512
     /// KiB: about 2,000 tiny messages of a stream that is not read.
     pub data_overhead_bytes: usize,
-    /// Streams that we reset and remember, so that frames which were under way are no fault. Default 50.
-    pub max_reset_streams: usize,
+    /// Streams that we reset and remember for a while, so that frames which were under way are no fault: a server for 30 s, a
+    /// client for 5. Default 50 in the server's role, 1,000 in the client's, which passes on what its own clients cancel.
+    pub max_reset_streams: Option<usize>,
     /// Informational responses before the final one; beyond it the stream is reset. Default 16.
     pub informational_count: u16,
     /// What a peer may send of frames that cost it nothing.
@@ -61,7 +62,7 @@ impl Default for Spec {
             send_buffer_bytes: 64 * 1024,
             output_bytes: 64 * 1024,
             data_overhead_bytes: 512 * 1024,
-            max_reset_streams: 50,
+            max_reset_streams: None,
             informational_count: 16,
             budgets: FrameBudgets::default(),
             keep_alive: None,
@@ -100,7 +101,7 @@ impl Spec {
             .max_frame_size(self.max_frame_bytes)
             .max_send_buffer_size(self.send_buffer_bytes as usize)
             .data_frame_budget(self.data_overhead_bytes)
-            .max_concurrent_reset_streams(self.max_reset_streams)
+            .max_concurrent_reset_streams(self.max_reset_streams.unwrap_or(50))
             .max_pending_accept_reset_streams(self.budgets.reset.burst as usize)
             .max_local_error_reset_streams(Some(LIFETIME_RESETS));
         if self.extended_connect {
@@ -123,12 +124,16 @@ impl Spec {
             .max_frame_size(self.max_frame_bytes)
             .max_send_buffer_size(self.send_buffer_bytes as usize)
             .data_frame_budget(self.data_overhead_bytes)
-            .max_concurrent_reset_streams(self.max_reset_streams)
+            .max_concurrent_reset_streams(self.max_reset_streams.unwrap_or(1000))
+            .reset_stream_duration(CLIENT_RESET_MEMORY)
             .max_pending_accept_reset_streams(self.budgets.reset.burst as usize)
             .max_local_error_reset_streams(Some(LIFETIME_RESETS));
         builder
     }
 }
+
+/// For what is under way when a client resets.
+const CLIENT_RESET_MEMORY: Duration = Duration::from_secs(5);
 
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 

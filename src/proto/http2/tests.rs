@@ -3,6 +3,7 @@
 mod exchange;
 mod faults;
 mod floods;
+mod opening;
 mod plain_h2;
 mod splits;
 

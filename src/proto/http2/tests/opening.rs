@@ -1,0 +1,118 @@
+//! When a client may open streams, and what is known of those that it opened.
+
+use bytes::Bytes;
+
+use super::{Event, Side, carry, get, respond};
+use crate::proto::http1::BodyLen;
+use crate::proto::http2::{Conn, SendError, Spec};
+
+fn pair(spec: Spec, server: Spec) -> (Side, Side) {
+    let (mut client, mut server) = (Side::client(spec), Side::server(server));
+    carry(&mut client, &mut server, usize::MAX);
+    (client, server)
+}
+
+/// Its response is whole and its request handed over, but not sent: the origin counts it still, so the next one waits in h2, and
+/// no other is opened before.
+#[test]
+fn a_stream_that_waits_in_h2_leaves_no_room() {
+    let only_one = Spec { max_streams: 1, stream_window_bytes: 65_535, ..Spec::default() };
+    let (mut client, mut server) = pair(Spec::default(), only_one);
+    let len = 200_000;
+    let first = client.conn.open(get("/"), BodyLen::Length(len)).expect("room");
+    client.conn.send_data(first, Bytes::from(vec![7; len as usize])).expect("room");
+    client.conn.finish(first).expect("all of it");
+    let (_, asked) = carry(&mut client, &mut server, usize::MAX);
+    let Event::Request { id, .. } = asked[0] else { panic!("{asked:?}") };
+    respond(&mut server.conn, id, b"");
+    let (answered, _) = carry(&mut client, &mut server, usize::MAX);
+    assert!(matches!(answered.last(), Some(Event::End { .. })), "{answered:?}");
+    assert_eq!((client.conn.open_count(), client.conn.room()), (0, 1));
+
+    let second = client.conn.open(get("/"), BodyLen::Chunked).expect("room");
+    // More than waits for the window, so that it is to be told of room.
+    while client.conn.can_send(second) {
+        client.conn.send_data(second, Bytes::from(vec![7; 50_000])).expect("room");
+    }
+    assert_eq!((client.conn.room(), client.conn.takes_streams()), (0, true));
+    assert_eq!(client.conn.open(get("/"), BodyLen::None), Err(SendError::TooManyStreams));
+    carry(&mut client, &mut server, usize::MAX);
+    assert!(client.conn.was_sent(first) && !client.conn.was_sent(second));
+    assert_eq!(client.conn.room(), 0);
+
+    let (mut told, mut got) = (Vec::new(), asked.iter().map(data_len).sum::<u64>());
+    server.conn.release(id, got as usize);
+    while got < len {
+        let (events, more) = carry(&mut client, &mut server, usize::MAX);
+        let more = more.iter().map(data_len).sum::<u64>();
+        assert!(more > 0);
+        server.conn.release(id, more as usize);
+        told.extend(events);
+        got += more;
+    }
+    let (events, asked) = carry(&mut client, &mut server, usize::MAX);
+    told.extend(events);
+    let second_asked = asked.iter().find_map(|event| match event {
+        Event::Request { id, .. } => Some(*id),
+        _ => None,
+    });
+    assert!(client.conn.was_sent(second), "{asked:?}");
+    let id = second_asked.expect("the next is on its way");
+    let taken = asked.iter().filter(|event| matches!(event, Event::Data { id: of, .. } if *of == id));
+    server.conn.release(id, taken.map(data_len).sum::<u64>() as usize);
+    told.extend(carry(&mut client, &mut server, usize::MAX).0);
+    let writable = told.iter().filter(|event| matches!(event, Event::Writable { id } if *id == second));
+    assert_eq!(writable.count(), 1, "{told:?}");
+}
+
+fn data_len(event: &Event) -> u64 {
+    if let Event::Data { data, .. } = event { data.len() as u64 } else { 0 }
+}
+
+/// What nothing was written of is surely not acted on.
+#[test]
+fn a_stream_that_was_not_sent_is_unprocessed_when_the_connection_ends() {
+    let (mut client, mut server) = pair(Spec::default(), Spec::default());
+    let sent = client.conn.open(get("/"), BodyLen::Chunked).expect("room");
+    carry(&mut client, &mut server, usize::MAX);
+    client.conn.handle_eof();
+    assert_eq!((client.conn.room(), client.conn.takes_streams()), (0, false));
+    assert_eq!(client.conn.open(get("/"), BodyLen::None), Err(SendError::Closing));
+    let events = client.events();
+    assert!(matches!(events[..], [Event::Reset { id, unprocessed: false, .. }] if id == sent), "{events:?}");
+
+    let (mut client, _) = pair(Spec::default(), Spec::default());
+    let unsent = client.conn.open(get("/"), BodyLen::Chunked).expect("room");
+    assert!(!client.conn.was_sent(unsent));
+    client.conn.handle_eof();
+    let events = client.events();
+    assert!(matches!(events[..], [Event::Reset { unprocessed: true, .. }]), "{events:?}");
+}
+
+/// There is no number above 2^31-1: the connection ends with what is open.
+#[test]
+fn the_numbers_of_streams_come_to_an_end() {
+    let spec = Spec::default().clamped();
+    let mut builder = spec.client_builder();
+    builder.initial_stream_id((1 << 31) - 3);
+    let mut client = Side::client(Spec::default());
+    client.conn = Conn::client_by(&builder, spec, client.now);
+    let mut server = Side::server(Spec::default());
+    for last in [false, true] {
+        assert!(client.conn.takes_streams());
+        let id = client.conn.open(get("/"), BodyLen::None).expect("room");
+        client.conn.finish(id).expect("an end");
+        assert_eq!((id.number(), client.conn.takes_streams()), ((1 << 31) - 3 + 2 * u32::from(last), !last));
+    }
+    assert_eq!(client.conn.room(), 0);
+    assert_eq!(client.conn.open(get("/"), BodyLen::None), Err(SendError::Closing));
+    let (_, asked) = carry(&mut client, &mut server, usize::MAX);
+    for event in asked {
+        if let Event::Request { id, .. } = event {
+            respond(&mut server.conn, id, b"");
+        }
+    }
+    let (answered, _) = carry(&mut client, &mut server, usize::MAX);
+    assert_eq!(answered.iter().filter(|event| matches!(event, Event::End { .. })).count(), 2);
+    assert!(client.closed);
+}
