@@ -6,10 +6,13 @@
 mod admin;
 mod config;
 mod date;
+mod downstream;
 mod exchange;
 mod fields;
+mod http2;
 mod listeners;
 mod log;
+mod multiplexed;
 mod pool;
 mod reload;
 mod room;
@@ -18,6 +21,8 @@ mod serving;
 mod session;
 mod stats;
 mod tunnel;
+mod upstream;
+mod visit;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -64,6 +69,7 @@ pub(crate) struct Shared {
     /// Of the config.
     pub generation: Cell<u64>,
     pub origin_limits: http1::Limits,
+    pub origin_http2: ringport::proto::http2::Spec,
     pub stats: Arc<ProxyStats>,
     pub sessions: RefCell<Sessions>,
     pub via: Via,
@@ -92,6 +98,7 @@ impl Shared {
             generation: Cell::new(config.generation),
             config: RefCell::new(Rc::new(config)),
             origin_limits: http1::Limits::default(),
+            origin_http2: ringport::proto::http2::Spec::default(),
             stats,
             sessions: RefCell::default(),
             via,

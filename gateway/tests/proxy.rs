@@ -8,6 +8,8 @@
 mod basics;
 #[path = "proxy/fields.rs"]
 mod fields;
+#[path = "proxy/http2.rs"]
+mod http2;
 #[path = "proxy/limits.rs"]
 mod limits;
 #[path = "proxy/long.rs"]

@@ -54,7 +54,7 @@ use self::shared::Shared;
 use crate::net::tls::{Link, TlsAcceptor, TlsListenError, TlsListenPart};
 use crate::net::{AcceptError, Bounded, ListenError, ListenHandle, Listener, Peer, Stream};
 use crate::runtime::{LocalAddr, Runtime};
-use crate::spec::HttpServerSpec;
+use crate::spec::{HttpLimits, HttpProtocol, HttpServerSpec, HttpTimeouts};
 
 /// What a handler may end with.
 pub type HandlerError = Box<dyn std::error::Error>;
@@ -106,9 +106,75 @@ pub struct Server<R: Runtime> {
 #[derive(Clone)]
 pub struct ServerHandle(Rc<Core>);
 
+/// How connections are answered: what of a server's spec is not its listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionSpec {
+    /// What is spoken, the preferred first; at least one.
+    pub protocols: Vec<HttpProtocol>,
+    /// What a client may make it hold.
+    pub limits: HttpLimits,
+    /// How long it waits; `drain` is of a server as a whole.
+    pub timeouts: HttpTimeouts,
+}
+
+impl ConnectionSpec {
+    fn speaks(&self, protocol: HttpProtocol) -> bool {
+        self.protocols.contains(&protocol)
+    }
+
+    fn limits(&self) -> &HttpLimits {
+        &self.limits
+    }
+
+    fn timeouts(&self) -> &HttpTimeouts {
+        &self.timeouts
+    }
+}
+
+/// Connections of one core that are answered alike, wherever they were accepted: a [`Server`] without its listener.
+pub struct Connections<R: Runtime> {
+    runtime: R,
+    core: Rc<Core>,
+}
+
+/// One of them, to be told of an end.
+pub struct ConnectionHandle(Rc<Shared>);
+
+impl<R: Runtime> Connections<R> {
+    /// None yet.
+    pub fn new(runtime: &R, spec: ConnectionSpec) -> Self {
+        Connections { runtime: runtime.clone(), core: Core::new(spec) }
+    }
+
+    /// Answers requests of a connection to its end; the version is what ALPN or the first bytes say. Dropping the future closes
+    /// the connection.
+    pub fn serve<H: Handler>(
+        &self,
+        stream: Stream<Link<Bounded<R>>>,
+        peer: Peer,
+        handler: H,
+    ) -> (ConnectionHandle, impl Future<Output = ()> + use<R, H>) {
+        let seat = Seat::take(&self.core);
+        let connection = Connection::new(&self.runtime, self.core.clone(), stream, peer, &seat);
+        let handle = ConnectionHandle(connection.shared().clone());
+        let served = async move {
+            connection.run(Rc::new(handler)).await;
+            drop(seat);
+        };
+        (handle, served)
+    }
+}
+
+impl ConnectionHandle {
+    /// Lets it end with what it answers: as [`ServerHandle::drain`] does all. Idempotent.
+    pub fn drain(&self) {
+        drain(&self.0);
+    }
+}
+
 /// What the connections of a core have in common.
 struct Core {
-    spec: Arc<HttpServerSpec>,
+    spec: ConnectionSpec,
     /// How often deadlines are looked at.
     tick: Duration,
     draining: Cell<bool>,
@@ -147,18 +213,10 @@ impl<R: Runtime> Server<R> {
     pub fn new(part: ServerPart, runtime: &R) -> Result<Self, ListenError> {
         let ServerPart { spec, part } = part;
         let (listener, acceptor) = part.open_on(runtime)?;
-        let timeouts = spec.timeouts();
-        let spans = [timeouts.header, timeouts.body_idle, timeouts.write_idle, timeouts.keep_alive_idle];
-        let tick = spans.into_iter().chain(timeouts.request).min().unwrap_or(timeouts.header);
-        let core = Rc::new(Core {
-            tick,
-            spec,
-            draining: Cell::new(false),
-            cut: Cell::new(false),
-            seats: RefCell::default(),
-            free: RefCell::default(),
-            taken: Cell::new(0),
-            waiter: RefCell::default(),
+        let core = Core::new(ConnectionSpec {
+            protocols: spec.protocols().to_vec(),
+            limits: *spec.limits(),
+            timeouts: *spec.timeouts(),
         });
         Ok(Server { runtime: runtime.clone(), core, listener, acceptor: acceptor.map(Rc::new) })
     }
@@ -275,6 +333,22 @@ impl fmt::Debug for ServerHandle {
 }
 
 impl Core {
+    fn new(spec: ConnectionSpec) -> Rc<Self> {
+        let timeouts = spec.timeouts();
+        let spans = [timeouts.header, timeouts.body_idle, timeouts.write_idle, timeouts.keep_alive_idle];
+        let tick = spans.into_iter().chain(timeouts.request).min().unwrap_or(timeouts.header);
+        Rc::new(Core {
+            tick,
+            spec,
+            draining: Cell::new(false),
+            cut: Cell::new(false),
+            seats: RefCell::default(),
+            free: RefCell::default(),
+            taken: Cell::new(0),
+            waiter: RefCell::default(),
+        })
+    }
+
     fn wait(&self, cx: &Context<'_>) {
         let mut waiter = self.waiter.borrow_mut();
         if !waiter.as_ref().is_some_and(|waiter| waiter.will_wake(cx.waker())) {

@@ -32,7 +32,7 @@ mod tests;
 pub use client::{ClientConn, ClientEvent};
 pub use error::{Error, Fault, SendError};
 pub use head::{Fields, ForwardableFields, RequestHead, ResponseHead, Trailers};
-pub(super) use parse::{is_forbidden_trailer, is_token_byte};
+pub(super) use parse::{is_forbidden_trailer, is_token_byte, written_request, written_response};
 pub use server::{RemainingBody, ServerConn, ServerEvent};
 pub(super) use target::{is_authority, is_target_byte};
 pub use write::{Authority, FieldBlock, FieldWriter, ForwardedHost, RequestLine};

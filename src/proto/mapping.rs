@@ -25,8 +25,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version, uri};
 
 use super::http1::{
-    BodyLen, RequestHead, RequestLine, ResponseHead, Trailers, is_authority, is_forbidden_trailer,
-    is_target_byte, is_token_byte,
+    BodyLen, Error, FieldBlock, RequestHead, RequestLine, ResponseHead, Trailers, is_authority,
+    is_forbidden_trailer, is_target_byte, is_token_byte, written_request, written_response,
 };
 
 /// Why a message cannot be passed on: the peer broke the rules of its version. A server resets the stream, or answers 400; a
@@ -62,6 +62,8 @@ pub enum Malformed {
     TrailerForbidden,
     /// Extended CONNECT, which has no form in HTTP/1.1 that is written here.
     Protocol,
+    /// In the form of HTTP/1.1 it breaks a rule of that, or a limit of its reader.
+    Http1(Error),
 }
 
 impl Malformed {
@@ -82,6 +84,7 @@ impl Malformed {
             Malformed::Status => "status that HTTP/2 does not have",
             Malformed::TrailerForbidden => "forbidden trailer",
             Malformed::Protocol => "extended CONNECT has no form in HTTP/1.1",
+            Malformed::Http1(error) => error.reason(),
         }
     }
 }
@@ -363,6 +366,79 @@ pub fn response_to_http1<'a>(
     let body =
         if status.is_informational() { BodyLen::None } else { response_body(response, ended, method)? };
     Ok(Http1Response { status, body, fields: fields_to_http1(response.headers()) })
+}
+
+/// A request that came by HTTP/2, for code that reads heads of HTTP/1.1: the same text as [`request_to_http1`] gives, read as
+/// strictly as one that was received. Its version is HTTP/2; how its body is framed it does not say. Costs three allocations.
+///
+/// # Errors
+/// The first rule that the request breaks, of either version.
+pub fn request_head(request: &Request<()>, ended: bool) -> Result<RequestHead, Malformed> {
+    let mapped = request_to_http1(request, ended)?;
+    let mut text = Vec::with_capacity(512);
+    for part in [mapped.method, " ", mapped.target, " HTTP/1.1\r\nhost: ", mapped.host, "\r\n"] {
+        text.extend_from_slice(part.as_bytes());
+    }
+    write_fields(&mut text, &mapped.fields, mapped.body);
+    written_request(&text, Version::HTTP_2).map_err(Malformed::Http1)
+}
+
+/// As [`request_head`], for a response to `method`.
+///
+/// # Errors
+/// The first rule that the response breaks, of either version.
+pub fn response_head(
+    response: &Response<()>,
+    ended: bool,
+    method: &Method,
+) -> Result<ResponseHead, Malformed> {
+    let mapped = response_to_http1(response, ended, method)?;
+    let mut text = Vec::with_capacity(512);
+    for part in ["HTTP/1.1 ", mapped.status.as_str(), " \r\n"] {
+        text.extend_from_slice(part.as_bytes());
+    }
+    write_fields(&mut text, &mapped.fields, mapped.body);
+    written_response(&text, Version::HTTP_2).map_err(Malformed::Http1)
+}
+
+/// Behind a first line: field lines, the length where it is known, and the empty line.
+fn write_fields(text: &mut Vec<u8>, fields: &[(&str, Cow<'_, [u8]>)], body: BodyLen) {
+    for (name, value) in fields {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            text.extend_from_slice(part);
+        }
+    }
+    if let BodyLen::Length(len) = body {
+        text.extend_from_slice(b"content-length: ");
+        text.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(b"\r\n");
+}
+
+/// A request for an origin that speaks HTTP/2, from what a gateway passes on of `head` (`fields`) and the host that it names.
+///
+/// # Errors
+/// What the `http` crate does not take, and the first rule that the request breaks.
+pub fn forwarded_request(
+    head: &RequestHead,
+    (scheme, host): (uri::Scheme, &str),
+    fields: &FieldBlock,
+) -> Result<Request<()>, Malformed> {
+    let mut parts = uri::Parts::default();
+    parts.authority = Some(host.parse().map_err(|_| Malformed::Authority)?);
+    if *head.method() != Method::CONNECT {
+        parts.scheme = Some(scheme);
+        parts.path_and_query = Some(head.origin_target().parse().map_err(|_| Malformed::Target)?);
+    }
+    let mut request = Request::new(());
+    *request.method_mut() = head.method().clone();
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Malformed::Target)?;
+    *request.version_mut() = Version::HTTP_2;
+    // Of a hop is what asks to switch, and this hop cannot.
+    let fields = fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("upgrade"));
+    *request.headers_mut() = fields_to_http2(fields)?;
+    Ok(request)
 }
 
 /// Trailers that came by HTTP/2, in order.

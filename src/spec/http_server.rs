@@ -349,4 +349,4 @@ fn duration(duration: Duration) -> Option<prost_types::Duration> {
 /// What the head table can hold.
 const HEAD_BYTES: RangeInclusive<u64> = 256..=65_535;
 /// RFC 9113 6.9.1.
-const MAX_WINDOW: u64 = (1 << 31) - 1;
+pub(super) const MAX_WINDOW: u64 = (1 << 31) - 1;

@@ -12,12 +12,15 @@ use super::net_addr::NetAddr;
 use super::raw;
 use super::read::{Format, parse, read_and_check};
 use super::text::to_yaml;
-use super::unavailable::PROTOCOLS_IN_PROXY;
 
 mod check;
 mod effective;
 
 use effective::{lost, to_raw, unwritable};
+
+/// What clients may agree on over TLS, the preferred first; what is offered to origins, unless their spec says more.
+const CLIENT_PROTOCOLS: &[&str] = &["h2", "http/1.1"];
+const ORIGIN_PROTOCOLS: &[&str] = &["http/1.1"];
 
 /// A reverse proxy, as checked: every name refers to something, every value is in its range, and every default is filled in.
 ///
@@ -148,7 +151,7 @@ impl ProxySpecBuilder {
 
     /// Adds a listener.
     pub fn listener_spec(mut self, name: impl Into<String>, listen: ListenSpec) -> Self {
-        let listen = listen.with_default_alpn(PROTOCOLS_IN_PROXY);
+        let listen = listen.with_default_alpn(CLIENT_PROTOCOLS);
         self.spec.listeners.push(ListenerSpec { name: name.into(), listen });
         self
     }
@@ -162,7 +165,7 @@ impl ProxySpecBuilder {
     /// Adds a pool.
     pub fn pool(mut self, mut pool: OriginPoolSpec) -> Self {
         for origin in &mut pool.origins {
-            origin.dial = origin.dial.clone().with_default_alpn(PROTOCOLS_IN_PROXY);
+            origin.dial = origin.dial.clone().with_default_alpn(ORIGIN_PROTOCOLS);
         }
         self.spec.pools.push(pool);
         self
@@ -233,6 +236,8 @@ pub struct RouteSpec {
     pub preserve_host: bool,
     /// Whether CONNECT is passed on, which makes a tunnel past routes and limits; otherwise it is answered with 403.
     pub connect: bool,
+    /// Whether the origin is told of the certificate by which the client has proved itself, in `X-Forwarded-Client-Cert`.
+    pub client_cert: bool,
 }
 
 impl RouteSpec {
@@ -245,6 +250,7 @@ impl RouteSpec {
             forwarded: Forwarded::Append,
             preserve_host: false,
             connect: false,
+            client_cert: false,
         }
     }
 }
@@ -319,12 +325,14 @@ pub struct OriginSpec {
     pub address: OriginAddress,
     /// How it is dialled.
     pub dial: DialSpec,
+    /// Whether it is spoken to by HTTP/2 in the clear, as is known beforehand. Over TLS ALPN decides. Default no.
+    pub h2c: bool,
 }
 
 impl OriginSpec {
     /// A server that is dialled as any is by default.
     pub fn new(address: OriginAddress) -> Self {
-        OriginSpec { address, dial: DialSpec::default() }
+        OriginSpec { address, dial: DialSpec::default(), h2c: false }
     }
 }
 
@@ -428,6 +436,12 @@ pub struct Limits {
     pub body_bytes: Option<u64>,
     /// Requests on one connection, at least 1. Default `None`: no limit.
     pub requests_per_connection: Option<u64>,
+    /// Requests at a time on one connection of HTTP/2: 1 to 65,536. Default 100.
+    pub max_streams: u32,
+    /// Bytes of a request's body of HTTP/2 that nobody has taken: 1 to 2^31-1. Default 256 KiB.
+    pub stream_window_bytes: u32,
+    /// Those of all bodies of a connection: 65,535 to 2^31-1. Default 1 MiB.
+    pub connection_window_bytes: u32,
     /// Client connections of the process, at least 1. Default `None`: half of the descriptors that it may open, less a
     /// reserve.
     pub max_connections: Option<usize>,
@@ -441,6 +455,9 @@ impl Default for Limits {
             header_count: 100,
             body_bytes: None,
             requests_per_connection: None,
+            max_streams: 100,
+            stream_window_bytes: 256 << 10,
+            connection_window_bytes: 1 << 20,
             max_connections: None,
         }
     }

@@ -14,11 +14,8 @@ pub(super) type Unavailable = (&'static str, &'static str, &'static str);
 pub(super) const NOT_IN_PROXY: &[Unavailable] =
     &[("ResolverConfig", "cache_entries", KEPT), ("ResolverConfig", "cache_max_ttl", KEPT)];
 
-/// Networks that listeners of a proxy cannot have: HTTP/1.1 is a stream of bytes.
+/// Networks that listeners of a proxy cannot have: HTTP goes over a stream of bytes.
 pub(super) const NETWORKS_NOT_IN_PROXY: &[Network] = &[Network::UnixPacket];
-
-/// Protocols that a proxy can agree on.
-pub(super) const PROTOCOLS_IN_PROXY: &[&str] = &["http/1.1"];
 
 const KEPT: &str = "a proxy keeps the names of its origins as long as resolve_interval of the pool says";
 

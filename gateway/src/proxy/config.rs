@@ -9,11 +9,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ringport::http::Connections;
 use ringport::proto::http1;
 use ringport::runtime::native::Native;
 use ringport::spec::ProxySpec;
 use ringport_platform::launch::DrainSignal;
 
+use super::http2::connection_spec;
 use super::log::LogSender;
 use super::pool::{OriginPool, OriginTls};
 use super::routes::Routes;
@@ -34,6 +36,8 @@ pub(crate) struct Config {
     pub spec: Arc<ProxySpec>,
     /// Of clients' heads and bodies.
     pub limits: http1::Limits,
+    /// Clients of HTTP/2 that came while it was in effect.
+    pub http2: Connections<Native>,
     pub routes: Routes,
     pub pools: Vec<Rc<OriginPool>>,
     pub log: LogSender,
@@ -67,6 +71,7 @@ impl Config {
                 body_bytes: limits.body_bytes,
                 ..http1::Limits::default()
             },
+            http2: Connections::new(runtime, connection_spec(&spec)),
             routes: Routes::new(&spec, &pools),
             pools,
             log: snapshot.log.clone(),

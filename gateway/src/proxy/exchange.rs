@@ -14,30 +14,35 @@ mod long;
 mod relay;
 mod trouble;
 
+pub(super) use trouble::Trouble;
+
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
-use ringport::http::ClientStream;
-use ringport::proto::http1::{BodyLen, ForwardedHost, RequestHead, SendError};
-use ringport::runtime::Transport;
+use ringport::proto::http_conn::SendError;
+use ringport::proto::http1::{BodyLen, ForwardedHost, RequestHead};
 use ringport_platform::core::CoreTime;
 
+use super::downstream::Downstream;
 use super::fields::{Client, max_forwards, put_request_fields};
 use super::log;
-use super::pool::{ActiveRequest, Named, Origin, OriginStream};
+use super::pool::{ActiveRequest, Named, Origin};
 use super::routes::Route;
-use super::session::{Flow, Session};
 use super::stats::ProxyStats;
 use super::tunnel::{Tunnel, TunnelEnd};
+use super::upstream::{OriginError, Upstream};
+use super::visit::{Flow, Visit};
 use long::Long;
 use relay::Relay;
-use trouble::Trouble;
+
+/// How often a request is sent anew because an origin did nothing about it.
+const MAX_UNPROCESSED: usize = 3;
 
 /// A connection to an origin with the attempt that uses it.
 struct Leg {
-    stream: OriginStream,
+    stream: Upstream,
     active: ActiveRequest,
     named: Named,
 }
@@ -48,6 +53,8 @@ struct Attempts {
     tried: Vec<Rc<Origin>>,
     /// Whether no kept connection is used any more.
     shuns_kept: bool,
+    /// How often an origin has said that it did nothing about the request.
+    unprocessed: usize,
     /// Behind a pointer: few requests have one, and each would look whether it holds something.
     last: Option<Box<Trouble>>,
 }
@@ -78,7 +85,8 @@ impl Asked {
 
 /// A request being answered.
 pub(super) struct Exchange<'a> {
-    session: &'a mut Session,
+    visit: &'a mut Visit,
+    client: Downstream<'a>,
     head: RequestHead,
     len: BodyLen,
     started: CoreTime,
@@ -88,18 +96,18 @@ pub(super) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(session: &'a mut Session, head: RequestHead, len: BodyLen) -> Self {
-        let started = session.shared.core.time();
-        session.shared.stats.requests.inc();
-        session.shared.stats.requests_active.inc();
-        Exchange { session, head, len, started, asked: Asked::default(), settled: false }
+    pub(super) fn new(visit: &'a mut Visit, client: Downstream<'a>, head: RequestHead, len: BodyLen) -> Self {
+        let started = visit.shared.core.time();
+        visit.shared.stats.requests.inc();
+        visit.shared.stats.requests_active.inc();
+        Exchange { visit, client, head, len, started, asked: Asked::default(), settled: false }
     }
 
     /// Answers the request.
     pub(super) async fn run(&mut self) -> Flow {
         let flow = match self.route() {
             Ok(route) => {
-                let mut relay = Relay::new(self.session.shared.core.time());
+                let mut relay = Relay::new(self.visit.shared.core.time());
                 match self.attempts(&route, &mut relay).await {
                     Ok(flow) => {
                         self.log(relay.status, relay.body_bytes, "ok");
@@ -116,11 +124,16 @@ impl<'a> Exchange<'a> {
 
     /// Where the request goes; `Err` if it goes nowhere and has been answered.
     fn route(&mut self) -> Result<Rc<Route>, Flow> {
-        let Some(route) = self.session.config.routes.find(&self.head).cloned() else {
+        let Some(route) = self.visit.config.routes.find(&self.head).cloned() else {
             let flow = self.answer(StatusCode::NOT_FOUND, "no route for this host and path");
             self.log(404, 0, "no-route");
             return Err(flow);
         };
+        if *self.head.method() == Method::CONNECT && matches!(self.client, Downstream::Http2(_)) {
+            let flow = self.answer(StatusCode::NOT_IMPLEMENTED, "CONNECT is passed on over HTTP/1.1 only");
+            self.log(501, 0, "no-connect");
+            return Err(flow);
+        }
         if *self.head.method() == Method::CONNECT && !route.connect {
             let flow = self.answer(StatusCode::FORBIDDEN, "CONNECT is not passed on here");
             self.log(403, 0, "no-connect");
@@ -155,7 +168,7 @@ impl<'a> Exchange<'a> {
             let reused = kept.is_some();
             let leg = match kept {
                 Some(leg) => Ok(leg),
-                None => Box::pin(self.connect(&origin)).await,
+                None => Box::pin(self.connect(route, &origin)).await,
             };
             let end = match leg.and_then(|mut leg| self.ask(route, &mut leg, relay).map(|()| leg)) {
                 Ok(mut leg) => {
@@ -181,7 +194,7 @@ impl<'a> Exchange<'a> {
 
     /// The origin to ask next. When all were tried the same ones may be asked again.
     fn pick(&mut self, route: &Route, attempts: &Attempts) -> Option<Rc<Origin>> {
-        let now = self.session.shared.core.time();
+        let now = self.visit.shared.core.time();
         let origin = route.pool.pick(now, &attempts.tried).or_else(|| route.pool.pick(now, &[]))?;
         self.asked.push(&origin);
         Some(origin)
@@ -198,11 +211,21 @@ impl<'a> Exchange<'a> {
         trouble: Trouble,
     ) -> Result<(), Trouble> {
         let retries = route.pool.spec().retries as usize;
-        let stats = &self.session.shared.stats;
+        let stats = &self.visit.shared.stats;
         if reused && trouble.is_silent_end() && self.may_repeat(relay) {
             // The origin closed a kept connection just as it was used: no fault of either side, and its others may be as
             // old.
             attempts.shuns_kept = true;
+            stats.retries.inc();
+            return Ok(());
+        }
+        if trouble.is_unprocessed()
+            && !relay.body_taken
+            && !relay.response_began
+            && attempts.unprocessed < MAX_UNPROCESSED
+        {
+            // It ends the connection, or has as many streams as it wants.
+            attempts.unprocessed += 1;
             stats.retries.inc();
             return Ok(());
         }
@@ -211,7 +234,7 @@ impl<'a> Exchange<'a> {
             return Ok(());
         }
         if trouble.blames_origin() {
-            route.pool.failed(&origin, self.session.shared.core.time());
+            route.pool.failed(&origin, self.visit.shared.core.time());
         }
         let broken = matches!(trouble, Trouble::Broken(_) | Trouble::Unpassable(_));
         attempts.tried.push(origin);
@@ -235,31 +258,30 @@ impl<'a> Exchange<'a> {
 
     fn take_kept(&mut self, route: &Route, origin: &Rc<Origin>) -> Option<Leg> {
         let named = self.named_to(origin);
-        let shared = &self.session.shared;
-        let stream = route.pool.take_idle(origin, &named, shared.core.time())?;
+        let shared = &self.visit.shared;
+        let kept = route.pool.take_idle(origin, &named, shared.core.time()).map(Upstream::Http1);
+        let stream = kept.or_else(|| route.pool.take_shared(origin))?;
         shared.stats.origin_reused.inc();
         Some(Leg { stream, active: origin.begin(), named })
     }
 
     /// The client, where a connection to this origin begins by naming it.
     fn named_to(&mut self, origin: &Origin) -> Named {
-        if origin.tells_client() { Some(self.session.header()) } else { None }
+        if origin.tells_client() { Some(self.visit.header(&mut self.client)) } else { None }
     }
 
-    async fn connect(&mut self, origin: &Rc<Origin>) -> Result<Leg, Trouble> {
-        let shared = self.session.shared.clone();
+    async fn connect(&mut self, route: &Route, origin: &Rc<Origin>) -> Result<Leg, Trouble> {
+        let shared = self.visit.shared.clone();
         let active = origin.begin();
         let named = self.named_to(origin);
-        let dialled = match origin.dial(&named).await {
-            Err(error) if error.is_shortage() && shared.give_up_idle().await => origin.dial(&named).await,
-            dialled => dialled,
-        };
-        let error = match dialled {
-            Ok(stream) => {
-                shared.stats.origin_connects.inc();
-                let stream = Box::new(ClientStream::over(stream, shared.origin_limits));
-                return Ok(Leg { stream, active, named });
+        let connected = match route.pool.connect(origin, &named, &shared).await {
+            Err(error) if error.is_shortage() && shared.give_up_idle().await => {
+                route.pool.connect(origin, &named, &shared).await
             }
+            connected => connected,
+        };
+        let error = match connected {
+            Ok(stream) => return Ok(Leg { stream, active, named }),
             Err(error) => error,
         };
         let trouble = Trouble::of_dial(error);
@@ -275,14 +297,14 @@ impl<'a> Exchange<'a> {
     /// Sends the request over `leg`, as far as it is there.
     fn ask(&mut self, route: &Route, leg: &mut Leg, relay: &mut Relay) -> Result<(), Trouble> {
         self.send_request(route, leg).map_err(Trouble::Unsendable)?;
-        relay.request_ended |= self.session.client.conn().take_end();
+        relay.request_ended |= self.client.take_end();
         if relay.request_ended {
             // There is no body, or an earlier attempt has read the request: there is no more to wait for.
             leg.stream.finish().map_err(Trouble::Unsendable)?;
         }
         relay.origin_full = false;
-        leg.stream.start_send().map_err(|error| Trouble::Broken(error.into()))?;
-        relay.progressed(self.session.shared.core.time());
+        leg.stream.start_send().map_err(|error| Trouble::Broken(OriginError::Http1(error.into())))?;
+        relay.progressed(self.visit.shared.core.time());
         Ok(())
     }
 
@@ -298,29 +320,37 @@ impl<'a> Exchange<'a> {
         relay.down = Long::default();
         if !relay.request_ended {
             // What waits to be sent is worth nothing without its end, which will not come.
-            leg.stream.stream().transport().reset_on_drop();
+            leg.stream.reset_on_drop();
+        }
+        if matches!(end, Err(Trouble::ResponseTimeout)) {
+            leg.stream.distrust();
         }
         end?;
         if relay.tunnel {
             return Ok(Some(leg));
         }
-        let shared = &self.session.shared;
+        let shared = &self.visit.shared;
         let now = shared.core.time();
         shared.stats.responded(relay.status, now.duration_since(self.started));
+        let Upstream::Http1(mut stream) = leg.stream else { return Ok(None) };
         // Bytes behind a body that was copied have come with it.
-        let trailed = relay.moved && leg.stream.stream().transport().inner().inner().sock().has_unread();
+        let trailed = relay.moved && stream.stream().transport().inner().inner().sock().has_unread();
         if relay.request_ended && !trailed && !shared.is_draining() {
-            route.pool.put_idle(leg.active.origin(), leg.stream, leg.named, now);
+            route.pool.put_idle(leg.active.origin(), stream, leg.named, now);
         }
         Ok(None)
     }
 
     /// Passes bytes both ways until the tunnel ends.
     async fn tunnel(&mut self, mut leg: Leg, relay: &mut Relay) -> Result<Flow, Trouble> {
-        let shared = self.session.shared.clone();
+        let shared = self.visit.shared.clone();
         shared.stats.responded(relay.status, shared.core.time().duration_since(self.started));
         let open = OpenTunnel::new(&shared.stats);
-        let mut tunnel = Tunnel::new(self.session, &mut leg.stream);
+        let (Some(client), Some(origin)) = (self.client.http1(), leg.stream.http1()) else {
+            // Only HTTP/1.1 switches, and only a connection of its own.
+            return Err(Trouble::Cut("no way to switch".to_owned()));
+        };
+        let mut tunnel = Tunnel::new(self.visit, client, origin);
         let end = poll_fn(|cx| tunnel.poll(cx)).await;
         relay.body_bytes = tunnel.body_bytes();
         drop(open);
@@ -328,7 +358,7 @@ impl<'a> Exchange<'a> {
             TunnelEnd::Both => Ok(Flow::Close),
             TunnelEnd::Idle => Err(Trouble::TunnelIdle),
             TunnelEnd::ClientReset => {
-                leg.stream.stream().transport().reset_on_drop();
+                leg.stream.reset_on_drop();
                 Err(Trouble::ClientGone)
             }
             TunnelEnd::OriginReset => Err(Trouble::Cut("the origin reset the tunnel".to_owned())),
@@ -336,7 +366,8 @@ impl<'a> Exchange<'a> {
     }
 
     fn send_request(&mut self, route: &Route, leg: &mut Leg) -> Result<(), SendError> {
-        let Session { shared, peer, scheme, told, .. } = &mut *self.session;
+        let Visit { shared, peer, scheme, told, cert, .. } = &mut *self.visit;
+        let cert = if route.client_cert { cert.as_deref() } else { None };
         let connect = *self.head.method() == Method::CONNECT;
         let host = match &**leg.active.origin() {
             // RFC 9110 9.3.6: the target of a CONNECT and its Host are the same.
@@ -346,7 +377,7 @@ impl<'a> Exchange<'a> {
             _ => ForwardedHost::AsReceived,
         };
         let len = if connect { BodyLen::None } else { self.len };
-        let client = Client { policy: route.forwarded, peer, scheme, told };
+        let client = Client { policy: route.forwarded, peer, scheme, cert, told };
         leg.stream.forward_head_with(&self.head, host, len, |out| {
             put_request_fields(out, &self.head, self.len, client, &shared.via)
         })
@@ -354,7 +385,7 @@ impl<'a> Exchange<'a> {
 
     /// Turns what went wrong into what the client gets.
     fn settle(&mut self, trouble: &Trouble, relay: &Relay) -> Flow {
-        let stats = &self.session.shared.stats;
+        let stats = &self.visit.shared.stats;
         let (status, text) = match trouble {
             Trouble::NoOrigin => {
                 stats.no_origin.inc();
@@ -376,6 +407,7 @@ impl<'a> Exchange<'a> {
             Trouble::ResponseTimeout => (StatusCode::GATEWAY_TIMEOUT, "the origin did not answer in time"),
             Trouble::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "the request was too slow"),
             Trouble::BadRequest(error) => (error.status(), error.reason()),
+            Trouble::BadBody(status) => (*status, "the body is too long, or too slow"),
             Trouble::ClientGone | Trouble::ClientStalled | Trouble::ClientDeadline => {
                 stats.requests_aborted.inc();
                 let status = if relay.response_began { relay.status } else { 499 };
@@ -391,7 +423,7 @@ impl<'a> Exchange<'a> {
                 stats.origin_bad_responses.inc();
                 self.log(relay.status, relay.body_bytes, &trouble.cause());
                 // A reset would take what is under way with it.
-                return if self.session.client.conn().end_shows_cut() { Flow::Close } else { Flow::Abort };
+                return if self.client.end_shows_cut() { Flow::Close } else { Flow::Abort };
             }
         };
         if relay.response_began {
@@ -400,7 +432,7 @@ impl<'a> Exchange<'a> {
             return Flow::Abort;
         }
         if matches!(trouble, Trouble::BadRequest(_) | Trouble::RequestTimeout) {
-            self.session.client.conn().close_after_response();
+            self.client.close_after_response();
         }
         let flow = self.answer(status, text);
         self.log(status.as_u16(), 0, &trouble.cause());
@@ -408,46 +440,49 @@ impl<'a> Exchange<'a> {
     }
 
     fn answer(&mut self, status: StatusCode, text: &str) -> Flow {
-        let took = self.session.shared.core.time().duration_since(self.started);
-        self.session.answer(status, text, took)
+        let took = self.visit.shared.core.time().duration_since(self.started);
+        self.visit.answer(&mut self.client, (status, text), took)
     }
 
     #[inline]
     fn log(&self, status: u16, body_bytes: u64, cause: &str) {
-        if self.session.config.log.is_on() {
+        if self.visit.config.log.is_on() {
             self.write_log(status, body_bytes, cause);
         }
     }
 
     fn write_log(&self, status: u16, body_bytes: u64, cause: &str) {
         let record = log::Record {
-            peer: &self.session.peer,
+            peer: &self.visit.peer,
             method: self.head.method().as_str(),
             host: self.head.authority().unwrap_or("-"),
             target: self.head.target(),
             status,
             body_bytes,
-            took: self.session.shared.core.time().duration_since(self.started),
+            took: self.visit.shared.core.time().duration_since(self.started),
             origin: &self.asked.names(),
             cause,
         };
-        log::write(&self.session.config.log, &self.session.shared.stats, &record);
+        log::write(&self.visit.config.log, &self.visit.shared.stats, &record);
     }
 }
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
-        let stats = &self.session.shared.stats;
+        let stats = &self.visit.shared.stats;
         stats.requests_active.dec();
-        if !self.settled {
+        if !self.settled && self.client.is_gone() {
+            stats.requests_aborted.inc();
+            self.log(499, 0, &Trouble::ClientGone.cause());
+        } else if !self.settled {
             stats.requests_cut.inc();
             self.log(0, 0, "cut (the process ended)");
-            let seconds = self.session.shared.core.time().duration_since(self.started).as_secs_f32();
+            let seconds = self.visit.shared.core.time().duration_since(self.started).as_secs_f32();
             let (method, target) = (self.head.method().as_str(), self.head.target());
             tracing::warn!(
                 method,
                 target,
-                peer = self.session.peer,
+                peer = &*self.visit.peer,
                 origin = self.asked.names(),
                 seconds,
                 "request cut"

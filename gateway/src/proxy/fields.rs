@@ -1,5 +1,7 @@
 //! What a proxy adds to and takes from the fields that it passes on.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use http::{Method, StatusCode, Version};
 use ringport::proto::http1::{BodyLen, FieldBlock, FieldWriter, RequestHead, ResponseHead, SendError};
 use ringport::spec::Forwarded;
@@ -8,6 +10,7 @@ use super::Shared;
 
 /// Our name in `Via`, behind the version in which the message came. RFC 9110 7.6.3.
 pub(crate) struct Via {
+    http2: FieldBlock,
     http11: FieldBlock,
     http10: FieldBlock,
 }
@@ -19,11 +22,15 @@ impl Via {
             block.fill(|out| out.put("via", value)).expect("visible ASCII");
             block
         };
-        Via { http11: block(b"1.1 ringport"), http10: block(b"1.0 ringport") }
+        Via { http2: block(b"2.0 ringport"), http11: block(b"1.1 ringport"), http10: block(b"1.0 ringport") }
     }
 
     pub(crate) fn of(&self, version: Version) -> &FieldBlock {
-        if version == Version::HTTP_10 { &self.http10 } else { &self.http11 }
+        match version {
+            Version::HTTP_11 => &self.http11,
+            Version::HTTP_2 => &self.http2,
+            _ => &self.http10,
+        }
     }
 }
 
@@ -163,6 +170,26 @@ impl Told {
     }
 }
 
+/// The value of `X-Forwarded-Client-Cert` for a certificate in DER: its PEM, percent-encoded.
+pub(super) fn cert_field(der: &[u8]) -> Vec<u8> {
+    let text = BASE64.encode(der);
+    let lines = text.as_bytes().chunks(64);
+    let mut value = b"Cert=\"-----BEGIN%20CERTIFICATE-----%0A".to_vec();
+    for line in lines {
+        for byte in line {
+            match byte {
+                b'+' => value.extend_from_slice(b"%2B"),
+                b'/' => value.extend_from_slice(b"%2F"),
+                b'=' => value.extend_from_slice(b"%3D"),
+                byte => value.push(*byte),
+            }
+        }
+        value.extend_from_slice(b"%0A");
+    }
+    value.extend_from_slice(b"-----END%20CERTIFICATE-----%0A\"");
+    value
+}
+
 /// What an origin is told about the client of a request.
 pub(super) struct Client<'a> {
     pub policy: Forwarded,
@@ -170,6 +197,8 @@ pub(super) struct Client<'a> {
     pub peer: &'a str,
     /// Of its connection to us.
     pub scheme: &'static str,
+    /// The certificate by which it has proved itself, where the origin is told of it.
+    pub cert: Option<&'a [u8]>,
     pub told: &'a mut Told,
 }
 
@@ -181,7 +210,10 @@ pub(super) fn put_request_fields(
     client: Client<'_>,
     via: &Via,
 ) -> Result<(), SendError> {
-    let Client { policy, peer, scheme, told } = client;
+    let Client { policy, peer, scheme, cert, told } = client;
+    if let Some(cert) = cert {
+        out.put("x-forwarded-client-cert", cert)?;
+    }
     match (max_forwards(head), policy) {
         (Some(left), _) => {
             let told = policy == Forwarded::Off;

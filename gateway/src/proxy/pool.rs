@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ringport::http::ClientStream;
+use http::uri;
+use ringport::http::{ClientStream, Http2Client};
 use ringport::net::tls::{ClientTls, Link, LoadErrors, LoadWarning, TlsDialError, TlsDialer};
 use ringport::net::{Bounded, DialError, Stream};
 use ringport::proto::http1::Authority;
@@ -17,7 +18,10 @@ use ringport::runtime::{ConnectAddr, Transport};
 use ringport::spec::{Balance, DialSpec, NetAddr, OriginAddress, OriginPoolSpec, OriginSpec, ProxySpec};
 use ringport_platform::core::CoreTime;
 
+use super::Shared;
+use super::multiplexed::{Join, Multiplexed};
 use super::stats::ProxyStats;
+use super::upstream::{Http2Leg, Upstream};
 
 /// A connection to an origin. Behind a pointer, since it moves between the pool and requests.
 pub(crate) type OriginStream = Box<ClientStream<OriginConn>>;
@@ -94,6 +98,10 @@ pub(crate) struct Origin {
     failures: RefCell<VecDeque<CoreTime>>,
     ejected_until: Cell<Option<CoreTime>>,
     idle: RefCell<VecDeque<Idle>>,
+    /// Connections of HTTP/2; `None` where it speaks HTTP/1.1 only.
+    http2: Option<Multiplexed>,
+    /// Whether it speaks HTTP/2 in the clear.
+    is_h2c: bool,
     /// No config has it any more: it keeps nothing.
     is_gone: Cell<bool>,
 }
@@ -210,6 +218,60 @@ impl OriginPool {
         }
     }
 
+    /// A connection for a request: a stream of one that others share, or else one of its own.
+    ///
+    /// # Errors
+    /// Why not; shared by those who waited for the same dial.
+    pub(super) async fn connect(
+        &self,
+        origin: &Origin,
+        named: &Named,
+        shared: &Shared,
+    ) -> Result<Upstream, Rc<TlsDialError>> {
+        let Some(http2) = &origin.http2 else {
+            let stream = origin.dial(named).await.map_err(Rc::new)?;
+            shared.stats.origin_connects.inc();
+            return Ok(Upstream::Http1(Box::new(ClientStream::over(stream, shared.origin_limits))));
+        };
+        loop {
+            if let Some(stream) = self.take_shared(origin) {
+                return Ok(stream);
+            }
+            let dialling = match http2.join().await {
+                Join::Dial(dialling) => dialling,
+                Join::Again => continue,
+                Join::Failed(error) => return Err(error),
+            };
+            let mut stream = match origin.dial(named).await.map_err(Rc::new) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    dialling.failed(&error);
+                    return Err(error);
+                }
+            };
+            shared.stats.origin_connects.inc();
+            let agreed = stream.transport().tls().and_then(|tls| tls.alpn.map(|name| name == b"h2"));
+            if !agreed.unwrap_or(origin.is_h2c) {
+                dialling.alone();
+                return Ok(Upstream::Http1(Box::new(ClientStream::over(stream, shared.origin_limits))));
+            }
+            let (client, drive) = Http2Client::start(&shared.runtime, stream, shared.origin_http2.clone());
+            let open = OpenShared::new(&shared.stats);
+            shared.core.spawn_detached(async move {
+                drive.await;
+                drop(open);
+            });
+            dialling.shared(client);
+        }
+    }
+
+    /// A stream of a connection that others share.
+    pub(super) fn take_shared(&self, origin: &Origin) -> Option<Upstream> {
+        let client = origin.http2.as_ref()?.take()?;
+        let scheme = if origin.is_h2c { uri::Scheme::HTTP } else { uri::Scheme::HTTPS };
+        Some(Upstream::Http2(Box::new(Http2Leg::new(client, scheme))))
+    }
+
     /// Keeps a connection for the next request, of the same client where it began by naming one.
     pub(crate) fn put_idle(&self, origin: &Origin, stream: OriginStream, named: Named, now: CoreTime) {
         let mut idle = origin.idle.borrow_mut();
@@ -229,8 +291,11 @@ impl OriginPool {
     }
 
     /// Closes kept connections that are too old or that the origin has ended.
-    pub(crate) fn reap(&self, now: CoreTime) {
+    pub(crate) fn reap(&self, now: CoreTime, instant: Instant) {
         for origin in &self.origins {
+            if let Some(http2) = &origin.http2 {
+                http2.reap(instant, self.spec.idle_timeout);
+            }
             let mut idle = origin.idle.borrow_mut();
             let before = idle.len();
             idle.retain(|kept| now < kept.until && kept.stream.is_reusable());
@@ -244,6 +309,9 @@ impl OriginPool {
     }
 
     fn close_idle_of(&self, origin: &Origin) {
+        if let Some(http2) = &origin.http2 {
+            http2.drain();
+        }
         let closed = std::mem::take(&mut *origin.idle.borrow_mut());
         closed.iter().for_each(|_| self.stats.origin_idle.dec());
     }
@@ -310,6 +378,7 @@ impl Origin {
         // Names are kept here, and looked up again as often as the pool says.
         let dial = spec.dial.clone().within(pool.connect_timeout).without_cache();
         let addrs = dial.replaced(&target).address().connect_addr();
+        let offers = dial.tls().is_some_and(|tls| tls.common().alpn.iter().any(|name| name == "h2"));
         Origin {
             name,
             host,
@@ -322,6 +391,8 @@ impl Origin {
             failures: RefCell::new(VecDeque::new()),
             ejected_until: Cell::new(None),
             idle: RefCell::new(VecDeque::new()),
+            http2: (spec.h2c || offers).then(Multiplexed::default),
+            is_h2c: spec.h2c,
             is_gone: Cell::new(false),
         }
     }
@@ -396,6 +467,22 @@ impl Origin {
     pub(crate) fn begin(self: &Rc<Self>) -> ActiveRequest {
         self.active.set(self.active.get() + 1);
         ActiveRequest(self.clone())
+    }
+}
+
+/// A shared connection in the statistics, however it ends.
+struct OpenShared(Arc<ProxyStats>);
+
+impl OpenShared {
+    fn new(stats: &Arc<ProxyStats>) -> Self {
+        stats.origin_shared.inc();
+        OpenShared(stats.clone())
+    }
+}
+
+impl Drop for OpenShared {
+    fn drop(&mut self) {
+        self.0.origin_shared.dec();
     }
 }
 

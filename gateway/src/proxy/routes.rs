@@ -14,17 +14,21 @@ pub(crate) struct Route {
     pub forwarded: Forwarded,
     pub preserve_host: bool,
     pub connect: bool,
+    pub client_cert: bool,
 }
 
 /// The routes of one core. Hosts are tried exact first, then by the longest suffix, then the routes for every host.
 pub(crate) struct Routes {
     hosts: Vec<(HostPattern, Vec<Rc<Route>>)>,
     any: Vec<Rc<Route>>,
+    /// Whether any of them tells of certificates.
+    tell_certs: bool,
 }
 
 impl Routes {
     pub(crate) fn new(spec: &ProxySpec, pools: &[Rc<OriginPool>]) -> Self {
-        let mut routes = Routes { hosts: Vec::new(), any: Vec::new() };
+        let tell_certs = spec.routes().iter().any(|route| route.client_cert);
+        let mut routes = Routes { hosts: Vec::new(), any: Vec::new(), tell_certs };
         for route in spec.routes() {
             let Some(pool) = pools.iter().find(|pool| pool.name() == route.pool) else { continue };
             let entry = Rc::new(Route {
@@ -33,6 +37,7 @@ impl Routes {
                 forwarded: route.forwarded,
                 preserve_host: route.preserve_host,
                 connect: route.connect,
+                client_cert: route.client_cert,
             });
             if route.hosts.is_empty() {
                 routes.any.push(entry);
@@ -55,6 +60,11 @@ impl Routes {
             HostPattern::Suffix(suffix) => (1, usize::MAX - suffix.len()),
         });
         routes
+    }
+
+    /// Whether origins are told of certificates of clients.
+    pub(crate) fn tell_certs(&self) -> bool {
+        self.tell_certs
     }
 
     /// The route for a request, or `None` (answered 404).

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ringport::net::tls::TlsAcceptor;
 use ringport::net::{AcceptError, Listener};
+use ringport::runtime::Runtime;
 use ringport::runtime::native::Native;
 use ringport_platform::launch::{CoreContext, DrainSignal};
 use ringport_platform::process;
@@ -25,7 +26,8 @@ use super::listeners::{CoreListener, ListenerId};
 use super::pool::{Origin, REAP_INTERVAL};
 use super::room::{Candidate, Counted, Gate};
 use super::session::{Seat, Session};
-use super::{Everywhere, Plan, Shared, admin};
+use super::visit::Visit;
+use super::{Everywhere, Plan, Shared, admin, fields, http2};
 
 /// How soon an ending listener without room looks again. The end of the process has a deadline.
 const DRAIN_RETRY: Duration = Duration::from_millis(20);
@@ -216,17 +218,27 @@ fn begin(shared: &Rc<Shared>, (stream, peer): Candidate, entrance: &Entrance, co
     let (shared, door, seat) = (shared.clone(), entrance.door.clone(), Seat::take(shared));
     let core = shared.core.clone();
     let Some(acceptor) = entrance.acceptor.clone() else {
+        let visit = Visit::new(shared.clone(), false, &peer, door);
         let stream = stream.over_link(&shared.runtime);
-        drop(core.spawn(Session::serve(shared, stream, &peer, door, (counted, seat))));
+        drop(core.spawn(Session::serve(visit, stream, Some(Box::new(peer)), (counted, seat))));
         return;
     };
     drop(core.spawn(async move {
         let shaken = acceptor.accept(stream, &peer).await;
-        let stats = &shared.stats;
-        stats.tls_handshakes.inc();
-        match shaken {
-            Ok(stream) => Session::serve(shared, stream, &peer, door, (counted, seat)).await,
-            Err(_) => stats.tls_failures.inc(),
+        shared.stats.tls_handshakes.inc();
+        let Ok(mut stream) = shaken else { return shared.stats.tls_failures.inc() };
+        let is_http2 = stream.transport().tls().is_some_and(|tls| tls.alpn == Some(b"h2"));
+        let mut visit = Visit::new(shared, true, &peer, door);
+        if visit.config.routes.tell_certs() && acceptor.tls().spec().client_auth().verifies() {
+            let tls = stream.transport().tls();
+            let chain = tls.and_then(|tls| tls.peer_certificates);
+            visit.cert = chain.and_then(|chain| chain.first()).map(|cert| fields::cert_field(cert).into());
+        }
+        if is_http2 {
+            http2::serve(visit, stream, peer).await;
+            drop((counted, seat));
+        } else {
+            Session::serve(visit, stream, None, (counted, seat)).await;
         }
     }));
 }
@@ -249,7 +261,8 @@ async fn reap(shared: Rc<Shared>) {
     loop {
         ticks.tick().await;
         let now = shared.core.time();
-        shared.config().pools.iter().for_each(|pool| pool.reap(now));
+        let instant = shared.runtime.now();
+        shared.config().pools.iter().for_each(|pool| pool.reap(now, instant));
         shared.core.pool().release_idle();
         // Clients and kept connections to origins alike.
         let open = shared.core.socket_count();

@@ -8,22 +8,21 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use http::StatusCode;
 use ringport::http::{ServeError, ServerStream};
 use ringport::net::{DeadlineError, Peer, Stream};
-use ringport::proto::http1::{BodyLen, RemainingBody, RequestHead, SendError, ServerEvent};
-use ringport::proto::proxy_protocol::Header;
-use ringport::runtime::{LocalAddr, Transport, TxLevel};
-use ringport_platform::core::{CoreTime, Sleep};
-use ringport_platform::launch::DrainSignal;
+use ringport::proto::http1::{BodyLen, RemainingBody, RequestHead, ServerEvent};
+use ringport::proto::http2::{Preface, detect_preface};
+use ringport::runtime::{Transport, TxLevel};
+use ringport_platform::core::CoreTime;
 
-use super::config::Config;
+use super::downstream::Downstream;
 use super::exchange::Exchange;
-use super::fields::Told;
-use super::{ClientConn, Counted, Shared, log};
+use super::visit::{Flow, Visit};
+use super::{ClientConn, Counted, Shared, http2};
 
 /// Unsent bytes of a client above which nothing more is read for it.
 pub(super) const HIGH_WATER: usize = 256 * 1024;
@@ -31,43 +30,21 @@ pub(super) const HIGH_WATER: usize = 256 * 1024;
 pub(super) const DRAIN_BYTES: u64 = 64 * 1024;
 /// What is read and dropped before a connection closes, so that the client can read the last response.
 const LINGER_BYTES: usize = 1 << 20;
+/// Of the preface of HTTP/2. RFC 9113 3.4.
+const PREFACE_BYTES: usize = 24;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How long a connection without a request yet may hold up the end of the process.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
-/// A client connection.
+/// A client connection of HTTP/1.1.
 pub(super) struct Session {
-    pub shared: Rc<Shared>,
-    /// That of the request in flight; between two it follows the core's.
-    pub config: Rc<Config>,
-    /// Raised when the listener that took it ends.
-    pub door: DrainSignal,
-    pub client: ServerStream<ClientConn>,
-    pub timer: Sleep,
-    /// The client's IP address as text, as a trusted proxy says it or the connection has it; empty for Unix sockets.
-    pub peer: String,
-    /// What the client speaks to us: `http`, or `https` over TLS.
-    pub scheme: &'static str,
-    pub told: Told,
-    /// What an origin that is told of clients by the PROXY protocol is told of this one; made when the first asks.
-    header: Option<Rc<Header>>,
+    visit: Visit,
+    client: ServerStream<ClientConn>,
+    /// Of a connection whose first bytes may begin HTTP/2, until they have come.
+    fresh: Option<Box<Peer>>,
     served: u64,
     seat: Seat,
-    _counted: Counted,
-}
-
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flow {
-    /// The connection may carry the next one.
-    Continue,
-    /// The response is complete, an error was answered, or what has come of the response shows that it was cut; the connection
-    /// ends in an orderly way.
-    Close,
-    /// The response was cut and nothing but a reset shows it, or the client went away in the middle.
-    Abort,
-    /// Nothing is owed to the client: between two requests it went away, or was idle for too long.
-    Over,
+    counted: Counted,
 }
 
 /// Why waiting for a head ended.
@@ -75,28 +52,30 @@ enum Next {
     Request(RequestHead, BodyLen),
     Malformed(ringport::proto::http1::Error),
     HeadTimeout,
+    /// The preface of HTTP/2.
+    Http2,
     Over,
 }
 
 impl Session {
-    /// Serves a connection to its end.
+    /// Serves a connection to its end. `fresh` is its peer where HTTP/2 may begin without being agreed on.
     pub(super) fn serve(
-        shared: Rc<Shared>,
+        visit: Visit,
         stream: Stream<ClientConn>,
-        peer: &Peer,
-        door: DrainSignal,
-        (counted, seat): (Counted, Seat),
+        fresh: Option<Box<Peer>>,
+        held: (Counted, Seat),
     ) -> impl Future<Output = ()> + use<> {
-        let text = match peer.client() {
-            LocalAddr::Inet(addr) => addr.ip().to_canonical().to_string(),
-            LocalAddr::Unix(_) => String::new(),
-        };
-        // What a trusted proxy has said is passed on; else the connection tells.
-        let header = peer.header().filter(|header| **header != Header::Local).cloned().map(Rc::new);
-        let mut session = Session::over(shared, stream, text, (door, counted, seat));
-        session.header = header;
+        let mut session = Session::over(visit, stream, fresh, held);
         async move {
             match session.run().await {
+                Flow::Http2 => {
+                    let Session { visit, client, fresh, seat, counted, .. } = session;
+                    if let Some(peer) = fresh {
+                        // Few clients do so, and all pay for what lies in this future.
+                        Box::pin(http2::serve(visit, client.into_stream(), *peer)).await;
+                    }
+                    drop((seat, counted));
+                }
                 Flow::Abort => session.client.stream().transport().reset_on_drop(),
                 Flow::Over => session.say_end(),
                 Flow::Continue | Flow::Close => session.linger().await,
@@ -105,29 +84,13 @@ impl Session {
     }
 
     fn over(
-        shared: Rc<Shared>,
+        visit: Visit,
         stream: Stream<ClientConn>,
-        peer: String,
-        (door, counted, seat): (DrainSignal, Counted, Seat),
+        fresh: Option<Box<Peer>>,
+        (counted, seat): (Counted, Seat),
     ) -> Self {
-        let config = shared.config();
-        let mut client = ServerStream::over(stream, config.limits);
-        let scheme = if client.stream().transport().tls().is_some() { "https" } else { "http" };
-        let timer = shared.core.sleep(config.spec.timeouts().header);
-        Session {
-            shared,
-            config,
-            door,
-            client,
-            timer,
-            peer,
-            scheme,
-            told: Told::default(),
-            header: None,
-            served: 0,
-            seat,
-            _counted: counted,
-        }
+        let client = ServerStream::over(stream, visit.config.limits);
+        Session { visit, client, fresh, served: 0, seat, counted }
     }
 
     /// Says over TLS that nothing more comes, which is an end and no cut then. It goes out as the connection closes.
@@ -139,35 +102,15 @@ impl Session {
         }
     }
 
-    /// Whether this connection is to end: the process does, or its listener.
-    pub(super) fn is_draining(&self) -> bool {
-        self.door.is_draining()
-    }
-
     /// Takes the core's config, where that is another by now.
     fn follow_config(&mut self) -> bool {
-        let is_old = self.config.generation != self.shared.generation.get();
+        let visit = &mut self.visit;
+        let is_old = visit.config.generation != visit.shared.generation.get();
         if is_old {
-            self.config = self.shared.config();
-            self.client.conn().set_limits(self.config.limits);
+            visit.config = visit.shared.config();
+            self.client.conn().set_limits(visit.config.limits);
         }
         is_old
-    }
-
-    /// What an origin is told of the client by the PROXY protocol.
-    pub(super) fn header(&mut self) -> Rc<Header> {
-        let transport = self.client.stream().transport();
-        let header = self.header.get_or_insert_with(|| {
-            let ends = (transport.peer_addr(), transport.local_addr());
-            Rc::new(match ends {
-                (Ok(LocalAddr::Inet(source)), Ok(LocalAddr::Inet(destination))) => {
-                    Header::Inet { source, destination }
-                }
-                // A Unix socket has no address to tell, and a client that has gone none any more.
-                _ => Header::Local,
-            })
-        });
-        header.clone()
     }
 
     async fn run(&mut self) -> Flow {
@@ -175,6 +118,7 @@ impl Session {
             let (head, len) = match self.next_head().await {
                 Next::Request(head, len) => (head, len),
                 Next::Over => return Flow::Over,
+                Next::Http2 => return Flow::Http2,
                 Next::HeadTimeout => {
                     let text = "the request was too slow";
                     return self.refuse(StatusCode::REQUEST_TIMEOUT, text, "header-timeout");
@@ -185,12 +129,18 @@ impl Session {
                 }
             };
             self.served += 1;
-            let last =
-                self.config.spec.limits().requests_per_connection.is_some_and(|most| self.served >= most);
-            if last || self.is_draining() {
+            let last = self
+                .visit
+                .config
+                .spec
+                .limits()
+                .requests_per_connection
+                .is_some_and(|most| self.served >= most);
+            if last || self.visit.is_draining() {
                 self.client.conn().close_after_response();
             }
-            let mut exchange = Exchange::new(self, head, len);
+            let client = Downstream::Http1(&mut self.client);
+            let mut exchange = Exchange::new(&mut self.visit, client, head, len);
             let flow = exchange.run().await;
             drop(exchange);
             if flow != Flow::Continue {
@@ -209,37 +159,37 @@ impl Session {
     /// Waits for the next request, as long as the connection may be idle and then as long as a head may take.
     async fn next_head(&mut self) -> Next {
         self.follow_config();
-        let now = self.shared.core.time();
+        let now = self.visit.shared.core.time();
         let mut head_began: Option<CoreTime> = self.client.has_input().then_some(now);
         let mut idle_until = now + self.idle_time();
         let mut drain_seen = false;
         poll_fn(|cx| {
-            self.shared.sessions.borrow_mut().watch(self.seat.at, cx.waker());
+            self.visit.shared.sessions.borrow_mut().watch(self.seat.at, cx.waker());
             if self.follow_config() {
-                idle_until = self.shared.core.time() + self.idle_time();
+                idle_until = self.visit.shared.core.time() + self.idle_time();
             }
             if let Some(next) = self.poll_head(cx) {
                 return Poll::Ready(next);
             }
-            let now = self.shared.core.time();
+            let now = self.visit.shared.core.time();
             if !self.client.has_input() {
                 head_began = None;
                 // A fresh connection may still say what it came for, soon; one that has been served is done.
-                if self.is_draining() && self.served > 0 {
+                if self.visit.is_draining() && self.served > 0 {
                     return Poll::Ready(Next::Over);
                 }
-                if self.is_draining() && !drain_seen {
+                if self.visit.is_draining() && !drain_seen {
                     drain_seen = true;
                     idle_until = idle_until.min(now + DRAIN_GRACE);
                 }
-                self.timer.reset_to(idle_until);
+                self.visit.timer.reset_to(idle_until);
             } else {
                 let began = *head_began.get_or_insert(now);
                 // Half a head must not keep a chunk of the pool for as long as its client likes.
                 self.client.compact();
-                self.timer.reset_to(began + self.config.spec.timeouts().header);
+                self.visit.timer.reset_to(began + self.visit.config.spec.timeouts().header);
             }
-            if self.timer.poll_elapsed(cx).is_ready() {
+            if self.visit.timer.poll_elapsed(cx).is_ready() {
                 return Poll::Ready(if head_began.is_some() { Next::HeadTimeout } else { Next::Over });
             }
             Poll::Pending
@@ -249,11 +199,18 @@ impl Session {
 
     /// How long the next request may take to begin.
     fn idle_time(&self) -> Duration {
-        let timeouts = self.config.spec.timeouts();
+        let timeouts = self.visit.config.spec.timeouts();
         if self.served == 0 { timeouts.header } else { timeouts.keep_alive_idle }
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Option<Next> {
+        if self.fresh.is_some() {
+            match self.poll_preface(cx) {
+                Poll::Ready(false) => self.fresh = None,
+                Poll::Ready(true) => return Some(Next::Http2),
+                Poll::Pending => return None,
+            }
+        }
         // A client that reads none of its responses is not read from either.
         match self.client.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
             Poll::Ready(Ok(())) => {}
@@ -281,42 +238,28 @@ impl Session {
         }
     }
 
+    /// Whether the first bytes are the preface of HTTP/2.
+    fn poll_preface(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let stream = self.client.stream();
+        loop {
+            let len = stream.rx().len().min(PREFACE_BYTES);
+            match detect_preface(stream.rx().gather(len)) {
+                Preface::Http2 => return Poll::Ready(true),
+                Preface::Incomplete => match ready!(stream.poll_fill(cx, PREFACE_BYTES)) {
+                    Ok(true) => {}
+                    // The machine of HTTP/1.1 says what is wrong.
+                    Ok(false) | Err(_) => return Poll::Ready(false),
+                },
+                _ => return Poll::Ready(false),
+            }
+        }
+    }
+
     /// Answers what is no request, or not a whole one, and closes.
     fn refuse(&mut self, status: StatusCode, text: &str, cause: &str) -> Flow {
         self.client.conn().stop_reading();
-        let flow = self.answer(status, text, Duration::ZERO);
-        log::write(
-            &self.config.log,
-            &self.shared.stats,
-            &log::Record {
-                peer: &self.peer,
-                method: "-",
-                host: "-",
-                target: "-",
-                status: status.as_u16(),
-                body_bytes: 0,
-                took: Duration::ZERO,
-                origin: "",
-                cause,
-            },
-        );
+        let flow = self.visit.refuse(&mut Downstream::Http1(&mut self.client), (status, text), cause);
         if flow == Flow::Continue { Flow::Close } else { flow }
-    }
-
-    /// Answers a request that no origin answered.
-    pub(super) fn answer(&mut self, status: StatusCode, text: &str, took: Duration) -> Flow {
-        let body = format!("{} {}: {text}\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
-        let date = self.shared.date();
-        let fields: [(&str, &[u8]); 3] =
-            [("date", &date), ("content-type", b"text/plain; charset=utf-8"), ("server", b"ringport")];
-        self.shared.stats.responded(status.as_u16(), took);
-        match self.client.respond(status, fields, body.into_bytes()) {
-            Ok(()) => match self.client.start_send() {
-                Ok(()) => Flow::Continue,
-                Err(_) => Flow::Abort,
-            },
-            Err(error) => broken(error),
-        }
     }
 
     /// Reads what is left of an answered request's body; false when that is too much.
@@ -326,7 +269,7 @@ impl Session {
             RemainingBody::Known(bytes) if bytes > DRAIN_BYTES => return false,
             RemainingBody::Known(_) | RemainingBody::Unknown => DRAIN_BYTES,
         };
-        self.timer.reset_to(self.shared.core.time() + LINGER_TIME);
+        self.visit.timer.reset_to(self.visit.shared.core.time() + LINGER_TIME);
         poll_fn(|cx| {
             while self.client.conn().remaining_body() != RemainingBody::None {
                 match self.client.poll_event(cx) {
@@ -335,7 +278,7 @@ impl Session {
                     }
                     Poll::Ready(Ok(ServerEvent::Trailers(_) | ServerEvent::End)) => {}
                     Poll::Ready(_) => return Poll::Ready(false),
-                    Poll::Pending => return self.timer.poll_elapsed(cx).map(|()| false),
+                    Poll::Pending => return self.visit.timer.poll_elapsed(cx).map(|()| false),
                 }
             }
             Poll::Ready(true)
@@ -346,13 +289,13 @@ impl Session {
     /// Sends what waits, ends our side, and reads on for a moment: closing with unread bytes would reset the
     /// connection, and the client would lose the response. RFC 9112 9.6.
     async fn linger(&mut self) {
-        let write_idle = self.config.spec.timeouts().write_idle;
-        self.timer.reset_to(self.shared.core.time() + write_idle);
+        let write_idle = self.visit.config.spec.timeouts().write_idle;
+        self.visit.timer.reset_to(self.visit.shared.core.time() + write_idle);
         let stream = self.client.stream();
         if stream.start_send().is_err() {
             return;
         }
-        let timer = &mut self.timer;
+        let timer = &mut self.visit.timer;
         let sent = poll_fn(|cx| match stream.transport().poll_shutdown(cx) {
             Poll::Ready(end) => Poll::Ready(end.is_ok()),
             Poll::Pending => timer.poll_elapsed(cx).map(|()| false),
@@ -360,7 +303,7 @@ impl Session {
         if !sent.await {
             return;
         }
-        timer.reset_to(self.shared.core.time() + LINGER_TIME);
+        timer.reset_to(self.visit.shared.core.time() + LINGER_TIME);
         let mut left = LINGER_BYTES;
         poll_fn(|cx| {
             while left > 0 {
@@ -399,12 +342,6 @@ impl Drop for Seat {
         self.shared.sessions.borrow_mut().leave(self.at);
         self.shared.stats.connections_active.dec();
     }
-}
-
-/// A response that the machine refused to send is a fault of ours or of the origin; the connection cannot go on.
-pub(super) fn broken(error: SendError) -> Flow {
-    tracing::debug!(%error, "a response could not be sent");
-    Flow::Abort
 }
 
 /// The sessions of a core: how many, and how to wake them all.

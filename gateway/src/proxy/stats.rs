@@ -32,6 +32,7 @@ pub(crate) struct ProxyStats {
     pub origin_connects: Counter,
     pub origin_reused: Counter,
     pub origin_idle: Counter,
+    pub origin_shared: Counter,
     pub origin_refused: Counter,
     pub origin_timeouts: Counter,
     pub origin_bad_responses: Counter,
@@ -188,6 +189,7 @@ const SERIES: &[Series] = &[
     ("origin_connects_total", "counter", "Connections made to origins.", |s| &s.origin_connects),
     ("origin_reused_total", "counter", "Requests on a connection that was kept.", |s| &s.origin_reused),
     ("origin_idle", "gauge", "Kept connections to origins that wait.", |s| &s.origin_idle),
+    ("origin_shared", "gauge", "Connections of HTTP/2 to origins, shared by requests.", |s| &s.origin_shared),
     ("origin_refused_total", "counter", "Failed connects to origins.", |s| &s.origin_refused),
     ("origin_timeouts_total", "counter", "Origins that were too slow to connect or answer.", |s| {
         &s.origin_timeouts

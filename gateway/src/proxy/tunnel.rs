@@ -3,12 +3,13 @@
 
 use std::task::{Context, Poll};
 
-use ringport::http::ClientStream;
+use ringport::http::{ClientStream, ServerStream};
 use ringport::net::{Relay, RelayError, Relayed};
 use ringport_platform::core::CoreTime;
 
+use super::ClientConn;
 use super::pool::OriginConn;
-use super::session::Session;
+use super::visit::Visit;
 
 /// How a tunnel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,8 @@ pub(super) enum TunnelEnd {
 }
 
 pub(super) struct Tunnel<'a> {
-    session: &'a mut Session,
+    visit: &'a mut Visit,
+    client: &'a mut ServerStream<ClientConn>,
     origin: &'a mut ClientStream<OriginConn>,
     relay: Relay,
     /// What had been passed on when something was, last.
@@ -32,15 +34,19 @@ pub(super) struct Tunnel<'a> {
 
 impl<'a> Tunnel<'a> {
     /// Both sides have switched.
-    pub(super) fn new(session: &'a mut Session, origin: &'a mut ClientStream<OriginConn>) -> Self {
-        let last_progress = session.shared.core.time();
-        Tunnel { session, origin, relay: Relay::new(), relayed: Relayed::default(), last_progress }
+    pub(super) fn new(
+        visit: &'a mut Visit,
+        client: &'a mut ServerStream<ClientConn>,
+        origin: &'a mut ClientStream<OriginConn>,
+    ) -> Self {
+        let last_progress = visit.shared.core.time();
+        Tunnel { visit, client, origin, relay: Relay::new(), relayed: Relayed::default(), last_progress }
     }
 
     /// Passes bytes until the end.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TunnelEnd> {
         // The machines take no part any more, and hold no bytes: those lie in the streams.
-        match self.relay.poll(cx, self.session.client.stream(), self.origin.stream()) {
+        match self.relay.poll(cx, self.client.stream(), self.origin.stream()) {
             Poll::Ready(Ok(())) => return Poll::Ready(TunnelEnd::Both),
             Poll::Ready(Err(RelayError::First(_))) => return Poll::Ready(TunnelEnd::ClientReset),
             Poll::Ready(Err(_)) => return Poll::Ready(TunnelEnd::OriginReset),
@@ -48,11 +54,11 @@ impl<'a> Tunnel<'a> {
         }
         let relayed = self.relay.relayed();
         if relayed != self.relayed {
-            (self.relayed, self.last_progress) = (relayed, self.session.shared.core.time());
+            (self.relayed, self.last_progress) = (relayed, self.visit.shared.core.time());
         }
-        let Some(limit) = self.session.config.spec.timeouts().tunnel_idle else { return Poll::Pending };
-        self.session.timer.reset_to(self.last_progress + limit);
-        self.session.timer.poll_elapsed(cx).map(|()| TunnelEnd::Idle)
+        let Some(limit) = self.visit.config.spec.timeouts().tunnel_idle else { return Poll::Pending };
+        self.visit.timer.reset_to(self.last_progress + limit);
+        self.visit.timer.poll_elapsed(cx).map(|()| TunnelEnd::Idle)
     }
 
     /// Bytes that went to the client.

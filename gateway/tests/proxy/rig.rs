@@ -313,8 +313,13 @@ impl Proxy {
 
     fn gauges(&self) -> Vec<(String, i64)> {
         let text = self.metrics_text();
-        let kept = sum(&text, "origin_idle");
-        let value = |name: &str| sum(&text, name) - if name == "core_open_sockets" { kept } else { 0 };
+        let (kept, shared) = (sum(&text, "origin_idle"), sum(&text, "origin_shared"));
+        let value = |name: &str| match name {
+            "core_open_sockets" => sum(&text, name) - kept - shared,
+            // Each is driven by a task.
+            "core_tasks" => sum(&text, name) - shared,
+            name => sum(&text, name),
+        };
         GAUGES.iter().map(|name| ((*name).to_owned(), value(name))).collect()
     }
 

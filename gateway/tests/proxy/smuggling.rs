@@ -118,7 +118,7 @@ const HEADS: &[(&str, &str, u16)] = &[
     ),
     ("version 1.2", "GET / HTTP/1.2\r\nHost: h\r\n\r\n", 505),
     ("version 2.0", "GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505),
-    ("preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    ("what is almost the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n", 505),
     ("version in small letters", "GET / http/1.1\r\nHost: h\r\n\r\n", 400),
     ("version without number", "GET / HTTP/\r\nHost: h\r\n\r\n", 400),
     ("HTTP/0.9", "GET /\r\n\r\n", 400),

@@ -31,6 +31,7 @@ cases![
     the_oldest_handshake_makes_room,
     a_client_that_is_cut_off_is_no_end_of_a_body,
     clients_show_certificates,
+    an_origin_is_told_of_a_certificate,
     a_drain_ends_connections_in_order,
     origins_are_verified,
     an_origin_asks_for_a_certificate,
@@ -108,7 +109,7 @@ impl Pki {
                 builder.with_client_auth_cert(chain, key).expect("a pair")
             }
         };
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Arc::new(config)
     }
 
@@ -225,7 +226,7 @@ fn requests_over_every_version(driver: &'static str) {
             let answer = ask(&mut client, GET).text();
             assert_eq!(answer, "https for=127.0.0.1;host=\"h\";proto=https");
         }
-        assert_eq!(tls_of(&mut client).conn.alpn_protocol(), Some(&b"http/1.1"[..]), "HTTP/2 is not there");
+        assert_eq!(tls_of(&mut client).conn.alpn_protocol(), Some(&b"http/1.1"[..]));
     }
     assert_eq!(proxy.metric("tls_handshakes_total"), 2);
     assert_eq!(proxy.metric("tls_failures_total"), 0);
@@ -277,9 +278,12 @@ fn curl_is_served(driver: &'static str) {
         command.args(["-sS", "--max-time", "20"]).args(arguments).arg(&url);
         command.output().expect("curl runs")
     };
-    let answer =
-        curl(&["--cacert", &pki.ca(), "--resolve", "localhost:0:127.0.0.1", "-w", "%{http_version}"]);
-    assert_eq!(String::from_utf8_lossy(&answer.stdout), "GET /a?b 1.1", "{answer:?}");
+    let ca = pki.ca();
+    let trusting = ["--cacert", &ca, "--resolve", "localhost:0:127.0.0.1", "-w", "%{http_version}"];
+    for (version, spoken) in [("--http2", "2"), ("--http1.1", "1.1")] {
+        let answer = curl(&[&trusting[..], &[version]].concat());
+        assert_eq!(String::from_utf8_lossy(&answer.stdout), format!("GET /a?b {spoken}"), "{answer:?}");
+    }
     let refused = curl(&[]);
     assert_eq!(refused.status.code(), Some(60), "nobody vouches for it: {refused:?}");
     eventually("the failure is counted", || proxy.metric("tls_failures_total") == 1);
@@ -390,6 +394,44 @@ fn clients_show_certificates(driver: &'static str) {
     drop((client, nobody));
     assert!(origin.requests().len() == 1);
     proxy.finish();
+}
+
+fn an_origin_is_told_of_a_certificate(driver: &'static str) {
+    let pki = Pki::new();
+    let origin = Origin::answering(|request| ok(request.field("x-forwarded-client-cert")).into_bytes());
+    let pem = std::fs::read_to_string(pki.folder.path().join("client.pem")).expect("a file");
+    let first = pem.split_inclusive("-----END CERTIFICATE-----").next().expect("one");
+    let wanted: String = first.chars().filter(|byte| !byte.is_whitespace() && *byte != '-').collect();
+    for (mode, told) in [("VERIFY_IF_GIVEN", true), ("REQUEST", false)] {
+        let tls = format!("clientAuth: {mode}, clientCAs: [{}]", pki.ca());
+        let tls = if told { tls } else { format!("clientAuth: {mode}") };
+        let config = format!(
+            "{}routes: [{{ pool: o, clientCert: true }}, {{ pool: o, pathPrefix: /untold }}]
+pools: [{{ name: o, origins: [{{ address: \"{}\" }}] }}]
+",
+            pki.listener(&tls),
+            origin.addr
+        );
+        let proxy = Setup::new(driver, &config).start();
+        let ask_as = |shows: Option<&str>, target: &str| {
+            let mut client = secured(&pki.client(shows, rustls::ALL_VERSIONS), "localhost", proxy.addr());
+            let said = "X-Forwarded-Client-Cert: Cert=mine\r\nx_forwarded_client_cert: mine";
+            ask(&mut client, &format!("GET {target} HTTP/1.1\r\nHost: h\r\n{said}\r\n\r\n")).text()
+        };
+        let got = ask_as(Some("client"), "/");
+        if told {
+            let text = got.strip_prefix("Cert=\"").and_then(|text| text.strip_suffix('"')).expect("a value");
+            let plain = ["%20", "%0A", "-"].iter().fold(text.to_owned(), |text, code| text.replace(code, ""));
+            let plain = plain.replace("%2B", "+").replace("%2F", "/").replace("%3D", "=");
+            assert_eq!(plain, wanted);
+        } else {
+            assert_eq!(got, "", "nobody vouches for it");
+        }
+        assert_eq!(ask_as(None, "/"), "", "{mode}");
+        assert_eq!(ask_as(Some("client"), "/untold"), "", "{mode}");
+        proxy.finish();
+    }
+    assert!(origin.requests().iter().all(|request| !request.has("x_forwarded_client_cert")));
 }
 
 fn a_drain_ends_connections_in_order(driver: &'static str) {

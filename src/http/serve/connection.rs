@@ -123,6 +123,10 @@ impl<R: Runtime> Connection<R> {
         }
     }
 
+    pub(super) fn shared(&self) -> &Rc<Shared> {
+        &self.shared
+    }
+
     /// Answers requests to the end of the connection.
     pub(super) async fn run(mut self, handler: Rc<impl Handler>) {
         let make = |exchange| {

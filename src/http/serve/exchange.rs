@@ -126,6 +126,19 @@ impl Exchange {
         self.shared.poll_recv(self.id, cx)
     }
 
+    /// Whether the request is read to its end, and nothing of it waits.
+    pub fn is_ended(&self) -> bool {
+        let mut state = self.shared.state();
+        let slot = state.slot(self.id);
+        slot.is_some_and(|slot| slot.ended && slot.queue.is_empty() && slot.trailers.is_none())
+    }
+
+    /// Whether the client has reset the request or is gone, or takes nothing for too long: the handler is about to be dropped.
+    pub fn is_over(&self) -> bool {
+        let mut state = self.shared.state();
+        state.slot(self.id).is_none_or(|slot| slot.over.is_some_and(Over::cancels))
+    }
+
     /// The fields behind the body, once it has been read to its end; `None` if there were none.
     pub fn trailers(&mut self) -> Option<HeaderMap> {
         self.shared.state().slot(self.id)?.trailers.take()
@@ -201,9 +214,17 @@ impl Exchange {
             return Ok(());
         }
         poll_fn(|cx| self.poll_room(cx)).await?;
+        self.try_send(data)
+    }
+
+    /// Sends a part of the body that may not wait: [`Exchange::poll_room`] has said that there is room.
+    ///
+    /// # Errors
+    /// Nothing was sent: as [`Exchange::send`], or there was no room in HTTP/2.
+    pub fn try_send(&mut self, data: impl Into<Seg>) -> Result<(), ExchangeError> {
         let mut state = self.shared.state();
         let state = &mut *state;
-        state.conn.send_data(self.id, data, &mut state.tx)?;
+        state.conn.send_data(self.id, data.into(), &mut state.tx)?;
         state.notify();
         Ok(())
     }

@@ -458,6 +458,11 @@ pub(super) struct KnownHead {
 }
 
 impl KnownHead {
+    /// The head is of no connection: no next one comes.
+    pub(super) fn never(&mut self) {
+        self.changes = MAX_CHANGES + 1;
+    }
+
     /// What is found next is something else.
     pub(super) fn forget(&mut self) {
         self.head.clear();
@@ -514,6 +519,14 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// The same, of a message that came in that version.
+    pub(super) fn said_in(mut self, version: Version) -> Self {
+        if let Some(record) = Rc::get_mut(&mut self.record) {
+            record.facts.version = version;
+        }
+        self
+    }
+
     fn compact(&mut self) {
         if !self.buf.is_compact() {
             self.buf = PoolBuf::copied(&self.buf).freeze();

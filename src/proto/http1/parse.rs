@@ -70,6 +70,45 @@ pub(super) fn parse_request(
     Ok((RequestHead { table }, body))
 }
 
+/// The head of a request that came in another version and was written in the form of this one: `text`, as strictly read as
+/// any.
+pub(in crate::proto) fn written_request(text: &[u8], version: Version) -> Result<RequestHead, Error> {
+    let (mut rx, mut spare) = written(text)?;
+    let (head, _) = parse_request(&mut rx, text.len(), &WRITTEN, &mut spare)?;
+    drop(spare);
+    Ok(RequestHead { table: head.table.said_in(version) })
+}
+
+/// As [`written_request`], of a response.
+pub(in crate::proto) fn written_response(text: &[u8], version: Version) -> Result<ResponseHead, Error> {
+    let (mut rx, mut spare) = written(text)?;
+    let head = parse_response(&mut rx, text.len(), &WRITTEN, &mut spare)?;
+    drop(spare);
+    Ok(ResponseHead { table: head.table.said_in(version) })
+}
+
+fn written(text: &[u8]) -> Result<(RxQueue, Spare), Error> {
+    if text.len() > WRITTEN.head_bytes {
+        return Err(Error::HeadTooLarge);
+    }
+    let (mut rx, mut spare) = (RxQueue::new(), Spare::default());
+    rx.push(PoolBuf::copied(text));
+    spare.unused().known.never();
+    Ok((rx, spare))
+}
+
+/// Of what a machine of another version let through, which has limits of its own.
+const WRITTEN: Limits = Limits {
+    request_line_bytes: u16::MAX as usize,
+    head_bytes: u16::MAX as usize,
+    header_count: MAX_HEADERS,
+    chunk_line_bytes: 0,
+    chunk_ext_bytes: 0,
+    trailer_bytes: 0,
+    body_bytes: None,
+    informational_count: 0,
+};
+
 /// Reads a request head that is written as nearly all are; its length and how its body is delimited. `None` for any
 /// other, for one that is not whole and for one with a fault: [`read_request`] looks at it then.
 fn read_plain_request(buf: &[u8], limits: &Limits, record: &mut Record) -> Option<(usize, BodyLen)> {
@@ -426,6 +465,8 @@ impl<'a> Collect<'a> {
             (14, b'c') if folded(name, b"content-length") => {}
             (17, b't') if folded(name, b"transfer-encoding") => {}
             (18, b'p') if is(name, b"proxy-authenticate") => {}
+            // Believed where it stands, so it may stand there by a gateway's own word only.
+            (23, b'x') if request && folded(name, b"x-forwarded-client-cert") => {}
             (19, b'p') if is(name, b"proxy-authorization") => {}
             _ => return Ok(Kind::EndToEnd),
         }

@@ -240,6 +240,18 @@ impl FieldBlock {
     }
 }
 
+impl FieldBlock {
+    /// The fields in order, names as they were put.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        // Checked as they were put: no line has a line break, no name a colon, and behind that is one space.
+        let lines = self.bytes.split(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\r"));
+        lines.filter_map(|line| {
+            let at = line.iter().position(|byte| *byte == b':')?;
+            Some((std::str::from_utf8(&line[..at]).ok()?, line.get(at + 2..)?))
+        })
+    }
+}
+
 /// Lets `write` put fields behind what is in `out`; what they ask of `Connection`.
 pub(super) fn put_fields(
     out: &mut TxWriter,

@@ -5,12 +5,13 @@ use http::{Method, Request, Response, uri};
 use ringport_platform::buf::{Pool, PoolBuf, PoolSpec, RxQueue, TxQueue};
 
 use super::{
-    Malformed, Protocol, check_request, check_response, check_trailers, is_connection_field, request_body,
-    request_to_http1, request_to_http2, response_body, response_to_http1, response_to_http2,
-    trailers_to_http1, trailers_to_http2,
+    Malformed, Protocol, check_request, check_response, check_trailers, forwarded_request,
+    is_connection_field, request_body, request_head, request_to_http1, request_to_http2, response_body,
+    response_head, response_to_http1, response_to_http2, trailers_to_http1, trailers_to_http2,
 };
 use crate::proto::http1::{
-    BodyLen, ClientConn, ClientEvent, Limits, RequestHead, RequestLine, ResponseHead, ServerConn, ServerEvent,
+    BodyLen, ClientConn, ClientEvent, Error, FieldBlock, Limits, RequestHead, RequestLine, ResponseHead,
+    ServerConn, ServerEvent,
 };
 
 fn request(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Request<()> {
@@ -249,6 +250,62 @@ fn responses_go_both_ways() {
 }
 
 #[test]
+fn messages_of_http2_read_as_heads_of_http1() {
+    let fields = [
+        ("cookie", "a=1"),
+        ("cookie", "b=2"),
+        ("te", "trailers"),
+        ("x-forwarded-for", "1"),
+        ("content-length", "4"),
+    ];
+    let head = request_head(&request("POST", "https://a:8443/p?q", &fields), false).expect("a head");
+    assert_eq!((head.method().as_str(), head.path(), head.query()), ("POST", "/p", Some("q")));
+    assert_eq!((head.authority(), head.version()), (Some("a:8443"), http::Version::HTTP_2));
+    assert_eq!((head.content_length(), head.is_chunked()), (Some(4), false));
+    assert!(head.tells_client() && head.accepts_trailers());
+    assert_eq!(head.get("cookie"), Some(&b"a=1; b=2"[..]));
+    let options = request_head(&request("OPTIONS", "http://a/", &[]), true).expect("a head");
+    assert_eq!((options.target(), options.authority()), ("/", Some("a")));
+    assert_eq!(request_head(&request("GET", "http://a/", &[("te", "x")]), true).err(), Some(Malformed::Te));
+    let long = "x".repeat(65_000);
+    let large = request_head(&request("GET", "http://a/", &[("x", &long), ("y", &long)]), true);
+    assert_eq!(large.err(), Some(Malformed::Http1(Error::HeadTooLarge)));
+
+    let came = response(200, &[("content-length", "2"), ("date", "now"), ("x", "1")]);
+    let head = response_head(&came, false, &Method::GET).expect("a head");
+    assert_eq!((head.status().as_u16(), head.version()), (200, http::Version::HTTP_2));
+    assert_eq!((head.content_length(), head.is_dated(), head.get("x")), (Some(2), true, Some(&b"1"[..])));
+    let none = response_head(&response(204, &[]), true, &Method::GET).expect("a head");
+    assert_eq!(none.content_length(), None);
+    assert!(response_head(&response(101, &[]), true, &Method::GET).is_err());
+}
+
+#[test]
+fn a_request_is_passed_on_in_http2() {
+    let head = http1_request(
+        "GET http://other?q HTTP/1.1\r\nHost: a\r\nX: 1\r\nUpgrade: y\r\nConnection: upgrade\r\n\r\n",
+    );
+    let mut block = FieldBlock::default();
+    block
+        .fill(|out| {
+            out.forward_request(&head);
+            out.put("upgrade", b"y")?;
+            out.put_parts("Via", &[b"1.1 ", b"g"])
+        })
+        .expect("fields");
+    let passed = forwarded_request(&head, (uri::Scheme::HTTPS, "b:1"), &block).expect("a request");
+    assert_eq!(passed.uri(), "https://b:1/?q");
+    let fields: Vec<_> =
+        passed.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    assert_eq!(fields, [("x", &b"1"[..]), ("via", b"1.1 g")]);
+    assert_eq!(forwarded_request(&head, (uri::Scheme::HTTP, ""), &block).err(), Some(Malformed::Authority));
+    let connect = http1_request("CONNECT c:2 HTTP/1.1\r\nHost: c:2\r\n\r\n");
+    let passed =
+        forwarded_request(&connect, (uri::Scheme::HTTP, "c:2"), &FieldBlock::default()).expect("a request");
+    assert_eq!((passed.uri().scheme(), passed.uri().to_string().as_str()), (None, "c:2"));
+}
+
+#[test]
 fn trailers_of_http1_become_a_map() {
     let mut rx = RxQueue::new();
     rx.push(PoolBuf::copied(
@@ -285,6 +342,7 @@ fn reasons_are_told() {
         Malformed::Status,
         Malformed::TrailerForbidden,
         Malformed::Protocol,
+        Malformed::Http1(Error::HeadTooLarge),
     ] {
         assert_eq!(malformed.to_string(), malformed.reason());
     }

@@ -11,14 +11,15 @@ use super::super::address::{Address, OriginAddress, request_host};
 use super::super::check::{Check, Zero};
 use super::super::dial::DialSpec;
 use super::super::error::NEVER_REACHED;
+use super::super::http_server::MAX_WINDOW;
 use super::super::listen::{ListenSource, ListenSpec};
 use super::super::nearest::{did_you_mean, quoted};
 use super::super::net_addr::{NetAddr, Network};
 use super::super::raw;
-use super::super::unavailable::{NETWORKS_NOT_IN_PROXY, NOT_IN_PROXY, PROTOCOLS_IN_PROXY};
+use super::super::unavailable::{NETWORKS_NOT_IN_PROXY, NOT_IN_PROXY};
 use super::{
-    AccessLog, Balance, DriverChoice, Forwarded, HealthSpec, HostPattern, Limits, ListenerSpec,
-    OriginPoolSpec, OriginSpec, ProxySpec, RouteSpec, RuntimeSpec, Timeouts,
+    AccessLog, Balance, CLIENT_PROTOCOLS, DriverChoice, Forwarded, HealthSpec, HostPattern, Limits,
+    ListenerSpec, ORIGIN_PROTOCOLS, OriginPoolSpec, OriginSpec, ProxySpec, RouteSpec, RuntimeSpec, Timeouts,
 };
 
 impl Check {
@@ -80,12 +81,12 @@ impl Check {
         let listen = self.listen_config(config, &config_path, beside)?;
         if let ListenSource::Address(address) = listen.source() {
             if NETWORKS_NOT_IN_PROXY.contains(&address.network()) {
-                let message = format!("{} carries packets, and HTTP/1.1 is a stream", address.network());
+                let message = format!("{} carries packets, and HTTP is a stream", address.network());
                 self.fault(&owner, message);
             }
             self.taken(owner, address.address(), addresses);
         }
-        Some(listen.with_default_alpn(PROTOCOLS_IN_PROXY))
+        Some(listen.with_default_alpn(CLIENT_PROTOCOLS))
     }
 
     /// What of TLS a proxy does not do.
@@ -99,10 +100,10 @@ impl Check {
             );
         }
         for (index, name) in tls.next_protos.iter().enumerate() {
-            if !PROTOCOLS_IN_PROXY.contains(&name.as_str()) {
+            if !CLIENT_PROTOCOLS.contains(&name.as_str()) {
                 let path = format!("{path}.tls_config.next_protos[{index}]");
-                let known = PROTOCOLS_IN_PROXY.join(", ");
-                self.fault(path, format!("a proxy does not speak {} yet, only {known}", quoted(name)));
+                let known = CLIENT_PROTOCOLS.join(", ");
+                self.fault(path, format!("a proxy does not speak {}, only {known}", quoted(name)));
             }
         }
     }
@@ -198,7 +199,16 @@ impl Check {
             });
         let preserve_host = raw.preserve_host.unwrap_or(defaults.preserve_host);
         let connect = raw.connect.unwrap_or(defaults.connect);
-        RouteSpec { hosts, path_prefix, pool: raw.pool.clone(), forwarded, preserve_host, connect }
+        let client_cert = raw.client_cert.unwrap_or(defaults.client_cert);
+        RouteSpec {
+            hosts,
+            path_prefix,
+            pool: raw.pool.clone(),
+            forwarded,
+            preserve_host,
+            connect,
+            client_cert,
+        }
     }
 
     fn reachable(
@@ -272,7 +282,9 @@ impl Check {
             if !seen.insert(address.clone()) {
                 self.fault(format!("{path}.address"), format!("{address} is already in this pool"));
             }
-            origins.push(OriginSpec { address, dial });
+            let h2c = origin.h2c.unwrap_or(false);
+            self.shared_connections(h2c, &dial, &path);
+            origins.push(OriginSpec { address, dial, h2c });
         }
         origins
     }
@@ -295,7 +307,7 @@ impl Check {
                 Network::Unix.target(Role::Dialled, None)
             }
         });
-        let dial = self.dial_config(raw, path, target).with_default_alpn(PROTOCOLS_IN_PROXY);
+        let dial = self.dial_config(raw, path, target).with_default_alpn(ORIGIN_PROTOCOLS);
         let is_path = matches!(address, Some(OriginAddress::Unix(_) | OriginAddress::UnixAbstract(_)));
         if is_path && dial.tls().is_some_and(|tls| tls.server_name().is_none()) {
             let path = format!("{path}.tls_config.server_name");
@@ -305,6 +317,20 @@ impl Check {
             self.local_fits(address, local, &dial, &format!("{path}.local_address"));
         }
         dial
+    }
+
+    /// What does not go with connections that requests of several clients share, as those of HTTP/2 are.
+    fn shared_connections(&mut self, h2c: bool, dial: &DialSpec, path: &str) {
+        if h2c && dial.tls().is_some() {
+            let message = "it is HTTP/2 in the clear; over TLS, dial_config.tls_config.next_protos says so";
+            self.fault(format!("{path}.h2c"), message);
+        }
+        let is_http2 = h2c || dial.tls().is_some_and(|tls| tls.common().alpn.iter().any(|name| name == "h2"));
+        if is_http2 && dial.proxy_protocol().is_some() {
+            let message =
+                "it names one client for a connection, and those of HTTP/2 carry requests of several";
+            self.fault(format!("{path}.dial_config.proxy_protocol"), message);
+        }
     }
 
     /// A local address of another family than the only target would fail every dial.
@@ -385,7 +411,14 @@ impl Check {
         let header = self.range("limits.header_bytes", raw.header_bytes, HEAD_BYTES);
         let count = self.range("limits.header_count", raw.header_count, HEADER_COUNT);
         let requests = raw.requests_per_connection;
+        let streams = self.range("limits.max_streams", raw.max_streams, 1..=65_536);
+        let stream = self.range("limits.stream_window_bytes", raw.stream_window_bytes, 1..=MAX_WINDOW);
+        let window = 65_535..=MAX_WINDOW;
+        let connection = self.range("limits.connection_window_bytes", raw.connection_window_bytes, window);
         Limits {
+            max_streams: streams.unwrap_or(defaults.max_streams),
+            stream_window_bytes: stream.unwrap_or(defaults.stream_window_bytes),
+            connection_window_bytes: connection.unwrap_or(defaults.connection_window_bytes),
             request_line_bytes: line.unwrap_or(defaults.request_line_bytes),
             header_bytes: header.unwrap_or(defaults.header_bytes),
             header_count: count.unwrap_or(defaults.header_count),

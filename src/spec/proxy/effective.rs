@@ -92,7 +92,7 @@ fn origin(origin: &OriginSpec) -> raw::Origin {
     if let Some(resolver) = &mut config.resolver {
         clear_unavailable(resolver, NOT_IN_PROXY);
     }
-    raw::Origin { address: origin.address.to_string(), dial_config: Some(config) }
+    raw::Origin { address: origin.address.to_string(), dial_config: Some(config), h2c: Some(origin.h2c) }
 }
 
 fn route(route: &RouteSpec) -> raw::Route {
@@ -112,6 +112,7 @@ fn route(route: &RouteSpec) -> raw::Route {
         forwarded: Some(forwarded.into()),
         preserve_host: Some(route.preserve_host),
         connect: Some(route.connect),
+        client_cert: Some(route.client_cert),
     }
 }
 
@@ -173,6 +174,9 @@ fn limits(limits: &Limits) -> raw::Limits {
         header_count: Some(u32::try_from(limits.header_count).unwrap_or(u32::MAX)),
         body_bytes: limits.body_bytes,
         requests_per_connection: limits.requests_per_connection,
+        max_streams: Some(limits.max_streams),
+        stream_window_bytes: Some(limits.stream_window_bytes.into()),
+        connection_window_bytes: Some(limits.connection_window_bytes.into()),
         max_connections: limits.max_connections.map(|count| count as u64),
     }
 }

@@ -184,7 +184,7 @@ fn a_proxy_in_code_says_how_to_listen_and_dial() {
     let address = NetAddr::of_stream(Address::Inet(([127, 0, 0, 1], 0).into()));
     let origin = OriginAddress::Host { host: "a".into(), port: 80 };
     let builder = |listen: ListenSpec, dial: DialSpec| {
-        let origins = vec![OriginSpec { address: origin.clone(), dial }];
+        let origins = vec![OriginSpec { address: origin.clone(), dial, h2c: false }];
         let pool = OriginPoolSpec { origins, ..OriginPoolSpec::new("p", []) };
         ProxySpec::builder().listener_spec("a", listen).route(RouteSpec::new("p")).pool(pool).build()
     };

@@ -466,11 +466,11 @@ fn d23_d24_nothing_in_an_address_is_lost() {
 #[test]
 fn tls_is_never_ignored() {
     let proxy = |text: &str| Spec::from_text(text, Format::Yaml, "f", Some(SpecKind::Proxy));
-    let listener = "{listeners: [{name: a, listenConfig: {addr: ':1', tlsConfig: {certKeyPairs: [{certFile: a, keyFile: b}], nextProtos: [h2]}}}],
+    let listener = "{listeners: [{name: a, listenConfig: {addr: ':1', tlsConfig: {certKeyPairs: [{certFile: a, keyFile: b}], nextProtos: [spdy/3]}}}],
         routes: [{pool: p}], pools: [{name: p, origins: [{address: 'a:1'}]}]}";
-    refused(proxy(listener), &["next_protos[0]: a proxy does not speak \"h2\" yet, only http/1.1"]);
-    let shown = proxy(&listener.replace(", nextProtos: [h2]", "")).expect("in order").effective();
-    assert!(shown.contains("http/1.1"), "{shown}");
+    refused(proxy(listener), &["next_protos[0]: a proxy does not speak \"spdy/3\", only h2, http/1.1"]);
+    let shown = proxy(&listener.replace(", nextProtos: [spdy/3]", "")).expect("in order").effective();
+    assert!(shown.contains("h2") && shown.contains("http/1.1"), "{shown}");
     // D26: enums by number, and what no peer could use.
     refused(dial("tlsConfig: {minVersion: 768}"), &["tls_config.min_version: TLS_VERSION_SSL3 is not safe"]);
     refused(

@@ -102,9 +102,12 @@ impl Exchange<'_> {
         leg: &mut Leg,
         relay: &mut Relay,
     ) -> Poll<Result<(), Trouble>> {
-        let min = self.session.config.spec.runtime().splice_min_bytes;
-        let (left, client) = (leg.stream.conn().remaining_body(), &mut self.session.client);
-        let splice = || leg.stream.stream().transport().splice_to(client.stream().transport());
+        let min = self.visit.config.spec.runtime().splice_min_bytes;
+        let (Some(origin), Some(client)) = (leg.stream.http1(), self.client.http1()) else {
+            return Poll::Pending;
+        };
+        let left = origin.conn().remaining_body();
+        let splice = || origin.stream().transport().splice_to(client.stream().transport());
         ready!(relay.down.poll_stopped(cx, left, min, splice));
         let sent = client.poll_sent(cx, TxLevel::Empty);
         relay.client_full = sent.is_pending();
@@ -121,15 +124,18 @@ impl Exchange<'_> {
         leg: &mut Leg,
         relay: &mut Relay,
     ) -> Poll<Result<(), Trouble>> {
+        let (Some(origin), Some(client)) = (leg.stream.http1(), self.client.http1()) else {
+            return Poll::Pending;
+        };
         loop {
-            let left = leg.stream.conn().remaining_body();
+            let left = origin.conn().remaining_body();
             match ready!(poll_step(&mut relay.down, cx, left, &mut relay.client_full)) {
                 Ok(Step::Passed(count)) => {
-                    leg.stream.conn().body_taken_past(count);
+                    origin.conn().body_taken_past(count);
                     relay.body_bytes += count;
-                    relay.progressed(self.session.shared.core.time());
-                    let counted = self.session.client.conn().body_sent_past(count);
-                    counted.map_err(|error| unpassable(error, relay))?;
+                    relay.progressed(self.visit.shared.core.time());
+                    let counted = client.conn().body_sent_past(count);
+                    counted.map_err(|error| unpassable(error.into(), relay))?;
                 }
                 Ok(Step::Over) => {
                     relay.down = Long::Over;
@@ -153,11 +159,14 @@ impl Exchange<'_> {
         if !relay.body_taken {
             return Poll::Pending;
         }
-        let min = self.session.config.spec.runtime().splice_min_bytes;
-        let (left, client) = (self.session.client.conn().remaining_body(), &mut self.session.client);
-        let splice = || client.stream().transport().splice_to(leg.stream.stream().transport());
+        let min = self.visit.config.spec.runtime().splice_min_bytes;
+        let (Some(origin), Some(client)) = (leg.stream.http1(), self.client.http1()) else {
+            return Poll::Pending;
+        };
+        let left = client.conn().remaining_body();
+        let splice = || client.stream().transport().splice_to(origin.stream().transport());
         ready!(relay.up.poll_stopped(cx, left, min, splice));
-        let sent = leg.stream.poll_sent(cx, TxLevel::Empty);
+        let sent = origin.poll_sent(cx, TxLevel::Empty);
         relay.origin_full = sent.is_pending();
         match ready!(sent) {
             Ok(()) => relay.up.start_moving(),
@@ -175,13 +184,16 @@ impl Exchange<'_> {
         relay: &mut Relay,
     ) -> Poll<Result<(), Trouble>> {
         loop {
-            let left = self.session.client.conn().remaining_body();
+            let (Some(origin), Some(client)) = (leg.stream.http1(), self.client.http1()) else {
+                return Poll::Pending;
+            };
+            let left = client.conn().remaining_body();
             match ready!(poll_step(&mut relay.up, cx, left, &mut relay.origin_full)) {
                 Ok(Step::Passed(count)) => {
-                    self.session.client.conn().body_taken_past(count);
-                    relay.progressed(self.session.shared.core.time());
-                    let counted = leg.stream.conn().body_sent_past(count);
-                    counted.map_err(Trouble::Unsendable)?;
+                    client.conn().body_taken_past(count);
+                    relay.progressed(self.visit.shared.core.time());
+                    let counted = origin.conn().body_sent_past(count);
+                    counted.map_err(|error| Trouble::Unsendable(error.into()))?;
                 }
                 Ok(Step::Over) => {
                     self.end_long_request(relay);
@@ -203,8 +215,9 @@ impl Exchange<'_> {
     pub(super) fn end_long_request(&mut self, relay: &mut Relay) {
         if let Long::Moving(splice) = std::mem::take(&mut relay.up)
             && splice.under_way() > 0
+            && let Some(client) = self.client.http1()
         {
-            self.session.client.conn().body_taken_past(splice.under_way());
+            client.conn().body_taken_past(splice.under_way());
         }
     }
 }

@@ -10,20 +10,20 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::StatusCode;
-use ringport::http::ClientError;
 use ringport::net::DeadlineError;
-use ringport::proto::http1::{BodyLen, ClientEvent, FieldWriter, RemainingBody, SendError, ServerEvent};
+use ringport::proto::http_conn::SendError;
+use ringport::proto::http1::{BodyLen, FieldWriter, RemainingBody};
+use ringport::proto::http2;
 use ringport::runtime::TxLevel;
 use ringport_platform::core::CoreTime;
 
 use super::long::Long;
 use super::trouble::Trouble;
 use super::{Exchange, Leg};
+use crate::proxy::downstream::RequestEvent;
 use crate::proxy::fields::put_response_fields;
 use crate::proxy::session::{DRAIN_BYTES, HIGH_WATER};
-
-/// Bytes of a response that may be passed on before the client is asked again whether it reads.
-const CHECK_BYTES: usize = 64 * 1024;
+use crate::proxy::upstream::{OriginError, ResponseEvent};
 
 /// How far the relay is.
 pub(super) struct Relay {
@@ -107,14 +107,14 @@ impl Exchange<'_> {
         }
         // Last, because only who waits must know that nobody waits for it any more.
         if relay.request_ended {
-            while let Poll::Ready(error) = self.session.client.poll_gone(cx) {
+            while let Poll::Ready(error) = self.client.poll_gone(cx) {
                 // Nothing is asked of the client now, so it is late with nothing.
                 if !matches!(DeadlineError::of(&error), Some(DeadlineError::Read(_))) {
                     return Poll::Ready(Err(Trouble::of_client(&error)));
                 }
             }
         }
-        let timeouts = self.session.config.spec.timeouts();
+        let timeouts = self.visit.config.spec.timeouts();
         let limit = if relay.client_full || relay.origin_full {
             timeouts.write_idle
         } else if relay.response_began || !(relay.request_ended || self.awaits_continue(relay)) {
@@ -123,16 +123,14 @@ impl Exchange<'_> {
             response_timeout
         };
         loop {
-            self.session.timer.reset_to(relay.last_progress + limit);
-            ready!(self.session.timer.poll_elapsed(cx));
+            self.visit.timer.reset_to(relay.last_progress + limit);
+            ready!(self.visit.timer.poll_elapsed(cx));
             // Bytes that the slow side has taken meanwhile make no event.
-            let slow = if relay.client_full { self.session.client.stream() } else { leg.stream.stream() };
-            let slow = slow.transport().inner().inner().sock();
-            let unsent = slow.unsent() + slow.unacknowledged();
+            let unsent = if relay.client_full { self.client.unsent() } else { leg.stream.unsent() };
             if !(relay.client_full || relay.origin_full) || relay.unsent == Some(unsent) {
                 return Poll::Ready(Err(self.too_slow(relay)));
             }
-            relay.progressed(self.session.shared.core.time());
+            relay.progressed(self.visit.shared.core.time());
             relay.unsent = Some(unsent);
         }
     }
@@ -152,7 +150,7 @@ impl Exchange<'_> {
         if relay.response_began {
             return Trouble::Cut("idle for too long".to_owned());
         }
-        self.session.shared.stats.origin_timeouts.inc();
+        self.visit.shared.stats.origin_timeouts.inc();
         Trouble::ResponseTimeout
     }
 
@@ -182,35 +180,31 @@ impl Exchange<'_> {
                     }
                 }
             }
-            let event = match self.session.client.poll_event(cx) {
+            let event = match self.client.poll_event(cx) {
                 Poll::Pending => {
                     ready!(self.poll_begin_request(cx, leg, relay));
                     continue;
                 }
-                Poll::Ready(event) => event.map_err(Trouble::of_request)?,
+                Poll::Ready(event) => event?,
             };
-            relay.progressed(self.session.shared.core.time());
+            relay.progressed(self.visit.shared.core.time());
             let mut sent = match event {
-                ServerEvent::Data(data) => {
+                RequestEvent::Data(data) => {
                     relay.body_taken = true;
                     leg.stream.send_data(data)
                 }
-                ServerEvent::Trailers(trailers) => {
+                RequestEvent::Trailers(trailers) => {
                     relay.body_taken = true;
                     relay.request_trailed = true;
-                    leg.stream.send_trailers(trailers.iter())
+                    leg.stream.send_trailers(trailers)
                 }
-                ServerEvent::End | ServerEvent::Paused => {
+                RequestEvent::End => {
                     relay.request_ended = true;
                     if relay.request_trailed { Ok(()) } else { leg.stream.finish() }
                 }
-                // Neither comes once the head was read; after a switch the tunnel takes over.
-                ServerEvent::NeedInput
-                | ServerEvent::Head(..)
-                | ServerEvent::Tunnel(_)
-                | ServerEvent::Closed => return Poll::Pending,
+                RequestEvent::Nothing => return Poll::Pending,
             };
-            if sent.is_ok() && self.session.client.conn().take_end() {
+            if sent.is_ok() && !relay.request_ended && self.client.take_end() {
                 relay.request_ended = true;
                 sent = if relay.request_trailed { Ok(()) } else { leg.stream.finish() };
             }
@@ -227,10 +221,10 @@ impl Exchange<'_> {
     /// them, then lies in memory of its own, so that all of the pool's chunks come back. Only where the pool runs short;
     /// what was kept before lies in less than half of its chunks.
     fn relieve_pool(&mut self, leg: &mut Leg) {
-        if self.session.shared.core.pool().under_pressure() {
+        if self.visit.shared.core.pool().under_pressure() {
             self.head.compact();
-            self.session.client.compact();
-            leg.stream.stream().rx().compact();
+            self.client.compact();
+            leg.stream.compact();
         }
     }
 
@@ -246,10 +240,10 @@ impl Exchange<'_> {
                 ready!(self.poll_long_response(cx, leg, relay))?;
             }
             let done = relay.response_ended || relay.tunnel;
-            if done || relay.client_full || relay.unchecked >= CHECK_BYTES {
-                match self.session.client.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
+            if done || relay.client_full || relay.unchecked >= self.client.unchecked_bytes() {
+                match self.client.poll_sent(cx, TxLevel::Below(HIGH_WATER)) {
                     Poll::Ready(Ok(())) => (relay.client_full, relay.unchecked) = (false, 0),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Trouble::of_client(&error))),
+                    Poll::Ready(Err(trouble)) => return Poll::Ready(Err(trouble)),
                     Poll::Pending => {
                         relay.client_full = true;
                         self.relieve_pool(leg);
@@ -263,9 +257,7 @@ impl Exchange<'_> {
             let event = match leg.stream.poll_event(cx) {
                 Poll::Pending => {
                     // All that came in one turn goes out together.
-                    if self.session.client.has_output()
-                        && let Err(error) = self.session.client.start_send()
-                    {
+                    if let Err(error) = self.client.start_send() {
                         return Poll::Ready(Err(Trouble::of_client(&error)));
                     }
                     self.relieve_pool(leg);
@@ -276,22 +268,24 @@ impl Exchange<'_> {
                 Poll::Ready(Err(error)) if relay.response_began => {
                     return Poll::Ready(Err(Trouble::Cut(error.to_string())));
                 }
-                Poll::Ready(Err(ClientError::Io(error))) if DeadlineError::of(&error).is_some() => {
-                    self.session.shared.stats.origin_timeouts.inc();
+                Poll::Ready(Err(error)) if error.is_late() => {
+                    self.visit.shared.stats.origin_timeouts.inc();
                     return Poll::Ready(Err(Trouble::ResponseTimeout));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Trouble::Broken(error))),
             };
             // An informational head is no answer: only the first 100 moves something, as the body may come now.
             let moves = match &event {
-                ClientEvent::Informational(head) => head.status() == StatusCode::CONTINUE && !relay.continued,
+                ResponseEvent::Informational(head) => {
+                    head.status() == StatusCode::CONTINUE && !relay.continued
+                }
                 _ => true,
             };
             if moves {
-                relay.progressed(self.session.shared.core.time());
+                relay.progressed(self.visit.shared.core.time());
             }
             let mut passed = self.pass_on(event, leg, relay);
-            if passed.is_ok() && leg.stream.conn().take_end() {
+            if passed.is_ok() && !relay.response_ended && leg.stream.take_end() {
                 passed = self.pass_end(relay);
             }
             if let Err(error) = passed {
@@ -300,15 +294,15 @@ impl Exchange<'_> {
         }
     }
 
-    fn pass_on(&mut self, event: ClientEvent, leg: &mut Leg, relay: &mut Relay) -> Result<(), Trouble> {
-        let client = &mut self.session.client;
+    fn pass_on(&mut self, event: ResponseEvent, leg: &mut Leg, relay: &mut Relay) -> Result<(), Trouble> {
+        let client = &mut self.client;
         let sent = match event {
-            ClientEvent::Informational(head) => {
+            ResponseEvent::Informational(head) => {
                 relay.continued |= head.status() == StatusCode::CONTINUE;
-                let shared = &self.session.shared;
+                let shared = &self.visit.shared;
                 client.send_informational_with(head.status(), |out| put_response_fields(out, &head, shared))
             }
-            ClientEvent::Head(head, len) => {
+            ResponseEvent::Head(head, len) => {
                 let status = head.status();
                 let len = match len {
                     // RFC 9110 8.6: a 204 has none, whatever the origin says.
@@ -319,12 +313,12 @@ impl Exchange<'_> {
                 };
                 relay.tunnel = len == BodyLen::Tunnel;
                 if !relay.tunnel
-                    && (self.session.door.is_draining()
-                        || matches!(client.conn().remaining_body(), RemainingBody::Known(left) if left > DRAIN_BYTES))
+                    && (self.visit.door.is_draining()
+                        || matches!(client.remaining_body(), RemainingBody::Known(left) if left > DRAIN_BYTES))
                 {
-                    client.conn().close_after_response();
+                    client.close_after_response();
                 }
-                let shared = &self.session.shared;
+                let shared = &self.visit.shared;
                 let fields = |out: &mut FieldWriter<'_>| put_response_fields(out, &head, shared);
                 let sent = match leg.stream.take_body() {
                     Some(body) => {
@@ -337,19 +331,18 @@ impl Exchange<'_> {
                 relay.status = if sent.is_ok() { status.as_u16() } else { 0 };
                 sent
             }
-            ClientEvent::Data(data) => {
+            ResponseEvent::Data(data) => {
                 relay.body_bytes += data.len() as u64;
                 relay.unchecked += data.len();
                 client.send_data(data)
             }
-            ClientEvent::Trailers(trailers) => {
+            ResponseEvent::Trailers(trailers) => {
                 relay.response_trailed = true;
-                client.send_trailers(trailers.iter())
+                client.send_trailers(trailers)
             }
-            ClientEvent::End => return self.pass_end(relay),
-            // A tunnel's bytes come behind its head only, and are not read here.
-            ClientEvent::Closed | ClientEvent::NeedInput | ClientEvent::Tunnel(_) => {
-                let gone = ClientError::Protocol(ringport::proto::http1::Error::Incomplete);
+            ResponseEvent::End => return self.pass_end(relay),
+            ResponseEvent::Gone => {
+                let gone = OriginError::incomplete();
                 return Err(if relay.response_began {
                     Trouble::Cut(gone.to_string())
                 } else {
@@ -364,11 +357,14 @@ impl Exchange<'_> {
 
     fn pass_end(&mut self, relay: &mut Relay) -> Result<(), Trouble> {
         relay.response_ended = true;
-        let sent = if relay.response_trailed { Ok(()) } else { self.session.client.finish() };
+        let sent = if relay.response_trailed { Ok(()) } else { self.client.finish() };
         sent.map_err(|error| unpassable(error, relay))
     }
 }
 
 pub(super) fn unpassable(error: SendError, relay: &Relay) -> Trouble {
+    if error == SendError::Http2(http2::SendError::Gone) {
+        return Trouble::ClientGone;
+    }
     if relay.response_began { Trouble::Cut(error.to_string()) } else { Trouble::Unpassable(error) }
 }

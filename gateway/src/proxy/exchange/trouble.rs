@@ -1,23 +1,27 @@
 //! What goes wrong with a request, and whose doing it is.
 
 use std::io;
+use std::rc::Rc;
 
-use ringport::http::{ClientError, ServeError};
+use http::StatusCode;
+use ringport::http::{ExchangeError, ServeError};
 use ringport::net::tls::{HandshakeError, TlsDialError};
 use ringport::net::{DeadlineError, DialError, DialErrorKind};
-use ringport::proto::http1::SendError;
+use ringport::proto::http_conn::SendError;
+
+use crate::proxy::upstream::OriginError;
 
 /// What went wrong with an attempt, and what the log calls it.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(in crate::proxy) enum Trouble {
     NoOrigin,
     /// Whatever keeps a connection from being made.
-    Refused(Box<TlsDialError>),
+    Refused(Rc<TlsDialError>),
     ConnectTimeout,
     /// This process has no descriptor or memory for a connection: no fault of the origin.
-    Shortage(Box<TlsDialError>),
+    Shortage(Rc<TlsDialError>),
     /// The connection broke or spoke nonsense before the head of a final response.
-    Broken(ClientError),
+    Broken(OriginError),
     /// The origin's response cannot be said to a client.
     Unpassable(SendError),
     ResponseTimeout,
@@ -25,6 +29,8 @@ pub(super) enum Trouble {
     RequestTimeout,
     /// The client's body broke the rules.
     BadRequest(ringport::proto::http1::Error),
+    /// That of a client of HTTP/2 broke a limit, or was too slow: how it is answered.
+    BadBody(StatusCode),
     /// The client went away.
     ClientGone,
     /// The client reads nothing of its response.
@@ -41,7 +47,7 @@ pub(super) enum Trouble {
 
 impl Trouble {
     /// What an error of the client's connection comes to.
-    pub(super) fn of_client(error: &io::Error) -> Self {
+    pub(in crate::proxy) fn of_client(error: &io::Error) -> Self {
         match DeadlineError::of(error) {
             Some(DeadlineError::Read(_)) => Trouble::RequestTimeout,
             Some(DeadlineError::Write(_)) => Trouble::ClientStalled,
@@ -51,7 +57,7 @@ impl Trouble {
     }
 
     /// What a request that cannot be read to its end comes to.
-    pub(super) fn of_request(error: ServeError) -> Self {
+    pub(in crate::proxy) fn of_request(error: ServeError) -> Self {
         match error {
             ServeError::Protocol(error) => Trouble::BadRequest(error),
             ServeError::Io(error) => Trouble::of_client(&error),
@@ -59,17 +65,26 @@ impl Trouble {
         }
     }
 
+    /// What a stream of a client comes to that goes no further.
+    pub(in crate::proxy) fn of_exchange(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::BadBody(status) => Trouble::BadBody(status),
+            ExchangeError::TimedOut => Trouble::RequestTimeout,
+            _ => Trouble::ClientGone,
+        }
+    }
+
     /// What a dial that failed comes to.
-    pub(super) fn of_dial(error: TlsDialError) -> Self {
-        match &error {
-            _ if error.is_shortage() => Trouble::Shortage(Box::new(error)),
+    pub(super) fn of_dial(error: Rc<TlsDialError>) -> Self {
+        match &*error {
+            _ if error.is_shortage() => Trouble::Shortage(error),
             TlsDialError::Handshake { error: HandshakeError::TimedOut, .. } => Trouble::ConnectTimeout,
             TlsDialError::Dial(dial) => match dial.kind() {
                 DialErrorKind::TimedOut(_) => Trouble::ConnectTimeout,
                 DialErrorKind::Resolve(_) => Trouble::NoOrigin,
-                _ => Trouble::Refused(Box::new(error)),
+                _ => Trouble::Refused(error),
             },
-            _ => Trouble::Refused(Box::new(error)),
+            _ => Trouble::Refused(error),
         }
     }
 
@@ -84,6 +99,7 @@ impl Trouble {
             Trouble::ResponseTimeout => "response-timeout".to_owned(),
             Trouble::RequestTimeout => "request-timeout".to_owned(),
             Trouble::BadRequest(error) => format!("bad-request ({error})"),
+            Trouble::BadBody(status) => format!("bad-request ({status})"),
             Trouble::ClientGone => "client-gone".to_owned(),
             Trouble::ClientStalled => "client-stalled".to_owned(),
             Trouble::ClientDeadline => "client-deadline".to_owned(),
@@ -96,6 +112,18 @@ impl Trouble {
     /// Whether the origin never saw the request.
     pub(super) fn is_unsent(&self) -> bool {
         matches!(self, Trouble::Refused(_) | Trouble::ConnectTimeout)
+    }
+
+    /// Whether the origin has said that it did nothing about the request, or takes no more of them on this connection.
+    pub(super) fn is_unprocessed(&self) -> bool {
+        use ringport::proto::http2::SendError as Unsent;
+        match self {
+            Trouble::Broken(error) => error.is_unprocessed(),
+            Trouble::Unsendable(SendError::Http2(error)) => {
+                matches!(error, Unsent::Closing | Unsent::TooManyStreams | Unsent::Gone)
+            }
+            _ => false,
+        }
     }
 
     /// Whether it counts against the origin's health. What a client does never counts.
@@ -120,8 +148,7 @@ impl Trouble {
 
     /// Whether the connection ended before it said anything: on a kept one the origin's own idle timeout looks so.
     pub(super) fn is_silent_end(&self) -> bool {
-        use ringport::proto::http1::Error;
-        matches!(self, Trouble::Broken(ClientError::Io(_) | ClientError::Protocol(Error::Incomplete)))
+        matches!(self, Trouble::Broken(error) if error.is_silent_end())
     }
 }
 
