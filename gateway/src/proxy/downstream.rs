@@ -333,8 +333,13 @@ impl Downstream<'_> {
     #[inline]
     pub(super) fn start_send(&mut self) -> io::Result<()> {
         match self {
-            Downstream::Http1(client) if !client.has_output() => Ok(()),
-            Downstream::Http1(client) => client.start_send(),
+            Downstream::Http1(client) => {
+                if client.has_output() {
+                    client.start_send()
+                } else {
+                    Ok(())
+                }
+            }
             // The connection's own task does.
             Downstream::Http2(_) => Ok(()),
         }

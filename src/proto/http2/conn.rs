@@ -49,6 +49,8 @@ pub struct Conn {
     draining: bool,
     /// The place of the stream that was opened last, while it waits in h2, which opens no other before.
     opening: Option<usize>,
+    /// No stream of a client has a higher number.
+    pub(super) last_stream: u32,
     told: Told,
     keep_alive: Option<Liveness>,
     ping: Option<PingPong>,
@@ -88,12 +90,8 @@ impl Conn {
     /// The client's side of a fresh connection. Requests may be opened at once.
     pub fn client(spec: Spec, now: Instant) -> Self {
         let spec = spec.clamped();
-        Conn::client_by(&spec.client_builder(), spec, now)
-    }
-
-    pub(super) fn client_by(builder: &client::Builder, spec: Spec, now: Instant) -> Self {
         let (io, pipe) = pipe(Meter::client(spec.budgets, now), &spec, now);
-        let mut handshake = std::pin::pin!(builder.handshake(io));
+        let mut handshake = std::pin::pin!(spec.client_builder().handshake(io));
         let Poll::Ready(Ok((requests, conn))) =
             handshake.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         else {
@@ -124,6 +122,7 @@ impl Conn {
             eof: false,
             draining: false,
             opening: None,
+            last_stream: LAST_STREAM,
             told: Told::default(),
             keep_alive,
             ping: None,
@@ -353,7 +352,7 @@ impl Conn {
         })?;
         let is_opening = requests.poll_ready(cx).is_pending();
         let number = send.stream_id().as_u32();
-        if number >= LAST_STREAM {
+        if number >= self.last_stream {
             self.drain();
         }
         let id = self.add(number, method, Rx::Response(response), tx);
