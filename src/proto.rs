@@ -18,6 +18,7 @@ pub mod happy_eyeballs;
 pub mod http1;
 pub mod http2;
 pub mod http_conn;
+pub mod http_date;
 pub mod mapping;
 pub mod proxy_protocol;
 pub mod tls;

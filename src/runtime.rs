@@ -11,7 +11,7 @@ pub mod native;
 use std::future::Future;
 use std::io;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 pub use ringport_platform::datagram::{Ecn, Received, RecvMeta, Transmit};
@@ -228,6 +228,9 @@ pub trait Runtime: Clone + 'static {
 
     /// The time, at most one turn of the loop old.
     fn now(&self) -> Instant;
+
+    /// The time of day, as the system says it now.
+    fn time_of_day(&self) -> SystemTime;
 
     /// Starts a task on this thread. A panic in it ends that task alone. It is dropped with the runtime if it has not
     /// ended.

@@ -35,6 +35,7 @@ use std::time::Duration;
 use http::Version;
 use ringport::net::Bounded;
 use ringport::net::tls::Link;
+use ringport::proto::http_date::HttpDate;
 use ringport::proto::http1::{self, Authority, FieldWriter};
 use ringport::runtime::native::Native;
 use ringport::spec::ProxySpec;
@@ -47,7 +48,7 @@ use ringport_platform::signal::{Signal, Signals};
 use ringport_platform::socket;
 
 use config::{Config, Snapshot};
-use date::{Clock, HttpDate};
+use date::Clock;
 use fields::Via;
 use listeners::{Bound, CoreListener};
 use log::LogSender;

@@ -11,6 +11,8 @@ pub mod exec;
 pub mod fd;
 pub mod file;
 pub mod launch;
+#[cfg(feature = "measure")]
+pub mod measure;
 pub mod mesh;
 pub mod names;
 pub mod op;

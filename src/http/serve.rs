@@ -26,10 +26,12 @@
 //!
 //! What bad input gets is said by the machines ([`proto::http1`](crate::proto::http1), [`proto::http2`](crate::proto::http2)); in
 //! HTTP/1.1 with a response that says why, and `Connection: close`. A head that is too slow gets 408, a body 408 where the handler had
-//! not answered, too long a body 413, a request that takes too long as a whole 503. A client that takes nothing is reset.
-//! Deadlines are looked at once in a while, not set for each request: each may come late by as much as the shortest of them.
+//! not answered, too long a body 413, a request that takes too long as a whole 503, one that is not safe and came as early data
+//! 425 (RFC 8470). A client that takes nothing is reset. Deadlines are looked at once in a while, not set for each request:
+//! each may come late by as much as the shortest of them.
 
 mod connection;
+mod date;
 mod exchange;
 #[cfg(feature = "tower")]
 mod service;
@@ -42,17 +44,19 @@ use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use ringport_platform::process;
 
 use self::connection::Connection;
+use self::date::DateClock;
 pub use self::exchange::{Exchange, ExchangeError};
 #[cfg(feature = "tower")]
 pub use self::service::{RequestBody, ServiceHandler};
 use self::shared::Shared;
 use crate::net::tls::{Link, TlsAcceptor, TlsListenError, TlsListenPart};
 use crate::net::{AcceptError, Bounded, ListenError, ListenHandle, Listener, Peer, Stream};
+use crate::proto::http_date::HttpDate;
 use crate::runtime::{LocalAddr, Runtime};
 use crate::spec::{HttpLimits, HttpProtocol, HttpServerSpec, HttpTimeouts};
 
@@ -115,6 +119,8 @@ pub struct ConnectionSpec {
     pub limits: HttpLimits,
     /// How long it waits; `drain` is of a server as a whole.
     pub timeouts: HttpTimeouts,
+    /// Whether responses get a `Date` that have none.
+    pub sends_date: bool,
 }
 
 impl ConnectionSpec {
@@ -143,7 +149,7 @@ pub struct ConnectionHandle(Rc<Shared>);
 impl<R: Runtime> Connections<R> {
     /// None yet.
     pub fn new(runtime: &R, spec: ConnectionSpec) -> Self {
-        Connections { runtime: runtime.clone(), core: Core::new(spec) }
+        Connections { runtime: runtime.clone(), core: Core::new(runtime, spec) }
     }
 
     /// Answers requests of a connection to its end; the version is what ALPN or the first bytes say. Dropping the future closes
@@ -175,6 +181,8 @@ impl ConnectionHandle {
 /// What the connections of a core have in common.
 struct Core {
     spec: ConnectionSpec,
+    clock: Box<dyn Clock>,
+    date: RefCell<DateClock>,
     /// How often deadlines are looked at.
     tick: Duration,
     draining: Cell<bool>,
@@ -213,11 +221,15 @@ impl<R: Runtime> Server<R> {
     pub fn new(part: ServerPart, runtime: &R) -> Result<Self, ListenError> {
         let ServerPart { spec, part } = part;
         let (listener, acceptor) = part.open_on(runtime)?;
-        let core = Core::new(ConnectionSpec {
-            protocols: spec.protocols().to_vec(),
-            limits: *spec.limits(),
-            timeouts: *spec.timeouts(),
-        });
+        let core = Core::new(
+            runtime,
+            ConnectionSpec {
+                protocols: spec.protocols().to_vec(),
+                limits: *spec.limits(),
+                timeouts: *spec.timeouts(),
+                sends_date: spec.sends_date(),
+            },
+        );
         Ok(Server { runtime: runtime.clone(), core, listener, acceptor: acceptor.map(Rc::new) })
     }
 
@@ -332,14 +344,32 @@ impl fmt::Debug for ServerHandle {
     }
 }
 
+/// What is asked of a runtime whose type is of no interest.
+trait Clock {
+    fn now(&self) -> Instant;
+    fn time_of_day(&self) -> SystemTime;
+}
+
+impl<R: Runtime> Clock for R {
+    fn now(&self) -> Instant {
+        Runtime::now(self)
+    }
+
+    fn time_of_day(&self) -> SystemTime {
+        Runtime::time_of_day(self)
+    }
+}
+
 impl Core {
-    fn new(spec: ConnectionSpec) -> Rc<Self> {
+    fn new(runtime: &impl Runtime, spec: ConnectionSpec) -> Rc<Self> {
         let timeouts = spec.timeouts();
         let spans = [timeouts.header, timeouts.body_idle, timeouts.write_idle, timeouts.keep_alive_idle];
         let tick = spans.into_iter().chain(timeouts.request).min().unwrap_or(timeouts.header);
         Rc::new(Core {
             tick,
             spec,
+            clock: Box::new(runtime.clone()),
+            date: RefCell::default(),
             draining: Cell::new(false),
             cut: Cell::new(false),
             seats: RefCell::default(),
@@ -347,6 +377,16 @@ impl Core {
             taken: Cell::new(0),
             waiter: RefCell::default(),
         })
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// What responses say; `None` where the spec wants none.
+    fn date(&self) -> Option<HttpDate> {
+        let date = || self.date.borrow_mut().at(self.clock.now(), || self.clock.time_of_day());
+        self.spec.sends_date.then(date)
     }
 
     fn wait(&self, cx: &Context<'_>) {

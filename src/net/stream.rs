@@ -6,13 +6,19 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
+use ringport_platform::timer::later;
 
-use crate::runtime::{ConnectAddr, Listener, LocalAddr, Runtime, Transport, TxLevel};
+use crate::runtime::{ConnectAddr, Listener, LocalAddr, Runtime, Timer, Transport, TxLevel};
 
 /// Unsent bytes above which [`Stream::send`] waits.
 const HIGH_WATER: usize = 256 * 1024;
+
+/// How long, and how much, [`Stream::linger`] reads on.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1 << 20;
 
 /// A connected byte stream.
 ///
@@ -241,6 +247,39 @@ impl<T: Transport> Stream<T> {
     pub async fn shutdown(&mut self) -> io::Result<()> {
         self.start_send()?;
         poll_fn(|cx| self.transport.poll_shutdown(cx)).await
+    }
+
+    /// Ends a connection whose peer may still be sending: sends what waits, which may take `timeout`, ends our side, and throws
+    /// away what comes for a moment, 2 s and 1 MiB at most. Closed with unread bytes, the connection would be reset, and the peer
+    /// would lose what was sent last. RFC 9112 9.6. Drop the stream then.
+    pub async fn linger<R: Runtime>(&mut self, runtime: &R, timeout: Duration) {
+        if self.start_send().is_err() {
+            return;
+        }
+        let mut timer = runtime.timer(later(runtime.now(), timeout));
+        let ended = poll_fn(|cx| match self.transport.poll_shutdown(cx) {
+            Poll::Ready(ended) => Poll::Ready(ended.is_ok()),
+            Poll::Pending => timer.poll_elapsed(cx).map(|()| false),
+        });
+        if !ended.await {
+            return;
+        }
+        timer.reset(later(runtime.now(), LINGER_TIME));
+        let mut left = LINGER_BYTES;
+        poll_fn(|cx| {
+            while left > 0 {
+                let waiting = self.rx.len();
+                self.rx.consume(waiting);
+                left = left.saturating_sub(waiting);
+                match self.poll_fill(cx, LINGER_BYTES) {
+                    Poll::Ready(Ok(true)) => {}
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return timer.poll_elapsed(cx),
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// The peer's address. One system call.

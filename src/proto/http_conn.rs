@@ -454,14 +454,21 @@ impl HttpConn {
         matches!(self, HttpConn::Http1(http1) if http1.conn.can_respond())
     }
 
-    /// Answers what could not be read, and reads nothing more.
-    pub fn refuse(&mut self, status: StatusCode, reason: &'static str, tx: &mut TxQueue) {
+    /// Answers what could not be read, with `reason` as text, and reads nothing more.
+    pub fn refuse<'a>(
+        &mut self,
+        status: StatusCode,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        reason: &'static str,
+        tx: &mut TxQueue,
+    ) {
         if let HttpConn::Http1(http1) = self {
             http1.conn.stop_reading();
             // Without a request that waits for it nothing is written.
-            let _ = http1
-                .conn
-                .send_response_with(status, reason, tx, |out| out.put("content-type", b"text/plain"));
+            let _ = http1.conn.send_response_with(status, reason, tx, |out| {
+                out.put("content-type", b"text/plain")?;
+                fields.into_iter().try_for_each(|(name, value)| out.put(name, value))
+            });
         }
     }
 

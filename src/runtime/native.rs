@@ -8,7 +8,7 @@ mod start;
 use std::future::Future;
 use std::io;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 pub use ringport_platform::buf::PoolSpec;
 use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
@@ -70,6 +70,11 @@ impl Runtime for Native {
 
     fn now(&self) -> Instant {
         self.core.now()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the runtime that it comes from")]
+    fn time_of_day(&self) -> SystemTime {
+        SystemTime::now()
     }
 
     fn spawn(&self, future: impl Future<Output = ()> + 'static) {

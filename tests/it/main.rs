@@ -14,9 +14,13 @@ mod examples;
 mod golden;
 mod http2;
 mod http2_client;
+mod http_floods;
 mod http_hyper;
 mod http_own;
+mod http_peers;
 mod http_server;
+mod http_smuggling;
+mod http_wire;
 mod hyper_io;
 mod listener_life;
 mod packet;
@@ -29,3 +33,7 @@ mod streams;
 mod tls;
 mod tls_peers;
 mod ways;
+
+/// For cases that say what may be allocated.
+#[global_allocator]
+static ALLOCATOR: ringport_platform::measure::CountingAlloc = ringport_platform::measure::CountingAlloc;

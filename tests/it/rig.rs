@@ -30,6 +30,8 @@ pub(crate) struct Rig {
     pub(crate) core: CoreSpec,
     /// Tasks that panic.
     pub(crate) panics: u64,
+    /// How long the case may take; [`PATIENCE`] unless it says otherwise.
+    pub(crate) patience: Option<Duration>,
     /// Whether the end of the core may cut tasks and reset sockets: the case looks at the report itself.
     pub(crate) cut: bool,
 }
@@ -76,7 +78,9 @@ impl Rig {
         println!("driver: {}", kind.name());
         let core = Core::new(driver, pool.clone(), stats.clone(), self.core);
         let runtime = Native::new(core.clone());
-        let end = core.block_on(core.timeout(PATIENCE, case(runtime))).expect("the driver works");
+        let end = core
+            .block_on(core.timeout(self.patience.unwrap_or(PATIENCE), case(runtime)))
+            .expect("the driver works");
         end.unwrap_or_else(|_| panic!("the case hangs; {}", state(&stats)));
         let report = core.shutdown(PATIENCE).expect("the driver works");
         drop(core);

@@ -238,3 +238,114 @@ fn haproxy_as_client() {
         }
     });
 }
+
+/// Answers one request a connection, plainly, over either version, with sessions that go on.
+const NGINX: &str = "daemon off; master_process off; pid $/pid; error_log stderr crit;
+events { worker_connections 64; }
+http { access_log off; client_body_temp_path $/t1; proxy_temp_path $/t2; fastcgi_temp_path $/t3; uwsgi_temp_path $/t4;
+scgi_temp_path $/t5; ssl_certificate $/server.pem; ssl_certificate_key $/server.key; ssl_session_cache shared:s:1m;
+server { listen unix:$/nginx.sock ssl; SERVER location / { return 200 through; } } }
+";
+
+#[test]
+fn nginx_as_server() {
+    each(async |runtime| {
+        let (folder, _) = Folder::usual();
+        for (server, fields) in [
+            ("ssl_protocols TLSv1.2;", ""),
+            ("ssl_protocols TLSv1.3;", ""),
+            (
+                "ssl_protocols TLSv1.3; ssl_verify_client on; ssl_client_certificate $/ca.pem;",
+                "certKeyPairs: [{certFile: $/client.pem, keyFile: $/client.key}], ",
+            ),
+        ] {
+            let text = NGINX.replace("SERVER", server).replace("$/", &folder.path(""));
+            folder.write("nginx.conf", &text);
+            let command = format!("-c {} -e stderr", folder.path("nginx.conf"));
+            let Some(nginx) = Program::start("nginx", &command) else { return };
+            let fields = format!("tlsConfig: {{serverName: localhost, {fields}");
+            let dialer = dialer(&runtime, &folder.dial(&DIAL.replace("tlsConfig: {", &fields)));
+            let target = format!("unix://{}", folder.path("nginx.sock")).parse().expect("a target");
+            for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+                let mut stream = dialled(&dialer, &target).await;
+                assert_eq!(stream.transport().tls().expect("TLS").kind, kind, "{server}");
+                stream.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.expect("open");
+                let mut said = Vec::new();
+                while let Some(bytes) = stream.recv().await.expect("it ends with close_notify") {
+                    said.extend_from_slice(&bytes);
+                }
+                assert!(said.starts_with(b"HTTP/1.1 200 ") && said.ends_with(b"through"), "{server}");
+            }
+            drop(nginx);
+            std::fs::remove_file(folder.path("nginx.sock")).expect("it listened");
+        }
+    });
+}
+
+/// The port that the kernel gave a program which was told to take any.
+fn port_of(process: u32) -> Option<u16> {
+    let folder = std::fs::read_dir(format!("/proc/{process}/fd")).ok()?;
+    let links = folder.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let sockets: Vec<String> = links
+        .filter_map(|link| {
+            let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
+            Some(inode)
+        })
+        .collect();
+    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // 0A is LISTEN.
+        let is_ours = fields[3] == "0A" && sockets.iter().any(|inode| inode == fields[9]);
+        let port = fields[1].rsplit(':').next().filter(|_| is_ours)?;
+        u16::from_str_radix(port, 16).ok()
+    })
+}
+
+#[test]
+fn gnutls_as_server() {
+    each(async |runtime| {
+        let (folder, _) = Folder::usual();
+        for (arguments, fields, alpn) in [
+            ("--priority=NORMAL:-VERS-ALL:+VERS-TLS1.2", "", None),
+            ("--priority=NORMAL:-VERS-ALL:+VERS-TLS1.3", "", None),
+            ("--alpn=http/1.1", "nextProtos: [h2, http/1.1], ", Some(&b"http/1.1"[..])),
+            (
+                "--require-client-cert --verify-client-cert --x509cafile=$/ca.pem",
+                "certKeyPairs: [{certFile: $/client.pem, keyFile: $/client.key}], ",
+                None,
+            ),
+        ] {
+            let arguments = format!(
+                "--echo --quiet -p 0 --x509certfile=$/server.pem --x509keyfile=$/server.key {arguments}"
+            );
+            let arguments = arguments.replace("$/", &folder.path(""));
+            let Some(gnutls) = Program::start("gnutls-serv", &arguments) else { return };
+            let port = loop {
+                match port_of(gnutls.0.id()) {
+                    Some(port) => break port,
+                    None => turn().await,
+                }
+            };
+            let spec = DIAL.replace("tlsConfig: {", &format!("tlsConfig: {{{fields}"));
+            let dialer = dialer(&runtime, &folder.dial(&spec));
+            let target = format!("tcp://localhost:{port}").parse().expect("a target");
+            for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+                let mut stream = dialled(&dialer, &target).await;
+                let info = stream.transport().tls().expect("TLS");
+                assert_eq!((info.kind, info.alpn), (kind, alpn), "{arguments}");
+                if info.version == rustls::ProtocolVersion::TLSv1_3 {
+                    let ringport::net::tls::Link::Tls(tls) = stream.transport() else { panic!("TLS") };
+                    tls.refresh_keys().expect("TLS 1.3 has it");
+                }
+                stream.send("through it\n").await.expect("open");
+                let mut back = [0; 11];
+                stream.read_exact(&mut back).await.expect("in order");
+                assert_eq!(&back, b"through it\n", "{arguments}");
+                stream.shutdown().await.expect("open");
+                // What it says at its end depends on its version.
+                let _ = stream.recv().await;
+            }
+        }
+    });
+}

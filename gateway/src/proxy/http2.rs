@@ -46,6 +46,7 @@ pub(super) fn connection_spec(spec: &ProxySpec) -> ConnectionSpec {
             request: None,
             drain: timeouts.drain,
         },
+        sends_date: true,
     }
 }
 

@@ -1,23 +1,28 @@
 //! A client's connection, driven by one task.
 
+mod deadlines;
+
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use http::StatusCode;
 use ringport_platform::timer::later;
 
+use self::deadlines::Sending;
+use super::date::dated;
 use super::exchange::Exchange;
 use super::shared::{Over, Shared, Slot, State};
 use super::{Core, Handler, Seat, failed};
 use crate::net::tls::Link;
 use crate::net::{Bounded, Peer, Stream};
-use crate::proto::http_conn::{Error, Event, HttpConn};
+use crate::proto::http_conn::{Error, Event, Head, HttpConn};
 use crate::proto::http1::{self, Limits};
 use crate::proto::http2::{self, Code, Preface, StreamId, detect_preface};
-use crate::runtime::{Runtime, Timer, Transport, TxLevel};
+use crate::runtime::{Runtime, Timer, TxLevel};
 use crate::spec::HttpProtocol;
 
 pub(super) struct Connection<R: Runtime> {
@@ -29,6 +34,9 @@ pub(super) struct Connection<R: Runtime> {
     undecided: bool,
     failed: bool,
     eof: bool,
+    /// Bytes of early data that have not come up yet, and whether what has come up last may be of it.
+    early_bytes: u64,
+    is_early: bool,
     served: u64,
     /// When a head, or the next request, was waited for first; none while one is answered.
     waiting_since: Option<Instant>,
@@ -39,17 +47,6 @@ pub(super) struct Connection<R: Runtime> {
     sending: Sending,
     timer: R::Timer,
     due: Instant,
-}
-
-/// Whether the client takes what is sent.
-#[derive(Default)]
-struct Sending {
-    handed: u64,
-    /// As it was looked at last.
-    unsent: u64,
-    handed_then: u64,
-    stalled_since: Option<Instant>,
-    is_given_up: bool,
 }
 
 /// How a connection ends.
@@ -74,7 +71,9 @@ impl<R: Runtime> Connection<R> {
     ) -> Self {
         let mut stream = stream;
         let now = runtime.now();
-        let alpn = stream.transport().tls().map(|tls| tls.alpn.map(<[u8]>::to_vec));
+        let tls = stream.transport().tls();
+        let early_bytes = tls.as_ref().map_or(0, |tls| tls.early_bytes);
+        let alpn = tls.map(|tls| tls.alpn.map(<[u8]>::to_vec));
         let spec = &core.spec;
         let is_http2 = match &alpn {
             Some(Some(name)) => name == HttpProtocol::Http2.name().as_bytes(),
@@ -83,7 +82,6 @@ impl<R: Runtime> Connection<R> {
         let undecided =
             alpn.is_none() && spec.speaks(HttpProtocol::Http2) && spec.speaks(HttpProtocol::Http1);
         let conn = if is_http2 { core.http2(now) } else { core.http1() };
-        let clock = runtime.clone();
         let state = State {
             conn,
             tx: runtime.tx_queue(),
@@ -97,12 +95,8 @@ impl<R: Runtime> Connection<R> {
             ends: false,
             cut: false,
         };
-        let shared = Rc::new(Shared {
-            state: state.into(),
-            clock: Box::new(move || clock.now()),
-            peer,
-            is_tls: alpn.is_some(),
-        });
+        let shared =
+            Rc::new(Shared { state: state.into(), core: core.clone(), peer, is_tls: alpn.is_some() });
         seat.hold(&shared);
         let due = later(now, core.tick);
         Connection {
@@ -114,6 +108,8 @@ impl<R: Runtime> Connection<R> {
             undecided,
             failed: false,
             eof: false,
+            early_bytes,
+            is_early: early_bytes > 0,
             served: 0,
             waiting_since: Some(now),
             head_since: None,
@@ -139,7 +135,10 @@ impl<R: Runtime> Connection<R> {
         };
         self.shared.state().end_all(Over::Gone);
         match ending {
-            Ending::Orderly => self.linger().await,
+            Ending::Orderly => {
+                let write_idle = self.core.spec.timeouts().write_idle;
+                self.stream.linger(&self.runtime, write_idle).await;
+            }
             Ending::Abort => self.abort().await,
             Ending::Stalled => self.stream.reset(),
             Ending::Gone => {}
@@ -228,33 +227,43 @@ impl<R: Runtime> Connection<R> {
                 Err(error) => return self.fail(&mut state, error),
             };
             state.take_slot(id, now);
-            self.served += 1;
-            (self.waiting_since, self.head_since) = (None, None);
-            if self.core.spec.limits().requests_per_connection.is_some_and(|max| self.served >= max) {
-                state.conn.drain();
-            }
-            let is_http2 = state.conn.is_http2();
-            let is_too_many = is_http2 && {
-                let crate::proto::http_conn::Head::Http2(request) = &head else { unreachable!("of HTTP/2") };
-                request.headers().len() > self.core.spec.limits().header_count
-            };
-            if is_too_many && let Some(slot) = state.slot(id) {
-                slot.over = Some(Over::Refused(http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
-            }
+            let refusal = self.begin(&mut state, &head);
             drop(state);
-            let exchange = Exchange::new(shared.clone(), id, head, body);
-            if is_too_many {
+            let mut exchange = Exchange::new(shared.clone(), id, head, body, self.is_early);
+            if let Some(status) = refusal {
+                let reason = status.canonical_reason().unwrap_or_default();
+                // Where that cannot be sent there is nobody.
+                let _ = exchange.respond(status, [("content-type", &b"text/plain"[..])], reason);
                 continue;
             }
             // A handler that panics before its first await has dropped the exchange.
             let Ok(future) = catch_unwind(AssertUnwindSafe(|| make(exchange))) else { continue };
-            if is_http2 {
+            if shared.state().conn.is_http2() {
                 self.runtime.spawn(supervised(shared.clone(), id, future));
             } else {
                 running.set(Some(future));
                 shared.state().again = true;
             }
         }
+    }
+
+    /// Counts a request; with what it is refused, if it is, before a handler sees it.
+    fn begin(&mut self, state: &mut State, head: &Head) -> Option<StatusCode> {
+        let limits = self.core.spec.limits();
+        self.served += 1;
+        (self.waiting_since, self.head_since) = (None, None);
+        if limits.requests_per_connection.is_some_and(|max| self.served >= max) {
+            state.conn.drain();
+        }
+        // The machine of HTTP/1.1 has counted them.
+        if let Head::Http2(request) = head
+            && request.headers().len() > limits.header_count
+        {
+            return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
+        // RFC 8470 5.2: what came as early data, to us or to a gateway before, may be a copy.
+        let is_early = self.is_early || head.get("early-data").is_some();
+        (is_early && !head.method().is_safe()).then_some(StatusCode::TOO_EARLY)
     }
 
     /// Whether the version is known.
@@ -288,7 +297,7 @@ impl<R: Runtime> Connection<R> {
                 }
                 slot.received += len as u64;
                 if limit.is_some_and(|limit| slot.received > limit) {
-                    slot.end(Over::Refused(http::StatusCode::PAYLOAD_TOO_LARGE));
+                    slot.end(Over::Refused(StatusCode::PAYLOAD_TOO_LARGE));
                     return state.conn.release(id, len);
                 }
                 slot.receiving_since = None;
@@ -342,11 +351,29 @@ impl<R: Runtime> Connection<R> {
             state.end_all(over);
             state.again = true;
         } else if state.conn.can_refuse() {
-            let State { conn, tx, .. } = state;
-            conn.refuse(error.status(), error.reason(), tx);
+            self.refuse(state, error.status(), error.reason());
         } else {
             state.ends = true;
         }
+    }
+
+    /// Whether what came now may be early data: a pull may bring some of both kinds, and what it brings is taken for early then.
+    fn count_early(&mut self, before: usize) {
+        if !self.is_early {
+            return;
+        }
+        if self.early_bytes == 0 && before == 0 {
+            self.is_early = false;
+        }
+        let brought = self.stream.rx().len() - before;
+        self.early_bytes = self.early_bytes.saturating_sub(brought as u64);
+    }
+
+    /// Answers what is no request, and reads nothing more.
+    fn refuse(&self, state: &mut State, status: StatusCode, reason: &'static str) {
+        let date = self.core.date();
+        let State { conn, tx, .. } = state;
+        conn.refuse(status, dated([], date.as_ref()), reason, tx);
     }
 
     /// Sends and receives; how the connection ends, if it does.
@@ -434,9 +461,11 @@ impl<R: Runtime> Connection<R> {
         if self.eof || self.stream.rx().len() >= PULL_BYTES {
             return None;
         }
+        let before = self.stream.rx().len();
         match self.stream.poll_fill(cx, PULL_BYTES) {
             Poll::Ready(Ok(true)) => {
                 state.again = true;
+                self.count_early(before);
                 let now = self.runtime.now();
                 if self.waiting_since.is_some() {
                     self.head_since.get_or_insert(now);
@@ -463,105 +492,6 @@ impl<R: Runtime> Connection<R> {
         None
     }
 
-    /// Looks at all deadlines once in a while: no timer is moved for a request.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let now = self.runtime.now();
-        let machine = self.shared.state().conn.poll_timeout();
-        if machine.is_some_and(|machine| machine < self.due) {
-            self.due = machine.unwrap_or(self.due);
-            self.timer.reset(self.due);
-        }
-        if self.timer.poll_elapsed(cx).is_pending() {
-            return Poll::Pending;
-        }
-        let shared = self.shared.clone();
-        let mut state = shared.state();
-        state.conn.handle_timeout(now);
-        self.expire(&mut state, now);
-        drop(state);
-        self.schedule(now);
-        Poll::Ready(())
-    }
-
-    /// The next look: before the first deadline that may come up meanwhile, and at those that are known.
-    fn schedule(&mut self, now: Instant) {
-        let mut tick = self.core.tick;
-        if self.draining_since.is_some() {
-            tick = tick.min(DRAIN_GRACE / 4);
-        }
-        self.due = later(now, tick);
-        self.timer.reset(self.due);
-    }
-
-    fn expire(&mut self, state: &mut State, now: Instant) {
-        let timeouts = *self.core.spec.timeouts();
-        let passed = |since: Option<Instant>, timeout: Duration| {
-            since.is_some_and(|since| now.saturating_duration_since(since) >= timeout)
-        };
-        for at in 0..state.slots.len() {
-            let slot = &mut state.slots[at];
-            let Some(id) = slot.id else { continue };
-            if passed(slot.receiving_since, timeouts.body_idle) {
-                if slot.discards {
-                    state.stop_discarding(id);
-                    continue;
-                }
-                slot.end(Over::BodyTimeout);
-            }
-            if passed(slot.sending_since, timeouts.write_idle) {
-                slot.end(Over::Stalled);
-            }
-            if timeouts.request.is_some_and(|request| passed(slot.begun, request)) {
-                slot.end(Over::Deadline);
-            }
-            state.again = true;
-        }
-        self.look_at_sending(now);
-        if passed(self.sending.stalled_since, timeouts.write_idle) {
-            // It takes nothing, so it is told nothing.
-            state.end_all(Over::Stalled);
-            self.sending.is_given_up = true;
-            return;
-        }
-        if self.waiting_since.is_none() {
-            return;
-        }
-        let head_since = self.head_since.or(self.waiting_since.filter(|_| self.served == 0));
-        let is_http2 = state.conn.is_http2() && !state.conn.is_reading_head();
-        if passed(head_since, timeouts.header) && !is_http2 {
-            if self.head_since.is_some() {
-                let State { conn, tx, .. } = state;
-                conn.refuse(http::StatusCode::REQUEST_TIMEOUT, "request head timeout", tx);
-            }
-            self.end(state);
-        } else if passed(self.waiting_since, timeouts.keep_alive_idle)
-            || (!is_http2
-                && passed(self.draining_since, DRAIN_GRACE)
-                && passed(self.waiting_since, DRAIN_GRACE))
-        {
-            self.end(state);
-        }
-    }
-
-    fn end(&mut self, state: &mut State) {
-        state.conn.close(Code::NO_ERROR);
-        (state.ends, state.again) = (true, true);
-    }
-
-    /// Whether the client has taken anything since the last look.
-    fn look_at_sending(&mut self, now: Instant) {
-        // Handing over nothing says how much is unsent.
-        let unsent = self.stream.transport().send(&mut self.runtime.tx_queue()).unwrap_or(0) as u64;
-        let Sending { handed, unsent: before, handed_then, .. } = self.sending;
-        let took = unsent < before + (handed - handed_then);
-        (self.sending.unsent, self.sending.handed_then) = (unsent, handed);
-        if unsent == 0 || took {
-            self.sending.stalled_since = None;
-        } else {
-            self.sending.stalled_since.get_or_insert(now);
-        }
-    }
-
     /// Sends what waits, earlier responses among it, and resets.
     async fn abort(mut self) {
         self.timer.reset(later(self.runtime.now(), self.core.spec.timeouts().write_idle));
@@ -572,40 +502,6 @@ impl<R: Runtime> Connection<R> {
         })
         .await;
         self.stream.reset();
-    }
-
-    /// Sends what waits, ends our side, and reads on for a moment: closing with unread bytes would reset the connection, and the
-    /// client would lose the response. RFC 9112 9.6.
-    async fn linger(mut self) {
-        let stream = &mut self.stream;
-        if stream.start_send().is_err() {
-            return;
-        }
-        self.timer.reset(later(self.runtime.now(), self.core.spec.timeouts().write_idle));
-        let timer = &mut self.timer;
-        let ended = poll_fn(|cx| match stream.transport().poll_shutdown(cx) {
-            Poll::Ready(ended) => Poll::Ready(ended.is_ok()),
-            Poll::Pending => timer.poll_elapsed(cx).map(|()| false),
-        });
-        if !ended.await {
-            return;
-        }
-        timer.reset(later(self.runtime.now(), LINGER_TIME));
-        let mut left = LINGER_BYTES;
-        poll_fn(|cx| {
-            while left > 0 {
-                let waiting = stream.rx().len();
-                stream.rx().consume(waiting);
-                left = left.saturating_sub(waiting);
-                match stream.poll_fill(cx, LINGER_BYTES) {
-                    Poll::Ready(Ok(true)) => {}
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => return timer.poll_elapsed(cx),
-                }
-            }
-            Poll::Ready(())
-        })
-        .await;
     }
 }
 
@@ -684,7 +580,3 @@ const PREFACE_LEN: usize = 24;
 const PULL_BYTES: usize = 64 * 1024;
 /// Unsent bytes above which the machine of HTTP/2 holds the client back.
 const HTTP2_UNSENT_BYTES: usize = 128 * 1024;
-/// For a request that was on its way when a connection was told to drain.
-const DRAIN_GRACE: Duration = Duration::from_millis(500);
-const LINGER_TIME: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1 << 20;

@@ -7,10 +7,12 @@ use std::task::{Context, Poll};
 
 use http::{HeaderMap, StatusCode};
 
+use super::date::dated;
 use super::shared::{Over, Shared};
 use crate::buf::Seg;
 use crate::net::Peer;
 use crate::proto::http_conn::{Data, Head, SendError};
+use crate::proto::http_date::HttpDate;
 use crate::proto::http1::BodyLen;
 use crate::proto::http2::{Code, StreamId};
 
@@ -29,6 +31,7 @@ pub struct Exchange {
     id: StreamId,
     head: Head,
     body: BodyLen,
+    is_early: bool,
 }
 
 /// Why an exchange goes no further.
@@ -88,8 +91,8 @@ impl Exchange {
         Ok((request, self.shared.clone(), self.id))
     }
 
-    pub(super) fn new(shared: Rc<Shared>, id: StreamId, head: Head, body: BodyLen) -> Self {
-        Exchange { shared, id, head, body }
+    pub(super) fn new(shared: Rc<Shared>, id: StreamId, head: Head, body: BodyLen, is_early: bool) -> Self {
+        Exchange { shared, id, head, body, is_early }
     }
 
     /// The head of the request.
@@ -110,6 +113,12 @@ impl Exchange {
     /// Whether nobody between could read it.
     pub fn is_tls(&self) -> bool {
         self.shared.is_tls
+    }
+
+    /// Whether it may have come as early data, to this server or, by its `Early-Data`, to a gateway before it. Only safe methods
+    /// do: others are answered with 425 (RFC 8470 5.2). The TLS handshake is complete even then.
+    pub fn is_early(&self) -> bool {
+        self.is_early || self.head.get("early-data").is_some()
     }
 
     /// The next piece of the body, or of a tunnel; `None` at its end. A client that waits for 100 is told to go on. Dropping the
@@ -160,7 +169,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Sends a whole response. To HEAD, and in a 304, the length of `body` is told and nothing of it sent.
+    /// Sends a whole response, with `Date` unless it is among `fields` or the spec wants none. To HEAD, and in a 304, the length of `body` is told and nothing of it sent.
     ///
     /// # Errors
     /// Nothing was sent.
@@ -170,8 +179,10 @@ impl Exchange {
         fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
         body: impl Into<Seg>,
     ) -> Result<(), ExchangeError> {
+        let date = self.shared.core.date();
         let mut state = self.shared.state();
         let state = &mut *state;
+        let fields = dated(fields, date.as_ref());
         state.conn.respond(self.id, status, fields, body.into(), &mut state.tx)?;
         if let Some(slot) = state.slot(self.id) {
             (slot.head_sent, slot.finished) = (true, true);
@@ -180,7 +191,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Sends the head of a response. [`finish`](Self::finish) is due also where no body may follow.
+    /// Sends the head of a response, with `Date` as in [`respond`](Self::respond). [`finish`](Self::finish) is due also where no body may follow.
     ///
     /// With [`BodyLen::Chunked`] the length is not announced, whatever the version; [`BodyLen::Tunnel`] goes with 101 and with
     /// a 2xx to CONNECT.
@@ -193,8 +204,10 @@ impl Exchange {
         fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
         body: BodyLen,
     ) -> Result<(), ExchangeError> {
+        let date = self.shared.core.date();
         let mut state = self.shared.state();
         let state = &mut *state;
+        let fields = dated(fields, date.as_ref());
         state.conn.send_head(self.id, status, fields, body, &mut state.tx)?;
         if let Some(slot) = state.slot(self.id) {
             slot.head_sent = true;
@@ -234,7 +247,7 @@ impl Exchange {
     /// # Errors
     /// In the `Poll`: as there.
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
-        let now = (self.shared.clock)();
+        let now = self.shared.core.now();
         let mut state = self.shared.state();
         let state = &mut *state;
         let has_room = if state.conn.is_http2() {
@@ -298,7 +311,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let now = (self.shared.clock)();
+        let now = self.shared.core.now();
         let mut state = self.shared.state();
         let state = &mut *state;
         let Some(slot) = state.slot(self.id) else { return };
@@ -312,7 +325,8 @@ impl Drop for Exchange {
         }
         state.conn.release(self.id, waiting);
         if !finished {
-            state.leave(self.id, head_sent, over);
+            let date = self.shared.core.date();
+            state.leave(self.id, head_sent, over, date.as_ref());
         }
         state.notify();
     }
@@ -320,7 +334,7 @@ impl Drop for Exchange {
 
 impl super::shared::State {
     /// What the client of an unfinished response is told.
-    fn leave(&mut self, id: StreamId, head_sent: bool, over: Option<Over>) {
+    fn leave(&mut self, id: StreamId, head_sent: bool, over: Option<Over>, date: Option<&HttpDate>) {
         let status = match over {
             Some(Over::Gone | Over::Stalled) => None,
             Some(Over::Refused(status)) => Some(status),
@@ -334,7 +348,7 @@ impl super::shared::State {
                 self.conn.drain();
             }
             let reason = status.canonical_reason().unwrap_or_default();
-            let fields = [("content-type", &b"text/plain"[..])];
+            let fields = dated([("content-type", &b"text/plain"[..])], date);
             self.conn.respond(id, status, fields, reason.into(), &mut self.tx).is_ok()
         });
         if !answered {

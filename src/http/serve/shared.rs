@@ -2,11 +2,13 @@
 
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use http::{HeaderMap, StatusCode};
 
+use super::Core;
 use super::exchange::ExchangeError;
 use crate::buf::TxQueue;
 use crate::net::Peer;
@@ -15,7 +17,7 @@ use crate::proto::http2::{Code, StreamId};
 
 pub(super) struct Shared {
     pub(super) state: RefCell<State>,
-    pub(super) clock: Box<dyn Fn() -> Instant>,
+    pub(super) core: Rc<Core>,
     pub(super) peer: Peer,
     pub(super) is_tls: bool,
 }
@@ -27,7 +29,7 @@ impl Shared {
         id: StreamId,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Data>, ExchangeError>> {
-        let now = (self.clock)();
+        let now = self.core.now();
         let mut state = self.state();
         let state = &mut *state;
         let Some(slot) = state.slot(id) else { return Poll::Ready(Err(ExchangeError::Gone)) };

@@ -17,7 +17,7 @@ fn all_that_can_be_said_is_kept() {
         "{listenConfig: {addr: ':443', tlsConfig: {certKeyPairs: [{certFile: a, keyFile: b}]}}, protocols: [http/1.1, h2],
           limits: {requestLineBytes: 1024, headerBytes: 2048, headerCount: 7, bodyBytes: 3145728, requestsPerConnection: 9,
             maxStreams: 5, streamWindowBytes: 65536, connectionWindowBytes: 131072, sendBufferBytes: 1048576},
-          timeouts: {header: 1s, bodyIdle: 2s, writeIdle: 3s, keepAliveIdle: 4s, request: 5s, drain: 0s}}",
+          timeouts: {header: 1s, bodyIdle: 2s, writeIdle: 3s, keepAliveIdle: 4s, request: 5s, drain: 0s}, omitDate: true}",
     )
     .expect("in order");
     let limits = HttpLimits {
@@ -40,7 +40,7 @@ fn all_that_can_be_said_is_kept() {
         request: Some(seconds(5)),
         drain: Duration::ZERO,
     };
-    assert_eq!((spec.limits(), spec.timeouts()), (&limits, &timeouts));
+    assert_eq!((spec.limits(), spec.timeouts(), spec.sends_date()), (&limits, &timeouts, false));
     assert_eq!(spec.protocols(), [HttpProtocol::Http1, HttpProtocol::Http2]);
     assert_eq!(spec.listen().tls().expect("TLS").common().alpn, ["http/1.1", "h2"], "as protocols says");
     assert_eq!(HttpServerSpec::try_from(&spec.to_raw()).as_ref(), Ok(&spec));
@@ -52,16 +52,17 @@ fn all_that_can_be_said_is_kept() {
         .protocols([HttpProtocol::Http1, HttpProtocol::Http2])
         .limits(limits)
         .timeouts(timeouts)
+        .omit_date()
         .build()
         .expect("in order");
-    assert_eq!(built.limits(), spec.limits());
+    assert_eq!((built.limits(), built.sends_date()), (spec.limits(), false));
     assert_eq!(built.clone().into_builder().build(), Ok(built));
 }
 
 #[test]
 fn defaults_are_written_out() {
     let spec = server("{listenConfig: {addr: ':80'}}").expect("in order");
-    assert!(spec.speaks(HttpProtocol::Http2) && spec.speaks(HttpProtocol::Http1));
+    assert!(spec.speaks(HttpProtocol::Http2) && spec.speaks(HttpProtocol::Http1) && spec.sends_date());
     assert_eq!((*spec.limits(), *spec.timeouts()), (HttpLimits::default(), HttpTimeouts::default()));
     assert_eq!(HttpServerSpec::try_from(&spec.to_raw()), Ok(spec));
     let only = server("{listenConfig: {addr: ':80'}, protocols: [h2]}").expect("in order");
@@ -85,12 +86,6 @@ fn faults_are_told_with_their_places() {
         (
             format!("{{listenConfig: {{addr: ':1', tlsConfig: {{{pair}, nextProtos: [h2]}}}}}}"),
             "listen_config.tls_config.next_protos: it has to be what protocols says: h2, http/1.1",
-        ),
-        (
-            format!(
-                "{{listenConfig: {{addr: ':1', tlsConfig: {{{pair}, maxEarlyData: 1, sessionCacheEntries: 1}}}}}}"
-            ),
-            "max_early_data: a server of HTTP takes no early data",
         ),
         (
             "{listenConfig: {addr: ':1'}, limits: {headerCount: 257}}".to_owned(),
