@@ -285,11 +285,9 @@ impl Check {
         }
         let names: Vec<&str> = protocols.iter().map(|protocol| protocol.name()).collect();
         let listen = listen.with_default_alpn(&names);
-        if let Some(tls) = listen.tls() {
-            if tls.common().alpn != names {
-                let message = format!("it has to be what protocols says: {}", names.join(", "));
-                self.fault(join(&at, "tls_config.next_protos"), message);
-            }
+        if listen.tls().is_some_and(|tls| tls.common().alpn != names) {
+            let message = format!("it has to be what protocols says: {}", names.join(", "));
+            self.fault(join(&at, "tls_config.next_protos"), message);
         }
         Some(HttpServerSpec { listen, protocols, limits, timeouts, sends_date: !raw.omit_date })
     }
