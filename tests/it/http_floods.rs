@@ -33,7 +33,7 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 /// SETTINGS_INITIAL_WINDOW_SIZE.
 const ZERO_WINDOW: [u8; 6] = [0, 4, 0, 0, 0, 0];
 
-/// `frames` of them are what the budget has at once, what comes back to it in a minute, and more: the connection ends in their
+/// `frames` of them are what the budget has at once, what comes back to it in some time, and more: the connection ends in their
 /// midst on the slowest of machines.
 fn flood(
     name: &'static str,
@@ -68,7 +68,7 @@ fn floods() -> Vec<Flood> {
             let id = at * 2 + 1;
             [get(id, "/never"), frame(RST_STREAM, 0, id, &8u32.to_be_bytes())].concat()
         }),
-        flood("made you reset", plain, 200, 800, |at| {
+        flood("made you reset", plain, 200, 300, |at| {
             let id = at * 2 + 1;
             let overflow = ((1u32 << 31) - 1).to_be_bytes();
             [get(id, "/never"), frame(WINDOW_UPDATE, 0, id, &overflow)].concat()
@@ -80,7 +80,7 @@ fn floods() -> Vec<Flood> {
         flood("PRIORITY", plain, 200, 1_500, |at| frame(PRIORITY, 0, at * 2 + 1, &[0, 0, 0, 0, 16])),
         flood("empty DATA", &[settings.clone(), post], 100, 800, |_| frame(DATA, 0, 1, &[])),
         // 100 that wait for a window, and 100 more that are refused.
-        flood("zero window", std::slice::from_ref(&no_window), 200, 900, |at| get(at * 2 + 1, "/big")),
+        flood("zero window", std::slice::from_ref(&no_window), 200, 400, |at| get(at * 2 + 1, "/big")),
         flood("1-byte WINDOW_UPDATE", &[no_window.clone(), get(1, "/big")], 1_000, 7_500, |_| {
             frame(WINDOW_UPDATE, 0, 1, &1u32.to_be_bytes())
         }),
