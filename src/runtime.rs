@@ -14,9 +14,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
+pub use ringport_platform::core::ListenSocket;
 pub use ringport_platform::datagram::{Ecn, Received, RecvMeta, Transmit};
 pub use ringport_platform::driver::ConnectAddr;
-use ringport_platform::fd::OwnedFd;
 pub use ringport_platform::socket::multicast::Group;
 pub use ringport_platform::socket::{
     DialOptions, Ends, ListenOptions, LocalAddr, OpenError, Opened, PacketEnds, open_dialled,
@@ -262,7 +262,7 @@ pub trait Runtime: Clone + 'static {
     ///
     /// # Errors
     /// When it cannot be watched; it is closed then.
-    fn listen_on(&self, fd: OwnedFd, backlog: i32) -> io::Result<Self::Listener>;
+    fn listen_on(&self, socket: ListenSocket, backlog: i32) -> io::Result<Self::Listener>;
 
     /// Makes a socket of datagrams or packets with these options, each set before the call that it influences. Also
     /// returns the options as they are in effect. A Unix socket's file never has more permissions than `mode` says.

@@ -45,7 +45,6 @@ use ringport_platform::driver::{DriverChoice, Mechanism, Mechanisms, OpenError, 
 use ringport_platform::launch::{CoreContext, DrainSignal, LaunchSpec, Launched, launch};
 use ringport_platform::process;
 use ringport_platform::signal::{Signal, Signals};
-use ringport_platform::socket;
 
 use config::{Config, Snapshot};
 use date::Clock;
@@ -234,7 +233,7 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
     let spec = Arc::new(spec);
     let fd_limit =
         process::raise_fd_limit().map_or(1024, |limit| usize::try_from(limit.soft).unwrap_or(usize::MAX));
-    let cores = core_count(&spec)?;
+    let cores = core_count(&spec);
     // Installed before any thread, so that all of them inherit it.
     let signals = Signals::install().map_err(|error| format!("cannot watch signals: {error}"))?;
     // Threads of their own need counters of their own: each has one writer. The access log's, and the main one.
@@ -294,16 +293,10 @@ pub(crate) fn start(spec: ProxySpec, settings: DriverSettings) -> Result<Running
     Ok(running)
 }
 
-/// As many as the spec says, else all that the process may use: where no port is shared among cores, one.
-fn core_count(spec: &ProxySpec) -> Result<usize, String> {
-    match spec.runtime().cores {
-        Some(count) if count > 1 && !socket::SHARES_PORTS => {
-            Err(format!("runtime.cores is {count}: this system shares no port among cores, so it must be 1"))
-        }
-        Some(count) => Ok(count),
-        None if !socket::SHARES_PORTS => Ok(1),
-        None => Ok(process::available_cores().map_or(1, |cores| cores.len().max(1))),
-    }
+/// As many as the spec says, else all that the process may use.
+fn core_count(spec: &ProxySpec) -> usize {
+    let all = || process::available_cores().map_or(1, |cores| cores.len().max(1));
+    spec.runtime().cores.unwrap_or_else(all)
 }
 
 /// Clients that may be served, and what the descriptors are enough for, which is the default: half of them beyond the

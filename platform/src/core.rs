@@ -8,6 +8,7 @@
 //! kernel may touch is freed early; where the kernel keeps a send, the bytes of that send are leaked with the driver's.
 
 mod handles;
+mod share;
 mod sleep;
 
 use std::cell::{Cell, RefCell};
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use handles::Owned;
 pub use handles::{Accepted, Connecting, ListenSock, StreamSock};
+pub use share::{ListenShare, ListenSocket, ShareSock};
 pub use sleep::{Elapsed, Interval, Sleep};
 
 use crate::buf::Pool;

@@ -37,7 +37,7 @@ pub use open::{
 };
 #[cfg(windows)]
 pub(crate) use os::protocol_info;
-pub use os::{SHARES_PORTS, is_readable, unacknowledged};
+pub use os::{LISTENS_ON_ONE_CORE, SHARES_PORTS, is_readable, unacknowledged};
 pub(crate) use os::{readable, set_reset_on_close, unix_addr};
 
 /// Where a local socket is.

@@ -27,6 +27,8 @@ mod os;
 mod pressure;
 #[path = "core/rig.rs"]
 mod rig;
+#[path = "core/shares.rs"]
+mod shares;
 #[cfg(target_os = "linux")]
 #[path = "core/splice.rs"]
 mod splice;

@@ -127,8 +127,8 @@ impl<R: Runtime> Listener<R> {
     /// closed.
     pub fn new(part: ListenPart, runtime: &R) -> Result<Self, ListenError> {
         packets::is_of(&part, Kind::Stream)?;
-        let ListenPart { fd, index, local, backlog, plan, shared, file } = part;
-        let inner = runtime.listen_on(fd, backlog).map_err(ListenError::Driver)?;
+        let ListenPart { socket, index, local, backlog, plan, shared, file } = part;
+        let inner = runtime.listen_on(socket, backlog).map_err(ListenError::Driver)?;
         let mut version = 0;
         let rules = shared.newer_rules(&mut version).unwrap_or_else(|| shared.rules());
         Ok(Listener {

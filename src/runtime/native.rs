@@ -12,11 +12,10 @@ use std::time::{Instant, SystemTime};
 
 pub use ringport_platform::buf::PoolSpec;
 use ringport_platform::buf::{PoolBuf, RxQueue, Seg, TxQueue};
-use ringport_platform::core::{Accepted, Connecting, ListenSock, StreamSock};
+use ringport_platform::core::{Accepted, Connecting, ListenSock, ListenSocket, ShareSock, StreamSock};
 pub use ringport_platform::core::{Core, CoreSpec, Sleep};
 use ringport_platform::datagram::DatagramSock;
 pub use ringport_platform::driver::{DriverChoice, DriverKind, Mechanisms};
-use ringport_platform::fd::OwnedFd;
 pub use ringport_platform::launch::{CoreContext, Launched};
 use ringport_platform::socket::{multicast, open_packet_with, shutdown_write};
 use ringport_platform::sockopt::{ApplyError, Effective, Family, Kind, OptSet, Role, Stage, Target};
@@ -58,7 +57,7 @@ impl Native {
     /// # Errors
     /// When the driver cannot watch it.
     pub fn adopt_listener(&self, sock: ListenSock) -> NativeListener {
-        NativeListener { core: self.core.clone(), sock }
+        NativeListener { core: self.core.clone(), sock: Sock::Own(sock) }
     }
 }
 
@@ -99,8 +98,16 @@ impl Runtime for Native {
         Ok(self.adopt_listener(ListenSock::bind(&self.core, addr, options)?))
     }
 
-    fn listen_on(&self, fd: OwnedFd, backlog: i32) -> io::Result<NativeListener> {
-        Ok(self.adopt_listener(ListenSock::with_backlog(&self.core, fd, backlog)?))
+    fn listen_on(&self, socket: ListenSocket, backlog: i32) -> io::Result<NativeListener> {
+        match socket {
+            ListenSocket::Own(fd) => {
+                Ok(self.adopt_listener(ListenSock::with_backlog(&self.core, fd, backlog)?))
+            }
+            ListenSocket::Share(share) => {
+                let sock = Sock::Share(ShareSock::new(&self.core, share, backlog)?);
+                Ok(NativeListener { core: self.core.clone(), sock })
+            }
+        }
     }
 
     fn open_datagram(
@@ -216,7 +223,21 @@ impl Transport for NativeStream {
 /// (`TCP_NODELAY`).
 pub struct NativeListener {
     core: Core,
-    sock: ListenSock,
+    sock: Sock,
+}
+
+enum Sock {
+    Own(ListenSock),
+    Share(ShareSock),
+}
+
+impl Sock {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        match self {
+            Sock::Own(sock) => sock.poll_accept(cx),
+            Sock::Share(sock) => sock.poll_accept(cx),
+        }
+    }
 }
 
 impl NativeListener {
@@ -243,27 +264,41 @@ impl Listener for NativeListener {
     }
 
     fn pause(&mut self) {
-        self.sock.pause();
+        match &mut self.sock {
+            Sock::Own(sock) => sock.pause(),
+            Sock::Share(sock) => sock.pause(),
+        }
     }
 
     /// See [`ListenSock::set_room`].
     fn set_room(&mut self, room: usize) {
-        self.sock.set_room(room);
+        match &mut self.sock {
+            Sock::Own(sock) => sock.set_room(room),
+            Sock::Share(sock) => sock.set_room(room),
+        }
     }
 
     fn queued(&self) -> usize {
-        self.sock.queued()
+        match &self.sock {
+            Sock::Own(sock) => sock.queued(),
+            Sock::Share(sock) => sock.queued(),
+        }
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<NativeStream>>> {
-        let Some(accepted) = std::task::ready!(self.sock.poll_drain(cx))? else {
-            return Poll::Ready(Ok(None));
+        let drained = match &mut self.sock {
+            Sock::Own(sock) => sock.poll_drain(cx),
+            Sock::Share(sock) => sock.poll_drain(cx),
         };
+        let Some(accepted) = std::task::ready!(drained)? else { return Poll::Ready(Ok(None)) };
         Poll::Ready(NativeStream::over(&self.core, accepted).map(Some))
     }
 
     fn local_addr(&self) -> io::Result<LocalAddr> {
-        self.sock.local_addr()
+        match &self.sock {
+            Sock::Own(sock) => sock.local_addr(),
+            Sock::Share(sock) => sock.local_addr(),
+        }
     }
 }
 

@@ -309,9 +309,9 @@ pub struct Deadlines {
 /// How cores share an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ListenSockets {
-    /// A socket each; the kernel spreads connections over them.
+    /// A socket each; the kernel spreads connections over them. On Windows it is as `Shared`.
     PerCore,
-    /// One that all take from.
+    /// One that all take from. On Windows one core accepts, and deals connections out to all.
     Shared,
 }
 

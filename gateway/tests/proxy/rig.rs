@@ -209,11 +209,7 @@ impl Setup {
 
     pub(crate) fn start(self) -> Proxy {
         let folder = Folder::new();
-        let mut text = self.config.replace("FOLDER", &folder.path().display().to_string());
-        if is_windows() {
-            // It has no more yet.
-            text = text.replace("cores: 2", "cores: 1");
-        }
+        let text = self.config.replace("FOLDER", &folder.path().display().to_string());
         let config = folder.file("config.yaml", &text);
         let mut command = match self.wrapper.split_first() {
             Some((program, arguments)) => {
@@ -299,6 +295,16 @@ impl Proxy {
     /// A metric, summed over cores.
     pub(crate) fn metric(&self, name: &str) -> i64 {
         sum(&self.metrics_text(), name)
+    }
+
+    /// A metric that every core has, in the order of cores.
+    pub(crate) fn metric_of_cores(&self, name: &str) -> Vec<i64> {
+        let text = self.metrics_text();
+        let of_core = |core: usize| {
+            let begin = format!("ringport_{name}{{core=\"{core}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&begin)?.parse().ok())
+        };
+        (0..).map_while(of_core).collect()
     }
 
     /// Waits until a metric is as `wanted` says.

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::Core;
+use super::share::Held;
 use crate::buf::{PoolBuf, RxQueue, Seg, TxQueue};
 use crate::driver::ConnectAddr;
 use crate::errno;
@@ -65,17 +66,25 @@ impl Drop for Owned {
 
 /// A descriptor that a listener took and no core has yet: it may cross threads.
 #[derive(Debug)]
-pub struct Accepted(OwnedFd);
+pub struct Accepted {
+    fd: OwnedFd,
+    /// Where it was dealt out, to be counted as long as it is open.
+    held: Option<Held>,
+}
 
 impl Accepted {
     /// A connected stream socket from elsewhere (inherited, or made by a test).
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Accepted(fd)
+        Accepted { fd, held: None }
     }
 
     /// The plain descriptor.
     pub fn into_fd(self) -> OwnedFd {
-        self.0
+        self.fd
+    }
+
+    pub(super) fn dealt((fd, held): (OwnedFd, Held)) -> Self {
+        Accepted { fd, held: Some(held) }
     }
 }
 
@@ -113,7 +122,9 @@ impl ListenSock {
     /// The next connection. Dropping the future loses none.
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         let mut sockets = self.0.core.0.sockets.borrow_mut();
-        sockets.poll_accept(self.0.id, cx).map(|result| result.map(Accepted).map_err(io::Error::from))
+        sockets
+            .poll_accept(self.0.id, cx)
+            .map(|result| result.map(Accepted::from_fd).map_err(io::Error::from))
     }
 
     /// The next connection. Dropping the future loses none.
@@ -151,8 +162,8 @@ impl ListenSock {
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Accepted>>> {
         let queued = self.0.core.0.sockets.borrow_mut().poll_drained(self.0.id, cx);
         match std::task::ready!(queued) {
-            Some(fd) => Poll::Ready(Ok(Some(Accepted(fd)))),
-            None => Poll::Ready(self.0.with_fd(socket::accept_now).map(|fd| fd.map(Accepted))),
+            Some(fd) => Poll::Ready(Ok(Some(Accepted::from_fd(fd)))),
+            None => Poll::Ready(self.0.with_fd(socket::accept_now).map(|fd| fd.map(Accepted::from_fd))),
         }
     }
 
@@ -208,7 +219,7 @@ impl Future for Connecting {
         };
         let owned = self.0.take();
         match (result, owned) {
-            (Ok(()), Some(owned)) => Poll::Ready(Ok(StreamSock { owned, shut: false })),
+            (Ok(()), Some(owned)) => Poll::Ready(Ok(StreamSock { owned, shut: false, _held: None })),
             (Err(errno), _) => Poll::Ready(Err(errno.into())),
             (Ok(()), None) => Poll::Ready(Err(Errno(errno::EBADF).into())),
         }
@@ -219,6 +230,7 @@ impl Future for Connecting {
 pub struct StreamSock {
     owned: Owned,
     shut: bool,
+    _held: Option<Held>,
 }
 
 impl StreamSock {
@@ -227,7 +239,8 @@ impl StreamSock {
     /// # Errors
     /// When the driver cannot watch it; the connection is closed then.
     pub fn new(core: &Core, accepted: Accepted) -> io::Result<Self> {
-        Ok(StreamSock { owned: Owned::new(core, accepted.0, Role::Stream)?, shut: false })
+        let Accepted { fd, held } = accepted;
+        Ok(StreamSock { owned: Owned::new(core, fd, Role::Stream)?, shut: false, _held: held })
     }
 
     /// The core this socket lives on.

@@ -24,6 +24,9 @@ pub(super) fn max_backlog() -> usize {
 /// Whether several sockets can listen at one port, to which the kernel spreads connections: with `SO_REUSEPORT`.
 pub const SHARES_PORTS: bool = true;
 
+/// Whether a listening socket can be watched by the driver of one core alone: no, by each that has a descriptor of it.
+pub const LISTENS_ON_ONE_CORE: bool = false;
+
 /// What makes a stream socket one of several paths.
 pub(super) const MPTCP: Option<Protocol> = Some(Protocol::MPTCP);
 

@@ -21,6 +21,10 @@ pub(super) fn max_backlog() -> usize {
 /// with `SO_REUSEADDR`, and says of it that which of the two is given a connection is not defined.
 pub const SHARES_PORTS: bool = false;
 
+/// Whether a listening socket can be watched by the driver of one core alone: a handle is tied to one completion port, and so
+/// are its duplicates. Microsoft Learn, `CreateIoCompletionPort`.
+pub const LISTENS_ON_ONE_CORE: bool = true;
+
 /// There is no TCP of several paths: the table refuses the option before.
 pub(super) const MPTCP: Option<Protocol> = None;
 

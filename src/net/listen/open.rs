@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use ringport_platform::core::ListenSocket;
 use ringport_platform::fd::{AsFd, BorrowedFd, OwnedFd};
 use ringport_platform::process::{TakeError, take_inherited};
 use ringport_platform::socket::{
@@ -28,7 +29,7 @@ use crate::spec::{Address, ListenSockets, ListenSource, ListenSpec, OnUnsupporte
 /// still ours.
 #[derive(Debug)]
 pub struct ListenPart {
-    pub(super) fd: OwnedFd,
+    pub(super) socket: ListenSocket,
     pub(super) index: usize,
     pub(super) local: LocalAddr,
     pub(super) backlog: i32,
@@ -41,8 +42,8 @@ impl ListenPart {
     /// Makes the sockets of a listener, a part for each core; 0 cores count as one.
     ///
     /// As the spec says, each core has a socket of its own, over which the kernel spreads connections, or all take from one.
-    /// It is one also for Unix sockets, for inherited ones, and where the spec has `SO_REUSEPORT` off. Port 0 becomes the
-    /// same port for all of them.
+    /// It is one also for Unix sockets, for inherited ones, where the spec has `SO_REUSEPORT` off, and on Windows, where one
+    /// core accepts and deals out to all: see [`ListenSocket`]. Port 0 becomes the same port for all of them.
     ///
     /// Blocks while the names of a file's user and group are looked up.
     ///
@@ -58,8 +59,8 @@ impl ListenPart {
             ListenSource::Address(address) => at_address(spec, address.address(), cores)?,
             ListenSource::Inherited(name) => inherited(spec, name, cores)?,
         };
-        let local = socket::local_addr(made.fds[0].as_fd())
-            .map_err(|error| ListenError::Socket { target: made.target, error })?;
+        let fault = |error| ListenError::Socket { target: made.target, error };
+        let local = made.sockets[0].with_fd(socket::local_addr).map_err(fault)?.map_err(fault)?;
         let file = made.file.map(|mut file| {
             if !spec.unix_file().is_none_or(|file| file.remove) {
                 file.keep();
@@ -68,10 +69,10 @@ impl ListenPart {
         });
         let plan = Arc::new(Plan::new(made.target, made.set, made.applied, made.skipped, made.refused));
         plan.warn(&local);
-        let shared = Shared::new(spec.limits(), Rules::new(spec, &plan), made.fds.len());
+        let shared = Shared::new(spec.limits(), Rules::new(spec, &plan), made.sockets.len());
         let backlog = i32::try_from(spec.backlog()).unwrap_or(i32::MAX);
-        let part = |(index, fd)| ListenPart {
-            fd,
+        let part = |(index, socket)| ListenPart {
+            socket,
             index,
             local: local.clone(),
             backlog,
@@ -79,7 +80,7 @@ impl ListenPart {
             shared: shared.clone(),
             file: file.clone(),
         };
-        Ok(made.fds.into_iter().enumerate().map(part).collect())
+        Ok(made.sockets.into_iter().enumerate().map(part).collect())
     }
 
     /// Where it listens, with the port that the kernel chose. No system call.
@@ -144,7 +145,7 @@ impl Rules {
 
 /// Sockets that listen, and what came of their options.
 struct Made {
-    fds: Vec<OwnedFd>,
+    sockets: Vec<ListenSocket>,
     target: Target,
     set: OptSet,
     applied: Vec<Effective>,
@@ -164,7 +165,10 @@ fn at_address(spec: &ListenSpec, address: &Address, cores: usize) -> Result<Made
     let skips = spec.sock_options().on_unsupported() == OnUnsupported::Warn;
     let mut maker =
         Maker { addr, kind: target.kind, backlog: spec.backlog(), set, skips, refused: Vec::new() };
-    let per_core = cores > 1 && spec.sockets() == ListenSockets::PerCore && target.family != Family::Unix;
+    let per_core = cores > 1
+        && socket::SHARES_PORTS
+        && spec.sockets() == ListenSockets::PerCore
+        && target.family != Family::Unix;
     let (first, file, others) = match (address, spec.unix_file()) {
         (Address::Unix(path), Some(file)) => {
             let (opened, file) = maker.at_file(path, file)?;
@@ -179,12 +183,12 @@ fn at_address(spec: &ListenSpec, address: &Address, cores: usize) -> Result<Made
         _ => (maker.socket(false, &mut || Ok(()))?, None, Vec::new()),
     };
     let Opened { fd, applied, .. } = first;
-    let fds = if others.is_empty() {
+    let sockets = if others.is_empty() {
         shared(fd, cores, target)?
     } else {
-        std::iter::once(fd).chain(others).collect()
+        std::iter::once(fd).chain(others).map(ListenSocket::Own).collect()
     };
-    Ok(Made { fds, target, set: maker.set, applied, skipped, refused: maker.refused, file })
+    Ok(Made { sockets, target, set: maker.set, applied, skipped, refused: maker.refused, file })
 }
 
 /// Makes sockets at one address with one set of options.
@@ -296,11 +300,8 @@ impl From<InTheWay> for FileFault {
 }
 
 /// One socket that all cores take from.
-fn shared(fd: OwnedFd, cores: usize, target: Target) -> Result<Vec<OwnedFd>, ListenError> {
-    let others = (1..cores).map(|_| fd.try_clone()).collect::<std::io::Result<Vec<_>>>();
-    let mut fds = others.map_err(|error| ListenError::Socket { target, error })?;
-    fds.push(fd);
-    Ok(fds)
+fn shared(fd: OwnedFd, cores: usize, target: Target) -> Result<Vec<ListenSocket>, ListenError> {
+    ListenSocket::for_cores(fd, cores).map_err(|error| ListenError::Socket { target, error })
 }
 
 fn inherited(spec: &ListenSpec, name: &str, cores: usize) -> Result<Made, ListenError> {
@@ -322,8 +323,8 @@ fn inherited(spec: &ListenSpec, name: &str, cores: usize) -> Result<Made, Listen
         other => fault(InheritFault::System(std::io::Error::other(format!("{other:?}")))),
     })?;
     let (target, set, skipped, applied) = prepared.expect("it was prepared before it was taken");
-    let fds = shared(fd, cores, target)?;
-    Ok(Made { fds, target, set, applied, skipped, refused: Vec::new(), file: None })
+    let sockets = shared(fd, cores, target)?;
+    Ok(Made { sockets, target, set, applied, skipped, refused: Vec::new(), file: None })
 }
 
 enum Unfit {

@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use ringport_platform::fd::AsFd;
 use ringport_platform::socket::SocketFile;
 use ringport_platform::sockopt::{Family, Kind, Role, Stage, Target};
 
@@ -50,8 +49,8 @@ impl<R: Runtime> PacketListener<R> {
     pub fn new(part: ListenPart, runtime: &R) -> Result<Self, ListenError> {
         is_of(&part, Kind::Seqpacket)?;
         let handle = part.handle();
-        let ListenPart { fd, index, local, backlog, plan, shared, file, .. } = part;
-        let inner = runtime.listen_on(fd, backlog).map_err(ListenError::Driver)?;
+        let ListenPart { socket, index, local, backlog, plan, shared, file, .. } = part;
+        let inner = runtime.listen_on(socket, backlog).map_err(ListenError::Driver)?;
         Ok(PacketListener {
             inner: Some(inner),
             index,
@@ -153,6 +152,6 @@ pub(super) fn is_of(part: &ListenPart, kind: Kind) -> Result<(), ListenError> {
         let target = Target { family: Family::Unix, kind, role: Role::Listener };
         ListenError::Socket { target, error }
     };
-    let target = Target::of(part.fd.as_fd()).map_err(fault)?;
+    let target = part.socket.with_fd(Target::of).map_err(fault)?.map_err(fault)?;
     if target.kind == kind { Ok(()) } else { Err(ListenError::Kind(target)) }
 }

@@ -100,7 +100,8 @@ impl NativeSpec {
     /// Starts `cores` threads with a core each; every one runs the future that `main` makes on it. Returns when all
     /// have started.
     ///
-    /// To share a port, each core listens at the same address with `reuse_port`. [`Launched::drain`] ends them.
+    /// To share a port, each core takes a part of a `net::ListenPart::open`, or, on Linux, listens at the same address with
+    /// `reuse_port`. [`Launched::drain`] ends them.
     ///
     /// # Errors
     /// A thread cannot be made, or the driver is not to be had.
