@@ -294,9 +294,9 @@ impl Conn {
         self.failed
     }
 
-    /// Whether anything of a client's stream was written. Of one of which nothing was, the peer knows nothing.
+    /// Whether anything of a stream that a client opened was written: else the peer knows nothing of it.
     pub fn was_sent(&self, id: StreamId) -> bool {
-        id.number <= self.pipe.borrow().meter.last_sent()
+        !self.pipe.borrow().meter.is_unsent(id.number)
     }
 
     /// Gives back the memory that is of no use while the connection is idle, a few KiB.
@@ -579,7 +579,7 @@ impl Conn {
             let id = stream.id;
             match &mut event {
                 Event::Reset { unprocessed, .. } => {
-                    *unprocessed |= matches!(self.inner, Inner::Client { .. }) && !self.was_sent(id);
+                    *unprocessed |= !self.was_sent(id);
                     self.forget(id);
                 }
                 Event::End { .. } => {

@@ -210,9 +210,9 @@ impl Meter {
         self.going_away
     }
 
-    /// The highest stream that was begun: its client waits no more for it to be sent.
-    pub(super) fn last_sent(&self) -> u32 {
-        self.last_sent
+    /// Whether nothing was sent of a stream, in the client's role.
+    pub(super) fn is_unsent(&self, stream: u32) -> bool {
+        self.client && stream > self.last_sent
     }
 
     /// Whether what was sent ends with a whole frame.

@@ -40,33 +40,22 @@ fn a_stream_that_waits_in_h2_leaves_no_room() {
     assert!(client.conn.was_sent(first) && !client.conn.was_sent(second));
     assert_eq!(client.conn.room(), 0);
 
-    let (mut told, mut got) = (Vec::new(), asked.iter().map(data_len).sum::<u64>());
-    server.conn.release(id, got as usize);
-    while got < len {
+    // Once the origin takes what waits, the first is done and the next is on its way.
+    let (mut told, mut asked) = (Vec::new(), asked);
+    for _ in 0..20 {
+        for event in asked.drain(..) {
+            if let Event::Data { id, data } = event {
+                server.conn.release(id, data.len());
+            }
+        }
         let (events, more) = carry(&mut client, &mut server, usize::MAX);
-        let more = more.iter().map(data_len).sum::<u64>();
-        assert!(more > 0);
-        server.conn.release(id, more as usize);
         told.extend(events);
-        got += more;
+        asked = more;
     }
-    let (events, asked) = carry(&mut client, &mut server, usize::MAX);
-    told.extend(events);
-    let second_asked = asked.iter().find_map(|event| match event {
-        Event::Request { id, .. } => Some(*id),
-        _ => None,
-    });
-    assert!(client.conn.was_sent(second), "{asked:?}");
-    let id = second_asked.expect("the next is on its way");
-    let taken = asked.iter().filter(|event| matches!(event, Event::Data { id: of, .. } if *of == id));
-    server.conn.release(id, taken.map(data_len).sum::<u64>() as usize);
-    told.extend(carry(&mut client, &mut server, usize::MAX).0);
+    assert!(client.conn.was_sent(second));
     let writable = told.iter().filter(|event| matches!(event, Event::Writable { id } if *id == second));
     assert_eq!(writable.count(), 1, "{told:?}");
-}
-
-fn data_len(event: &Event) -> u64 {
-    if let Event::Data { data, .. } = event { data.len() as u64 } else { 0 }
+    assert_eq!((client.conn.open_count(), client.conn.room()), (1, 0));
 }
 
 /// What nothing was written of is surely not acted on.
