@@ -9,12 +9,14 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use ringport::net;
-use ringport::runtime::native::{CoreSpec, DriverChoice, DriverKind, NativeSpec};
+use ringport::runtime::native::{CoreSpec, DriverChoice, NativeSpec};
 use ringport::runtime::{ConnectAddr, ListenOptions, Listener, LocalAddr, Runtime};
 use ringport_platform::exec::JoinError;
 use ringport_platform::launch::DrainSignal;
 
-use super::rig::{PATIENCE, Pattern, Rig, alone, any_port, each, open_fds, pair, read_all, skipped, turn};
+use super::rig::{
+    DRIVERS, PATIENCE, Pattern, Rig, alone, any_port, each, open_fds, pair, read_all, skipped, turn,
+};
 
 #[test]
 fn a_panic_ends_its_task_alone() {
@@ -91,7 +93,7 @@ impl Reader {
 
 /// Every driver that the machine has.
 fn drivers() -> Vec<DriverChoice> {
-    let all = [DriverKind::Epoll, DriverKind::Uring].map(DriverChoice::Only);
+    let all = DRIVERS.iter().copied().map(DriverChoice::Only);
     let mut drivers = Vec::new();
     for driver in all {
         match (NativeSpec { driver, ..NativeSpec::default() }).block_on(|_| async {}) {
@@ -99,7 +101,7 @@ fn drivers() -> Vec<DriverChoice> {
             Err(error) => skipped(format!("{driver:?}: {error}")),
         }
     }
-    assert!(!drivers.is_empty(), "epoll exists on every Linux");
+    assert!(!drivers.is_empty(), "each system has one that always works");
     drivers
 }
 
@@ -150,7 +152,7 @@ fn a_peer_that_does_not_read_holds_no_core_longer_than_its_linger() {
 #[test]
 fn tasks_that_still_run_are_dropped_with_their_core() {
     let rig = Rig { cut: true, ..Rig::default() };
-    for kind in [DriverKind::Epoll, DriverKind::Uring] {
+    for kind in DRIVERS.iter().copied() {
         let report = rig.on(kind, async |runtime| {
             let (mut near, far) = pair(&runtime).await;
             runtime.spawn(async move {

@@ -33,6 +33,7 @@ mod streams;
 mod tls;
 mod tls_peers;
 mod ways;
+mod windows;
 
 /// For cases that say what may be allocated.
 #[global_allocator]

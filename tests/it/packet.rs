@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
@@ -13,7 +12,7 @@ use ringport::runtime::{Ecn, LocalAddr, OpenError, Transmit};
 use ringport::spec::{Format, PacketSpec, ResolverSpec};
 use ringport_platform::socket::InTheWay;
 
-use super::rig::{Pattern, each, join, now, open_fds, turn};
+use super::rig::{FileFacts, Pattern, each, join, now, open_fds, turn};
 
 pub(crate) type Socket = PacketSocket<NativeDatagram>;
 
@@ -349,7 +348,7 @@ fn the_file_of_a_socket_is_its_own() {
         let path = path();
         let spec = format!("{{network: unixgram, address: '{}', unix: {{mode: '0600'}}}}", path.display());
         let socket = open(&runtime, &spec).await;
-        assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(FileFacts::of(&path).mode, 0o600);
 
         // A live socket is never replaced.
         let second = try_open(&runtime, &spec).await;
@@ -367,7 +366,8 @@ fn the_file_of_a_socket_is_its_own() {
         fs::remove_file(&path).expect("it is left");
 
         // A stale one is, unless the spec says otherwise; and it stays where the spec says so.
-        drop(std::os::unix::net::UnixDatagram::bind(&path).expect("a socket"));
+        drop(open(&runtime, &spec.replace("mode: '0600'", "remove: false")).await);
+        turn().await;
         let keep = spec.replace("mode: '0600'", "replaceStale: false");
         let kept = try_open(&runtime, &keep).await;
         assert!(matches!(kept, Err(PacketError::InTheWay { found: InTheWay::StaleSocket, .. })));

@@ -15,7 +15,7 @@ use ringport::net::{self, Stream};
 use ringport::runtime::native::{Core, CoreSpec, DriverChoice, DriverKind, Mechanisms, Native, NativeStream};
 use ringport::runtime::{ConnectAddr, ListenOptions, Listener, Runtime};
 use ringport_platform::core::ShutdownReport;
-use ringport_platform::driver::{OpenError, open};
+use ringport_platform::driver::open;
 use ringport_platform::stats::CoreStats;
 
 pub(crate) type TcpStream = Stream<NativeStream>;
@@ -45,6 +45,19 @@ pub(crate) fn skipped(why: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "skipped {}: {why}", case.name().unwrap_or("a case"));
 }
 
+/// Whether the case on this thread is none of this system's: then it is told.
+pub(crate) fn is_elsewhere() -> bool {
+    let why = if WINDOWS { super::windows::why_not() } else { None };
+    why.inspect(|why| skipped(why)).is_some()
+}
+
+/// Whether this is Windows: Wine, more often than not.
+pub(crate) const WINDOWS: bool = matches!(std::env::consts::OS.as_bytes(), b"windows");
+
+/// The drivers of this system.
+pub(crate) const DRIVERS: &[DriverKind] =
+    if WINDOWS { &[DriverKind::Iocp] } else { &[DriverKind::Epoll, DriverKind::Uring] };
+
 /// Keeps cases away that count descriptors, for one that starts cores by itself.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
@@ -57,20 +70,23 @@ pub(crate) fn each(case: impl AsyncFn(Native)) {
 
 impl Rig {
     pub(crate) fn each(self, case: impl AsyncFn(Native)) {
-        for kind in [DriverKind::Epoll, DriverKind::Uring] {
-            self.on(kind, &case);
+        if is_elsewhere() {
+            return;
+        }
+        for kind in DRIVERS {
+            self.on(*kind, &case);
         }
     }
 
     /// Runs `case` on this driver; `None` where the machine lacks it.
     pub(crate) fn on(self, kind: DriverKind, case: impl AsyncFn(Native)) -> Option<ShutdownReport> {
         let _alone = alone();
-        let fds = open_fds();
+        let (fds, handles) = (open_fds(), handles());
         let (pool, stats) = (Pool::new(self.pool), Arc::new(CoreStats::default()));
         let driver = match open(DriverChoice::Only(kind), Mechanisms::NONE, &pool, &stats) {
             Ok(opened) => opened.driver,
-            Err(OpenError::Uring(error)) => {
-                skipped(format!("uring: {error}"));
+            Err(error) if kind == DriverKind::Uring => {
+                skipped(error);
                 return None;
             }
             Err(error) => panic!("{error}"),
@@ -95,12 +111,13 @@ impl Rig {
         assert_eq!(usage.live_chunks, usage.free_chunks, "chunks are held");
         // A thread that looked a name up may be about to let go of this core's waker.
         for _ in 0..10_000 {
-            if open_fds() == fds {
+            if open_fds() == fds && self::handles() <= handles {
                 break;
             }
             std::thread::yield_now();
         }
         assert_eq!(open_fds(), fds, "descriptors are left");
+        assert!(self::handles() <= handles, "{} handles were open, {} are left", handles, self::handles());
         Some(report)
     }
 }
@@ -111,7 +128,11 @@ fn state(stats: &CoreStats) -> String {
 }
 
 /// What every descriptor of this process leads to, but for files: tests of specs read some at the same time.
+/// None of Windows' handles, which lead nowhere that has a name.
 pub(crate) fn open_fds() -> Vec<String> {
+    if WINDOWS {
+        return Vec::new();
+    }
     let folder = std::fs::read_dir("/proc/self/fd").expect("procfs is mounted");
     // The folder itself is open while it is read; by now its entry leads nowhere.
     let links = folder.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
@@ -119,6 +140,11 @@ pub(crate) fn open_fds() -> Vec<String> {
     let mut links: Vec<String> = links.filter(|link| !link.starts_with('/')).collect();
     links.sort();
     links
+}
+
+/// How many handles are open on Windows, those of threads among them, so more than this by a thread is no leak.
+fn handles() -> usize {
+    if WINDOWS { ringport_platform::process::open_fd_count().expect("the system counts them") } else { 0 }
 }
 
 pub(crate) fn any_port() -> ConnectAddr {
@@ -130,6 +156,10 @@ pub(crate) fn families() -> Vec<ConnectAddr> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("it-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let path = format!("{}/{name}.sock", env!("CARGO_TARGET_TMPDIR"));
+    if WINDOWS {
+        skipped("not on Windows: Unix sockets");
+        return vec![any_port(), SocketAddr::from((Ipv6Addr::LOCALHOST, 0)).into()];
+    }
     let mut families = vec![
         any_port(),
         ConnectAddr::Unix(format!("\0ringport-{name}").into_bytes()),
@@ -141,6 +171,35 @@ pub(crate) fn families() -> Vec<ConnectAddr> {
         skipped("IPv6: the kernel has none");
     }
     families
+}
+
+/// What stat(1) tells of a file itself, not of what it links to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct FileFacts {
+    /// "socket", "regular file", ..
+    pub(crate) kind: String,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) inode: u64,
+}
+
+impl FileFacts {
+    /// Of a file that is there.
+    pub(crate) fn of(path: &std::path::Path) -> Self {
+        let output = std::process::Command::new("stat").args(["-c", "%a %u %g %i %F"]).arg(path).output();
+        let text = String::from_utf8(output.expect("stat(1) is there").stdout).expect("text");
+        let words: Vec<&str> = text.trim_end().splitn(5, ' ').collect();
+        let [mode, uid, gid, inode, kind] = words[..] else { panic!("{path:?}: {text:?}") };
+        let number = |word: &str| word.parse::<u64>().expect("a number");
+        FileFacts {
+            kind: kind.to_owned(),
+            mode: u32::from_str_radix(mode, 8).expect("octal"),
+            uid: number(uid) as u32,
+            gid: number(gid) as u32,
+            inode: number(inode),
+        }
+    }
 }
 
 /// Two connected ends, the one that connected first.

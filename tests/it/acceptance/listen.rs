@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::Poll;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use ringport_platform::socket::{DialOptions, open_dialled};
 use ringport_platform::sockopt::{self, Kind, Opt, OptSet, OptValue, Reason, Setting};
 
 use super::namespace::in_namespace;
-use crate::rig::{Rig, TcpStream, each, join, now, open_fds, skipped, turn};
+use crate::rig::{FileFacts, Rig, TcpStream, each, join, now, open_fds, skipped, turn};
 
 type Accepted = (Stream<Bounded<Native>>, Peer);
 
@@ -570,14 +569,13 @@ fn case_55_the_file_has_its_mode_and_goes_with_the_listener() {
         let file = path("case-55");
         let yaml = format!("{{addr: 'unix://{}', unix: {{mode: '0660'}}}}", file.display());
         let listener = listen(&runtime, &yaml);
-        let found = std::fs::symlink_metadata(&file).expect("it is there");
-        assert!(found.file_type().is_socket());
-        assert_eq!(found.permissions().mode() & 0o7777, 0o660);
+        let found = FileFacts::of(&file);
+        assert_eq!((found.kind.as_str(), found.mode), ("socket", 0o660));
 
         // Live: refused, and still there.
         let error = refused(&runtime, &yaml);
         assert!(matches!(error, ListenError::File { fault: FileFault::LiveSocket, .. }), "{error}");
-        assert_eq!(std::fs::symlink_metadata(&file).expect("it is there").ino(), found.ino());
+        assert_eq!(FileFacts::of(&file).inode, found.inode);
         drop(listener);
         assert!(!file.exists());
 
@@ -612,7 +610,7 @@ fn case_55_the_file_has_its_owner() {
         let error = refused(&runtime, &yaml("owner: nobody-of-that-name"));
         assert!(matches!(&error, ListenError::File { fault: FileFault::NoSuchOwner(_), .. }), "{error}");
         assert!(!file.exists());
-        let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+        let is_root = FileFacts::of(Path::new("/proc/self/")).uid == 0;
         if !is_root {
             let error = refused(&runtime, &yaml("owner: '0'"));
             assert!(matches!(&error, ListenError::File { fault: FileFault::Assign(_), .. }), "{error}");
@@ -621,8 +619,8 @@ fn case_55_the_file_has_its_owner() {
             return;
         }
         let _listener = listen(&runtime, &yaml("owner: '65534', group: root, mode: '0620'"));
-        let found = std::fs::symlink_metadata(&file).expect("it is there");
-        assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (65_534, 0, 0o620));
+        let found = FileFacts::of(&file);
+        assert_eq!((found.uid, found.gid, found.mode), (65_534, 0, 0o620));
     });
 }
 
