@@ -14,6 +14,7 @@ mod dial;
 mod handshake;
 mod listen;
 mod load;
+mod pending;
 mod resolver;
 mod stream;
 mod watch;

@@ -19,7 +19,7 @@ use ringport_platform::launch::DrainSignal;
 use super::downstream::{Downstream, Http2Side};
 use super::exchange::Exchange;
 use super::fields::Told;
-use super::visit::{Flow, Visit};
+use super::visit::Visit;
 use super::{ClientConn, Shared};
 
 /// What a client of HTTP/2 may hold, and how long it is waited for.
@@ -126,10 +126,8 @@ impl Handler for Requests {
                 return Ok(());
             }
         };
-        let flow = Exchange::new(&mut visit, Downstream::Http2(&mut side), head, len).run().await;
-        if flow == Flow::Abort {
-            side.exchange.reset();
-        }
+        // What is not whole then is reset as it is dropped.
+        Exchange::new(&mut visit, Downstream::Http2(&mut side), head, len).run().await;
         Ok(())
     }
 }

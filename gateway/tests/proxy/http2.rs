@@ -25,6 +25,7 @@ cases![
     many_requests_share_a_connection,
     a_reset_reaches_the_origin,
     a_response_that_is_cut_is_reset,
+    trailers_behind_a_length_are_dropped,
     what_could_be_smuggled_goes_nowhere,
     a_client_that_reads_nothing_stops_its_own_stream,
     http1_clients_reach_origins_of_http2,
@@ -331,6 +332,43 @@ fn a_response_that_is_cut_is_reset(driver: &'static str) {
         let (response, _) = client.send_request(request(Method::GET, "/"), true).expect("sent");
         assert!(read(response).await.is_err());
     });
+    proxy.assert_idle();
+}
+
+fn trailers_behind_a_length_are_dropped(driver: &'static str) {
+    let origin = Http2Origin::new(|request, mut respond: SendResponse<Bytes>| async move {
+        let (head, mut body) = request.into_parts();
+        let got = read_body(&mut body).await.expect("a body");
+        assert!(body.trailers().await.expect("an end").is_none(), "{head:?}");
+        let head = Response::builder().header("content-length", got.len()).body(()).expect("a head");
+        let mut stream = respond.send_response(head, false).expect("sent");
+        send(&mut stream, got.into(), false).await;
+        let sum = HeaderMap::from_iter([(http::header::ETAG, "1".parse().expect("a value"))]);
+        stream.send_trailers(sum).expect("sent");
+    });
+    let proxy = origin.setup(driver, "").start();
+    for len in [3, 300_000] {
+        let body = "x".repeat(len);
+        let mut client = proxy.client();
+        client.send(format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {len}\r\n\r\n{body}").as_bytes());
+        assert_eq!(client.response("POST").text(), body);
+        client.send(format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {len}\r\n\r\n{body}").as_bytes());
+        assert_eq!(client.response("POST").text(), body, "the connection lives");
+        drop(client);
+        run(async {
+            let mut client = connect(proxy.addr()).await;
+            let mut post = request(Method::POST, "/");
+            post.headers_mut().insert("content-length", len.to_string().parse().expect("a value"));
+            let (response, mut stream) = client.send_request(post, false).expect("sent");
+            send(&mut stream, body.clone().into(), false).await;
+            stream
+                .send_trailers(HeaderMap::from_iter([(http::header::ETAG, "1".parse().expect("a value"))]))
+                .expect("sent");
+            let (head, got, _) = read(response).await.expect("a response");
+            assert_eq!(head.headers()["content-length"], len.to_string());
+            assert_eq!(got.len(), len);
+        });
+    }
     proxy.assert_idle();
 }
 

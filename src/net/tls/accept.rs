@@ -5,8 +5,7 @@
 //!                  --failed, late, crowded out, stopped--> its alert is sent, closed, counted
 //! ```
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use ringport_platform::timer::later;
 
 use super::config::ServerTls;
 use super::handshake::{Accepting, HandshakeError};
+use super::pending::Pending;
 use super::stream::Link;
 use super::watch::{Watch, watch};
 use crate::net::{Bounded, Peer, Stream};
@@ -53,37 +53,22 @@ pub struct TlsAcceptor<R: Runtime> {
     tls: ServerTls,
     counts: Arc<Counts>,
     choose: RefCell<Option<Rc<Choose>>>,
-    /// The oldest first; at most what the spec allows.
-    pending: RefCell<VecDeque<Rc<Pending>>>,
+    /// At most what the spec allows.
+    pending: RefCell<Pending>,
     watch: RefCell<Option<Watch>>,
 }
 
 type Choose = dyn Fn(&ClientHello, &Peer) -> Option<ServerTls>;
 
-#[derive(Default)]
-struct Pending {
-    stopped: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Pending {
-    fn stop(&self) {
-        self.stopped.set(true);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
 /// A handshake that is under way, until it is dropped.
 struct Underway<'a> {
-    pending: &'a RefCell<VecDeque<Rc<Pending>>>,
-    own: Rc<Pending>,
+    pending: &'a RefCell<Pending>,
+    at: usize,
 }
 
 impl Drop for Underway<'_> {
     fn drop(&mut self) {
-        self.pending.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.own));
+        self.pending.borrow_mut().leave(self.at);
     }
 }
 
@@ -141,16 +126,17 @@ impl<R: Runtime> TlsAcceptor<R> {
         stream: Stream<Bounded<R>>,
         peer: &Peer,
     ) -> Result<Stream<Link<Bounded<R>>>, HandshakeError> {
-        let oldest = {
+        let (at, crowded_out) = {
             let mut pending = self.pending.borrow_mut();
-            if pending.len() >= self.tls.spec().max_pending() { pending.pop_front() } else { None }
+            let is_full = pending.len() >= self.tls.spec().max_pending();
+            let crowded_out = if is_full { pending.stop_oldest() } else { None };
+            (pending.join(), crowded_out)
         };
-        if let Some(oldest) = oldest {
-            oldest.stop();
+        let underway = Underway { pending: &self.pending, at };
+        if let Some(waker) = crowded_out {
+            waker.wake();
         }
-        let underway = Underway { pending: &self.pending, own: Rc::default() };
-        self.pending.borrow_mut().push_back(underway.own.clone());
-        let shaken = self.shake(stream, peer, &underway.own).await;
+        let shaken = self.shake(stream, peer, &underway).await;
         let counter = match &shaken {
             Ok(_) => &self.counts.done,
             Err(error) => {
@@ -172,7 +158,7 @@ impl<R: Runtime> TlsAcceptor<R> {
         &self,
         stream: Stream<Bounded<R>>,
         peer: &Peer,
-        own: &Pending,
+        underway: &Underway<'_>,
     ) -> Result<Stream<Link<Bounded<R>>>, HandshakeError> {
         let runtime = &self.runtime;
         let queues = (runtime.tx_queue(), runtime.tx_queue());
@@ -185,10 +171,9 @@ impl<R: Runtime> TlsAcceptor<R> {
         let timeout = self.tls.handshake_timeout();
         let mut timer = timeout.map(|timeout| runtime.timer(later(runtime.now(), timeout)));
         let stream = poll_fn(|cx| {
-            if own.stopped.get() {
+            if !self.pending.borrow_mut().wait(underway.at, cx.waker()) {
                 return Poll::Ready(Err(HandshakeError::CrowdedOut));
             }
-            own.waker.replace(Some(cx.waker().clone()));
             if let Poll::Ready(result) = accepting.poll(cx, &chosen) {
                 return Poll::Ready(result);
             }
@@ -202,7 +187,7 @@ impl<R: Runtime> TlsAcceptor<R> {
     /// Gives up all handshakes that are under way, and looks at no file any more.
     pub fn stop(&self) {
         self.watch.replace(None);
-        let pending = self.pending.take();
-        pending.iter().for_each(|pending| pending.stop());
+        let wakers = self.pending.borrow_mut().stop_all();
+        wakers.into_iter().for_each(Waker::wake);
     }
 }

@@ -84,11 +84,11 @@ pub(super) async fn connect<R: Runtime, T: Transport>(
 }
 
 /// A server's side of a handshake, to be polled.
-pub(super) struct Accepting<T> {
+pub(super) struct Accepting<T: Transport> {
     state: State<T>,
 }
 
-enum State<T> {
+enum State<T: Transport> {
     /// Until it is known who answers.
     Hello {
         inner: T,

@@ -31,6 +31,8 @@ pub(super) struct Relay {
     /// Trailers were sent: the end that follows them says nothing new.
     request_trailed: bool,
     response_trailed: bool,
+    /// The response's length was announced: there is no place for trailers behind it.
+    response_measured: bool,
     /// The client's body has begun to flow: the request cannot be sent again.
     pub(super) body_taken: bool,
     pub(super) response_began: bool,
@@ -61,6 +63,7 @@ impl Relay {
             request_ended: false,
             request_trailed: false,
             response_trailed: false,
+            response_measured: false,
             body_taken: false,
             response_began: false,
             response_ended: false,
@@ -193,6 +196,8 @@ impl Exchange<'_> {
                     relay.body_taken = true;
                     leg.stream.send_data(data)
                 }
+                // As with those of a response.
+                RequestEvent::Trailers(_) if matches!(self.len, BodyLen::Length(_)) => Ok(()),
                 RequestEvent::Trailers(trailers) => {
                     relay.body_taken = true;
                     relay.request_trailed = true;
@@ -312,6 +317,7 @@ impl Exchange<'_> {
                     len => len,
                 };
                 relay.tunnel = len == BodyLen::Tunnel;
+                relay.response_measured = matches!(len, BodyLen::Length(_));
                 if !relay.tunnel
                     && (self.visit.door.is_draining()
                         || matches!(client.remaining_body(), RemainingBody::Known(left) if left > DRAIN_BYTES))
@@ -336,6 +342,8 @@ impl Exchange<'_> {
                 relay.unchecked += data.len();
                 client.send_data(data)
             }
+            // HTTP/2 may say them behind a length, HTTP/1.1 may not: dropping them is all that both can do.
+            ResponseEvent::Trailers(_) if relay.response_measured => return Ok(()),
             ResponseEvent::Trailers(trailers) => {
                 relay.response_trailed = true;
                 client.send_trailers(trailers)
