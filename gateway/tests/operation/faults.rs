@@ -26,7 +26,6 @@ windows_too! {
     check_looks_past_a_part_that_cannot_be_read,
     check_prints_the_config_with_its_defaults,
     wrong_usage_is_told_with_code_2,
-    check_tells_every_fault_of_every_file,
     check_takes_every_kind_of_spec,
 }
 
